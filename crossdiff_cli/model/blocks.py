@@ -1,0 +1,64 @@
+"""Parts shared by the UNet and the fusion head; every one looks at a pixel and its finite neighbourhood only."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from crossdiff_cli.model.spectral import EMBEDDING_WIDTH, Spectrum, embed_wavelengths
+
+
+def pixel_norm(x: Tensor) -> Tensor:
+    """RMS norm over the channels of each pixel (B, C, H, W): no statistic crosses pixels, whatever the tile."""
+    root_mean_square = torch.linalg.vector_norm(x, dim=1, keepdim=True) / math.sqrt(x.shape[1])
+    return x / (root_mean_square + 1e-2)
+
+
+class Conditioning(nn.Module):
+    """One vector for timestep, GSD ratio and PAN range; the same for every pixel of a scene."""
+
+    def __init__(self, width: int) -> None:
+        """`width` of the vector."""
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(2 * EMBEDDING_WIDTH + 2, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
+
+    def forward(self, timestep: Tensor, spectrum: Spectrum) -> Tensor:
+        """`timestep` (B,) in [0, 1] as a fraction of T. Returns (B, width)."""
+        half = EMBEDDING_WIDTH // 2
+        omega = torch.exp(torch.linspace(0.0, math.log(1000.0), half, device=timestep.device))
+        phase = timestep[:, None].float() * omega
+        pan_low, pan_high = spectrum.pan_nm
+        pan = embed_wavelengths(((pan_low + pan_high) / 2)[None], (pan_high - pan_low)[None])
+        log_ratio = math.log2(spectrum.ratio)
+        ratio = torch.tensor([[log_ratio - 2.0, (log_ratio - 2.0) ** 2]], device=timestep.device)
+        scene = torch.cat([pan, ratio], dim=1).expand(len(timestep), -1)
+        embedded: Tensor = self.mlp(torch.cat([phase.sin(), phase.cos(), scene], dim=1))
+        return embedded
+
+
+class ResBlock(nn.Module):
+    """x + conv(silu(conv(norm(x)) * (1 + scale) + shift)), scale and shift from the conditioning vector."""
+
+    RADIUS = 2
+
+    def __init__(self, width: int, condition_width: int) -> None:
+        """`width` channels in and out."""
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
+        self.film = nn.Linear(condition_width, 2 * width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        nn.init.zeros_(self.film.weight)
+        nn.init.zeros_(self.film.bias)
+        nn.init.normal_(self.conv2.weight, std=0.3 / math.sqrt(9 * width))
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """`x` (B, width, H, W), `condition` (B, condition_width)."""
+        scale, shift = self.film(condition).to(x.dtype)[:, :, None, None].chunk(2, dim=1)
+        h = torch.addcmul(shift, self.conv1(pixel_norm(x)), 1 + scale)
+        return x + self.conv2(F.silu(h))
+
+
+def upsample2(x: Tensor) -> Tensor:
+    """Bilinear to twice the size; reaches one coarse pixel to each side."""
+    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)

@@ -1,0 +1,81 @@
+"""CrossDiff: two frozen encoders and a fusion head (arXiv 2401.05153)."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from crossdiff_cli.model.fusion import FusionHead
+from crossdiff_cli.model.schedule import NoiseSchedule
+from crossdiff_cli.model.spectral import Spectrum
+from crossdiff_cli.model.unet import UNet
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """All hyper-parameters needed to build the networks; stored in the metadata of every weight file."""
+
+    widths: tuple[int, ...] = (48, 96, 160)
+    """Encoder channels at 1/2, 1/4 and 1/8 of the PAN grid."""
+    blocks: tuple[int, ...] = (1, 2, 2)
+    """Residual blocks per level."""
+    decoder_width: int = 48
+    """Channels of the light decoder, dropped after pretraining."""
+    head_widths: tuple[int, ...] = (48, 48, 64)
+    """Fusion head channels per level."""
+    timesteps: int = 1000
+    """T of the noise schedule."""
+    kappa: float = 0.2
+    """Noise at the end of the residual-shift chain, in band standard deviations."""
+    p2m_timestep: int = 1000
+    """Timestep whose features are taken from P2M: T, where the chain ends in the upsampled MS."""
+    m2p_timestep: int = 200
+    """Timestep whose features are taken from M2P, fed with the PAN itself."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain types for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Architecture":
+        """Inverse of `as_dict`, from JSON lists to tuples."""
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+    def schedule(self) -> NoiseSchedule:
+        """The forward chain of both branches."""
+        return NoiseSchedule.residual_shift(self.timesteps, self.kappa)
+
+
+class CrossDiff(nn.Module):
+    """PAN and upsampled MS to HRMS: deterministic, one pass, no sampling."""
+
+    def __init__(self, architecture: Architecture, *, encoders: bool = True) -> None:
+        """Build untrained networks; without `encoders` only the head (a control)."""
+        super().__init__()
+        a = architecture
+        self.architecture = a
+        self.p2m = UNet("ms", a.widths, a.blocks, a.decoder_width) if encoders else None
+        self.m2p = UNet("pan", a.widths, a.blocks, a.decoder_width) if encoders else None
+        self.head = FusionHead(a.widths, a.head_widths, encoders=encoders)
+
+    @property
+    def radius(self) -> int:
+        """Receptive field of the whole network in PAN pixels."""
+        return self.head.radius + (self.p2m.radius if self.p2m is not None else 0)
+
+    def features(self, pan: Tensor, ms_up: Tensor, spectrum: Spectrum) -> tuple[list[Tensor], list[Tensor]] | None:
+        """Both encoders' pyramids from noise-free input at their feature timesteps: same input, same features."""
+        if self.p2m is None or self.m2p is None:
+            return None
+        a = self.architecture
+        t = torch.ones(pan.shape[0], device=pan.device)
+        p2m = self.p2m.encode(ms_up, t * (a.p2m_timestep / a.timesteps), pan, spectrum)
+        m2p = self.m2p.encode(pan, t * (a.m2p_timestep / a.timesteps), ms_up, spectrum)
+        return p2m, m2p
+
+    def forward(self, pan: Tensor, pan_low: Tensor, ms_up: Tensor, beta: Tensor, spectrum: Spectrum) -> Tensor:
+        """Fuse one window; shapes as in `FusionHead.forward`, height and width multiples of `unet.STRIDE`."""
+        pyramids = self.features(pan, ms_up, spectrum)
+        hrms: Tensor = self.head(pyramids, pan, pan_low, ms_up, beta, spectrum)
+        return hrms

@@ -1,0 +1,94 @@
+"""The fusion head: two frozen feature pyramids, PAN and MS in; how much PAN detail each band takes out."""
+
+from functools import reduce
+
+import torch
+from torch import Tensor, nn
+
+from crossdiff_cli.model.blocks import Conditioning, ResBlock, upsample2
+from crossdiff_cli.model.spectral import BandOutput, BandStem, Spectrum
+
+
+class Gate(nn.Module):
+    """1x1 projection of both encoders' features, each channel weighted by a sigmoid gate of the same pixel."""
+
+    def __init__(self, width_in: int, width: int) -> None:
+        """`width_in` features of each encoder to `width` channels."""
+        super().__init__()
+        self.p2m = nn.Conv2d(width_in, 2 * width, 1)
+        self.m2p = nn.Conv2d(width_in, 2 * width, 1, bias=False)
+
+    def forward(self, p2m: Tensor, m2p: Tensor) -> Tensor:
+        """Two (B, width_in, H, W) to (B, width, H, W)."""
+        value, gate = (self.p2m(p2m) + self.m2p(m2p)).chunk(2, dim=1)
+        return value * torch.sigmoid(gate)
+
+
+class FusionHead(nn.Module):
+    """hrms = ms_up + (1 + g + c (beta - 1)) * detail + residual, with g, c and residual per band and PAN pixel.
+
+    Untrained, g = c = residual = 0 and the head is MTF-GLP: the PAN detail is added with the gain std(ms) / std(pan).
+    With c = 1 it is the locally regressed MTF-GLP.
+    """
+
+    def __init__(self, feature_widths: tuple[int, ...], widths: tuple[int, ...], *, encoders: bool = True) -> None:
+        """`feature_widths` of one pyramid, `widths` of the head at 1/2, 1/4 and 1/8 of the PAN grid.
+
+        Without `encoders` the head works on PAN and MS alone: the control of the encoders' worth.
+        """
+        super().__init__()
+        self.widths = widths
+        condition_width = 2 * widths[0]
+        self.conditioning = Conditioning(condition_width)
+        self.band_stem = BandStem(widths[0])
+        self.pan_stem = nn.Conv2d(2, widths[0], 6, stride=2, padding=2)
+        self.gates = nn.ModuleList(Gate(f, w) for f, w in zip(feature_widths, widths, strict=True)) if encoders else None
+        self.ups = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in zip(widths, widths[1:], strict=False))
+        self.blocks = nn.ModuleList(ResBlock(width, condition_width) for width in widths)
+        self.out = BandOutput(widths[0], maps=3, zero=True)
+
+    @property
+    def radius(self) -> int:
+        """Reach of the head beyond its input features, in PAN pixels: blocks, upsampling, and the stem."""
+        scales = [2 ** (level + 1) for level in range(len(self.widths))]
+        return sum(s * ResBlock.RADIUS for s in scales) + sum(scales[1:]) + 4
+
+    def forward(
+        self,
+        pyramids: tuple[list[Tensor], list[Tensor]] | None,
+        pan: Tensor,
+        pan_low: Tensor,
+        ms_up: Tensor,
+        beta: Tensor,
+        spectrum: Spectrum,
+    ) -> Tensor:
+        """Fuse one window.
+
+        Args:
+            pyramids: features of P2M and M2P, or None for the control without encoders.
+            pan: (B, 1, H, W), normalised.
+            pan_low: (B, C, H, W), the PAN at the resolution of each MS band.
+            ms_up: (B, C, H, W), the MS on the PAN grid, normalised.
+            beta: (B, C, H, W), local regression gain of each MS band on the PAN.
+            spectrum: wavelengths and ratio.
+
+        Returns:
+            (B, C, H, W), normalised.
+        """
+        condition = self.conditioning(torch.ones(pan.shape[0], device=pan.device), spectrum)
+        detail = pan - pan_low
+        stem = self.band_stem(ms_up, spectrum)
+        stem = stem + self.pan_stem(torch.cat([pan, detail.mean(dim=1, keepdim=True)], dim=1))
+        h: Tensor | None = None
+        for level in reversed(range(len(self.widths))):
+            parts = [stem] if level == 0 else []
+            if self.gates is not None and pyramids is not None:
+                parts.append(self.gates[level](pyramids[0][level], pyramids[1][level]))
+            if h is not None:
+                parts.append(upsample2(self.ups[level](h)))
+            if parts:
+                h = self.blocks[level](reduce(torch.add, parts), condition)
+        assert h is not None
+        g, c, residual = self.out(torch.nn.functional.silu(h), spectrum).unbind(dim=1)
+        gain = 1 + g + c * (beta - 1)
+        return ms_up + gain * detail + residual

@@ -1,0 +1,90 @@
+"""Band kernels made from wavelengths, so that one network serves any bands in any number and order."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+EMBEDDING_WIDTH = 64
+_SHORTEST_NM, _LONGEST_NM = 100.0, 6000.0
+
+
+@dataclass(frozen=True, slots=True)
+class Spectrum:
+    """What the network is told of the spectral and spatial sampling of one scene."""
+
+    center_nm: Tensor
+    """(C,) centre wavelength of each MS band, float32."""
+    width_nm: Tensor
+    """(C,) full width at half maximum of each MS band."""
+    pan_nm: Tensor
+    """(2,) lower and upper wavelength of the PAN band."""
+    ratio: float
+    """MS pixel size over PAN pixel size."""
+
+
+def embed_wavelengths(center_nm: Tensor, width_nm: Tensor) -> Tensor:
+    """Embed bands (N,) as sines and cosines integrated over their Gaussian response: (N, EMBEDDING_WIDTH).
+
+    E[sin(w l)] for l ~ N(center, (width / 2.355)^2) is exp(-w^2 sigma^2 / 2) sin(w center), so that a wide band has no
+    component finer than itself (the closed form used by Panopticon, 2503.10845).
+    """
+    half = EMBEDDING_WIDTH // 2
+    scale = torch.linspace(math.log(_SHORTEST_NM), math.log(_LONGEST_NM), half, device=center_nm.device)
+    omega = 2 * math.pi / scale.exp()
+    damping = torch.exp(-0.5 * (omega * width_nm[:, None] / 2.355) ** 2)
+    phase = omega * center_nm[:, None]
+    return torch.cat([damping * phase.sin(), damping * phase.cos()], dim=1)
+
+
+class BandKernels(nn.Module):
+    """Generates a weight of `shape` for every band from its wavelength embedding."""
+
+    def __init__(self, shape: tuple[int, ...], fan_in: int, *, zero: bool = False, hidden: int = 96) -> None:
+        """`fan_in` sets the initial scale of the weights; `zero` starts them all at zero."""
+        super().__init__()
+        self.shape = shape
+        self.hidden = nn.Sequential(nn.Linear(EMBEDDING_WIDTH, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU())
+        self.out = nn.Linear(hidden, math.prod(shape))
+        nn.init.normal_(self.out.weight, std=0.0 if zero else 2.0 / math.sqrt(hidden * fan_in))
+        nn.init.normal_(self.out.bias, std=0.0 if zero else 0.5 / math.sqrt(fan_in))
+
+    def forward(self, spectrum: Spectrum) -> Tensor:
+        """Return (C, *shape)."""
+        embedding = embed_wavelengths(spectrum.center_nm, spectrum.width_nm)
+        weight: Tensor = self.out(self.hidden(embedding))
+        return weight.view(-1, *self.shape)
+
+
+class BandStem(nn.Module):
+    """First layer on MS bands: 4x4 convolution of stride two with generated kernels, from the PAN grid to half of it."""
+
+    def __init__(self, width: int) -> None:
+        """`width` is the number of output channels."""
+        super().__init__()
+        self.kernels = BandKernels((width, 4, 4), fan_in=16)
+
+    def forward(self, bands: Tensor, spectrum: Spectrum) -> Tensor:
+        """(B, C, H, W) to (B, width, H/2, W/2)."""
+        kernels = self.kernels(spectrum) / math.sqrt(bands.shape[1])
+        return F.conv2d(bands, kernels.transpose(0, 1).to(bands.dtype), stride=2, padding=1)
+
+
+class BandOutput(nn.Module):
+    """Last layer towards MS bands: `maps` values per band and PAN pixel, by generated 1x1 kernels and pixel shuffle."""
+
+    def __init__(self, width: int, maps: int, *, zero: bool) -> None:
+        """`width` is the number of input channels; `zero` makes the layer start at zero."""
+        super().__init__()
+        self.maps = maps
+        self.kernels = BandKernels((maps * 4, width), fan_in=width, zero=zero)
+
+    def forward(self, features: Tensor, spectrum: Spectrum) -> Tensor:
+        """(B, width, H/2, W/2) to (B, maps, C, H, W)."""
+        kernels = self.kernels(spectrum)  # (C, maps * 4, width)
+        bands = kernels.shape[0]
+        weight = kernels.view(bands, self.maps, 4, -1).transpose(0, 1).reshape(self.maps * bands * 4, -1, 1, 1)
+        out = F.pixel_shuffle(F.conv2d(features, weight.to(features.dtype)), 2)
+        return out.view(out.shape[0], self.maps, bands, *out.shape[2:])

@@ -1,0 +1,81 @@
+"""Conditional UNet of the cross-predictive pretext task: `encode` gives the feature pyramid, `forward` the prediction.
+
+One class, used twice. P2M: the target is the MS, the condition the PAN. M2P: the target is the PAN, the condition the MS.
+The encoder is deep and the decoder light (1x1 laterals, bilinear sums), so that the prediction has to be made in the part
+that is kept.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from crossdiff_cli.model.blocks import Conditioning, ResBlock, upsample2
+from crossdiff_cli.model.spectral import BandOutput, BandStem, Spectrum
+
+Target = Literal["ms", "pan"]
+
+STRIDE = 8
+"""Height and width of every input are multiples of this."""
+
+
+class UNet(nn.Module):
+    """Predicts x_0 of `target` from x_t and the other image, both on the PAN grid."""
+
+    def __init__(self, target: Target, widths: tuple[int, ...], blocks: tuple[int, ...], decoder_width: int) -> None:
+        """`widths` and `blocks` give channels and residual blocks at 1/2, 1/4 and 1/8 of the PAN grid."""
+        super().__init__()
+        self.target = target
+        self.widths = widths
+        self.blocks = blocks
+        condition_width = 2 * widths[0]
+        self.conditioning = Conditioning(condition_width)
+        self.band_stem = BandStem(widths[0])
+        self.pan_stem = nn.Conv2d(1, widths[0], 6, stride=2, padding=2)
+        self.levels = nn.ModuleList(
+            nn.ModuleList(ResBlock(width, condition_width) for _ in range(count))
+            for width, count in zip(widths, blocks, strict=True)
+        )
+        self.downs = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in zip(widths, widths[1:], strict=False))
+        self.laterals = nn.ModuleList(nn.Conv2d(width, decoder_width, 1) for width in widths)
+        self.ms_out = BandOutput(decoder_width, maps=1, zero=True) if target == "ms" else None
+        self.pan_out = nn.Conv2d(decoder_width, 4, 1) if target == "pan" else None
+
+    @property
+    def radius(self) -> int:
+        """Receptive field of the features: no input farther than this many PAN pixels can change one."""
+        scales = [2 ** (level + 1) for level in range(len(self.widths))]
+        return STRIDE + sum(s * n * ResBlock.RADIUS for s, n in zip(scales, self.blocks, strict=True))
+
+    def encode(self, x_t: Tensor, timestep: Tensor, condition: Tensor, spectrum: Spectrum) -> list[Tensor]:
+        """Return the feature pyramid [(B, widths[0], H/2, W/2), (.., H/4, W/4), (.., H/8, W/8)].
+
+        Args:
+            x_t: the noised target, (B, C, H, W) or (B, 1, H, W), normalised to mean 0 and deviation 1 per band.
+            timestep: (B,) in [0, 1], as a fraction of T.
+            condition: the other image, on the same grid.
+            spectrum: wavelengths of the C bands and the ratio.
+        """
+        ms, pan = (x_t, condition) if self.target == "ms" else (condition, x_t)
+        embedding = self.conditioning(timestep, spectrum)
+        h = self.band_stem(ms, spectrum) + self.pan_stem(pan)
+        pyramid = []
+        for level, stage in enumerate(self.levels):
+            if level:
+                h = self.downs[level - 1](h)
+            for block in stage:  # type: ignore[attr-defined]
+                h = block(h, embedding)
+            pyramid.append(h)
+        return pyramid
+
+    def forward(self, x_t: Tensor, timestep: Tensor, condition: Tensor, spectrum: Spectrum) -> Tensor:
+        """Predict x_0, of the shape of `x_t`: x_t plus the decoded correction."""
+        pyramid = self.encode(x_t, timestep, condition, spectrum)
+        h = self.laterals[-1](pyramid[-1])
+        for features, lateral in zip(pyramid[-2::-1], self.laterals[-2::-1], strict=True):
+            h = upsample2(h) + lateral(features)
+        h = torch.nn.functional.silu(h)
+        if self.ms_out is not None:
+            return x_t + self.ms_out(h, spectrum)[:, 0]
+        assert self.pan_out is not None
+        return x_t + torch.nn.functional.pixel_shuffle(self.pan_out(h), 2)

@@ -1,0 +1,136 @@
+"""Sensor MTF: Nyquist gains to kernels, `degrade` to the MS grid by them, `expand` to the PAN grid.
+
+Both grids are described by continuous coordinates, so any ratio and any sub-pixel offset is exact. Pixel `j` of the PAN
+grid covers [j, j + 1); pixel `k` of the MS grid covers [offset + k * ratio, offset + (k + 1) * ratio) of it. Operators are
+separable and local, as small banded matrices per axis; beyond the border the edge pixel is repeated.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+EXPAND_RADIUS = 3
+"""Half-width of `expand`, in MS pixels: six-point Lagrange interpolation, exact for polynomials to degree five."""
+
+_SIGMAS = 4.0
+
+
+def mtf_sigma(nyquist_gain: float, ratio: float) -> float:
+    """Standard deviation, in PAN pixels, of the Gaussian whose gain at the MS Nyquist frequency is `nyquist_gain`.
+
+    The transfer function exp(-2 pi^2 sigma^2 f^2) equals the gain (in (0, 1)) at f = 1 / (2 ratio) cycles per PAN pixel.
+    """
+    if not 0.0 < nyquist_gain < 1.0:
+        raise ValueError(f"a Nyquist gain lies between 0 and 1, not {nyquist_gain}")
+    return ratio * math.sqrt(-2.0 * math.log(nyquist_gain)) / math.pi
+
+
+def mtf_radius(nyquist_gain: float, ratio: float) -> int:
+    """Half-width of the MTF kernel in PAN pixels."""
+    return math.ceil(_SIGMAS * mtf_sigma(nyquist_gain, ratio))
+
+
+def mtf_kernel(nyquist_gain: float, ratio: float) -> Tensor:
+    """Return the 1-D MTF kernel on PAN pixels, odd length, sum one, float64; the 2-D kernel is its outer product."""
+    radius = mtf_radius(nyquist_gain, ratio)
+    x = torch.arange(-radius, radius + 1, dtype=torch.float64)
+    kernel = torch.exp(-0.5 * (x / mtf_sigma(nyquist_gain, ratio)) ** 2)
+    return kernel / kernel.sum()
+
+
+def low_pass(image: Tensor, gains: Sequence[float], ratio: tuple[float, float]) -> Tensor:
+    """Blur each band of `image` (B, C, H, W) by its MTF, without decimation; `gains` holds one Nyquist gain per band."""
+    out = torch.empty_like(image)
+    for gain, bands in _by_gain(gains).items():
+        part = image[:, bands]
+        for axis in (2, 3):
+            kernel = mtf_kernel(gain, ratio[axis - 2]).to(image)
+            radius = len(kernel) // 2
+            pad = (0, 0, radius, radius) if axis == 2 else (radius, radius, 0, 0)
+            shape = (1, 1, -1, 1) if axis == 2 else (1, 1, 1, -1)
+            weight = kernel.view(shape).expand(len(bands), 1, *shape[2:])
+            part = F.conv2d(F.pad(part, pad, mode="replicate"), weight, groups=len(bands))
+        out[:, bands] = part
+    return out
+
+
+def degrade(
+    image: Tensor,
+    shape: tuple[int, int],
+    ratio: tuple[float, float],
+    offset: tuple[float, float],
+    gains: Sequence[float],
+) -> Tensor:
+    """Bring an image on the PAN grid to the MS grid by the MTF of each band.
+
+    Args:
+        image: (B, C, H, W) on the PAN grid.
+        shape: rows and columns of the MS grid to fill.
+        ratio: PAN pixels per MS pixel, (rows, columns).
+        offset: PAN coordinates (row, column) of the outer corner of MS pixel (0, 0).
+        gains: Nyquist gain of each of the C bands, or one for all.
+
+    Returns:
+        (B, C, *shape). A flat image stays flat; a ramp is sampled at the MS pixel centres, unshifted.
+    """
+    channels = image.shape[1]
+    gains = list(gains) * channels if len(gains) == 1 else list(gains)
+    out = image.new_empty(image.shape[0], channels, *shape)
+    for gain, bands in _by_gain(gains).items():
+        rows = _degrade_matrix(image.shape[2], shape[0], ratio[0], offset[0], gain).to(image)
+        columns = _degrade_matrix(image.shape[3], shape[1], ratio[1], offset[1], gain).to(image)
+        out[:, bands] = (rows @ image[:, bands]) @ columns.T
+    return out
+
+
+def expand(ms: Tensor, shape: tuple[int, int], ratio: tuple[float, float], offset: tuple[float, float]) -> Tensor:
+    """Interpolate `ms` (B, C, h, w) to the PAN grid: (B, C, *shape). `ratio` and `offset` as in `degrade`."""
+    rows = _expand_matrix(ms.shape[2], shape[0], ratio[0], offset[0]).to(ms)
+    columns = _expand_matrix(ms.shape[3], shape[1], ratio[1], offset[1]).to(ms)
+    return (rows @ ms) @ columns.T
+
+
+def _by_gain(gains: Sequence[float]) -> dict[float, list[int]]:
+    groups: dict[float, list[int]] = {}
+    for band, gain in enumerate(gains):
+        groups.setdefault(float(gain), []).append(band)
+    return groups
+
+
+def _banded(index: np.ndarray, weight: np.ndarray, n_in: int) -> Tensor:
+    """Dense (n_out, n_in) matrix from taps; taps beyond the border fall on the edge pixel."""
+    matrix = np.zeros((len(index), n_in))
+    rows = np.broadcast_to(np.arange(len(index))[:, None], index.shape)
+    np.add.at(matrix, (rows, np.clip(index, 0, n_in - 1)), weight)
+    return torch.from_numpy(matrix.astype(np.float32))
+
+
+@lru_cache(maxsize=256)
+def _degrade_matrix(n_in: int, n_out: int, ratio: float, offset: float, gain: float) -> Tensor:
+    sigma, radius = mtf_sigma(gain, ratio), mtf_radius(gain, ratio)
+    centre = offset + (np.arange(n_out) + 0.5) * ratio - 0.5
+    index = np.floor(centre)[:, None].astype(np.int64) + np.arange(-radius, radius + 2)
+    distance = index - centre[:, None]
+    weight = np.exp(-0.5 * (distance / sigma) ** 2)
+    # A sampled Gaussian off the pixel centres has a small first moment: a ramp would move. Take it out.
+    moment = (weight * distance).sum(1) / (weight * distance**2).sum(1)
+    weight *= 1.0 - moment[:, None] * distance
+    return _banded(index, weight / weight.sum(1, keepdims=True), n_in)
+
+
+@lru_cache(maxsize=256)
+def _expand_matrix(n_in: int, n_out: int, ratio: float, offset: float) -> Tensor:
+    position = (np.arange(n_out) + 0.5 - offset) / ratio - 0.5
+    first = np.floor(position).astype(np.int64) - EXPAND_RADIUS + 1
+    taps = np.arange(2 * EXPAND_RADIUS)
+    x = position - first
+    weight = np.ones((n_out, len(taps)))
+    for tap in taps:
+        for other in taps[taps != tap]:
+            weight[:, tap] *= (x - other) / (tap - other)
+    return _banded(first[:, None] + taps, weight, n_in)

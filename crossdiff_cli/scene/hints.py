@@ -1,0 +1,185 @@
+"""What one raster says about its origin: GDAL's metadata domains, band labels, and the vendor's XML beside it."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from xml.parsers import expat
+
+import rasterio
+from rasterio._err import CPLE_BaseError
+
+_XML_BYTES = 8 << 20
+_XML_DEPTH = 24
+_XML_NAME = 64
+_XML_LEAVES = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Hints:
+    """The evidence in one raster; tuples have one entry per band of the file.
+
+    Attributes:
+        path: the name it was opened by.
+        imd: GDAL's IMD domain, quotes removed: Maxar IMD, Landsat MTL or DIMAP, as dotted keys.
+        imagery: GDAL's IMAGERY domain (`SATELLITEID`, ...).
+        tags: tags of the dataset.
+        document: the XML beside the raster (DIMAP, GaoFen, ...) as dotted keys; empty when none can be read.
+        descriptions: band descriptions, or None.
+        wavelengths: (centre, FWHM or None) in nm from the band's IMAGERY tags, or None.
+        colors: names of the colour interpretations.
+        dtype: data type of the first band.
+        sidecars: files that GDAL counts as part of the dataset.
+        indexes: the bands in use, counted from 1.
+    """
+
+    path: str
+    imd: Mapping[str, str] = field(default_factory=dict)
+    imagery: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    document: Mapping[str, str] = field(default_factory=dict)
+    descriptions: tuple[str | None, ...] = (None,)
+    wavelengths: tuple[tuple[float, float | None] | None, ...] = (None,)
+    colors: tuple[str, ...] = ("undefined",)
+    dtype: str = "uint16"
+    sidecars: tuple[str, ...] = ()
+    indexes: tuple[int, ...] = (1,)
+
+    def select(self, indexes: Sequence[int]) -> "Hints":
+        """Return the same evidence for some of the bands only, `indexes` counted from 1."""
+        return replace(self, indexes=tuple(indexes))
+
+    @property
+    def name(self) -> str:
+        """The file name without folders."""
+        return PurePosixPath(self.path.replace("\\", "/")).name
+
+    @property
+    def spectral(self) -> tuple[int, ...]:
+        """Every band of the file, counted from 1, but for an alpha band that is not in use."""
+        return tuple(i for i, color in enumerate(self.colors, start=1) if color.lower() != "alpha" or i in self.indexes)
+
+    def facts(self) -> Iterator[tuple[str, str]]:
+        """Yield (key, value) of the IMD domain, then of the document, each in its own order."""
+        yield from self.imd.items()
+        yield from self.document.items()
+
+    def fact(self, leaf: str) -> str | None:
+        """Return the first value whose key ends in `leaf`, whatever its case and parents."""
+        wanted = leaf.lower()
+        return next((value for key, value in self.facts() if key.lower().rsplit(".", 1)[-1] == wanted), None)
+
+
+def read_hints(dataset: rasterio.DatasetReader) -> Hints:
+    """Collect the evidence of an open raster, all of its bands in use. Damaged sidecars count as absent."""
+    colors = _colors(dataset)
+    wavelengths = tuple(_wavelength(dataset.tags(i, ns="IMAGERY")) for i in dataset.indexes)
+    descriptions = tuple(
+        text or dataset.tags(i).get("BAND_DESCRIPTION")
+        for i, text in zip(dataset.indexes, dataset.descriptions, strict=True)
+    )
+    sidecars = tuple(str(name) for name in dataset.files)
+    return Hints(
+        path=dataset.name,
+        imd={key: value.strip().strip('"') for key, value in dataset.tags(ns="IMD").items()},
+        imagery=dataset.tags(ns="IMAGERY"),
+        tags=dataset.tags(),
+        document=_read_document(dataset.name, sidecars),
+        descriptions=descriptions,
+        wavelengths=wavelengths,
+        colors=colors,
+        dtype=dataset.dtypes[0],
+        sidecars=sidecars,
+        indexes=tuple(dataset.indexes),
+    )
+
+
+def _colors(dataset: rasterio.DatasetReader) -> tuple[str, ...]:
+    try:
+        return tuple(color.name for color in dataset.colorinterp)
+    except CPLE_BaseError:
+        # GDAL reads the sidecars at the first question and reports a damaged one as that question's error, once.
+        return tuple(color.name for color in dataset.colorinterp)
+
+
+def flatten_xml(data: bytes) -> dict[str, str]:
+    """Turn a metadata document into dotted keys, `Root.Child.Leaf` and `Root.Child.attribute`, in document order.
+
+    A repeated sibling is numbered from the second on (`Leaf_2`); namespace prefixes are dropped.
+
+    Raises:
+        ValueError: it is no well-formed XML, declares a DOCTYPE (and so entities), or is beyond all measure.
+    """
+    flat: dict[str, str] = {}
+    stack: list[tuple[str, Counter[str]]] = [("", Counter())]
+    text: list[str] = []
+
+    def refuse(*_: object) -> None:
+        raise ValueError("a DOCTYPE has no place in a metadata document")
+
+    def start(name: str, attributes: dict[str, str]) -> None:
+        parent, seen = stack[-1]
+        local = name.rsplit(":", 1)[-1]
+        seen[local] += 1
+        if len(stack) > _XML_DEPTH or len(name) > _XML_NAME or len(flat) > _XML_LEAVES:
+            raise ValueError("the document is too deep or too large for metadata")
+        path = f"{parent}.{local}".lstrip(".") + (f"_{seen[local]}" if seen[local] > 1 else "")
+        stack.append((path, Counter()))
+        text.clear()
+        flat.update({f"{path}.{key.rsplit(':', 1)[-1][:_XML_NAME]}": value for key, value in attributes.items()})
+
+    def end(_: str) -> None:
+        path, _children = stack.pop()
+        if value := "".join(text).strip():
+            flat[path] = value
+        text.clear()
+
+    parser = expat.ParserCreate()
+    parser.StartDoctypeDeclHandler = refuse
+    parser.StartElementHandler = start
+    parser.EndElementHandler = end
+    parser.CharacterDataHandler = text.append
+    try:
+        parser.Parse(data, True)
+    except (expat.ExpatError, LookupError) as error:
+        raise ValueError(f"damaged XML: {error}") from error
+    return flat
+
+
+def _read_document(name: str, sidecars: Sequence[str]) -> dict[str, str]:
+    for path in _documents(name, sidecars):
+        try:
+            if path.is_file() and path.stat().st_size <= _XML_BYTES:
+                return flatten_xml(path.read_bytes())
+        except (OSError, ValueError):
+            continue
+    return {}
+
+
+def _documents(name: str, sidecars: Sequence[str]) -> Iterator[Path]:
+    """Local XML files that may describe the raster `name`, the likeliest first."""
+    raster = Path(name)
+    part = re.sub(r"(?i)^IMG_|_R\d+C\d+$", "", raster.stem)
+    beside = (
+        raster.with_name(stem + suffix)
+        for stem in (raster.stem, f"DIM_{raster.stem}", f"DIM_{part}")
+        for suffix in (".xml", ".XML", ".dim", ".DIM")
+        if raster.name
+    )
+    for path in (raster, *map(Path, sidecars), *beside):
+        is_xml = path.suffix.lower() in (".xml", ".dim")
+        if is_xml and not path.name.lower().endswith(".aux.xml") and not path.name.lower().startswith("rpc_"):
+            yield path
+
+
+def _wavelength(tags: Mapping[str, str]) -> tuple[float, float | None] | None:
+    try:
+        center = float(tags["CENTRAL_WAVELENGTH_UM"]) * 1000.0
+    except (KeyError, ValueError):
+        return None
+    try:
+        width: float | None = float(tags["FWHM_UM"]) * 1000.0
+    except (KeyError, ValueError):
+        width = None
+    return (center, width) if center > 0 else None

@@ -1,0 +1,222 @@
+"""One raster opened by GDAL: its bands, mask and metadata, read by window from any thread."""
+
+import re
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
+from rasterio.crs import CRS
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.errors import RasterioError, RasterioIOError
+from rasterio.transform import Affine
+from rasterio.vrt import WarpedVRT
+from rasterio.windows import Window as RasterioWindow
+
+from crossdiff_cli.errors import SceneError
+from crossdiff_cli.scene.tiles import Window
+
+_BAND_SUFFIX = re.compile(r"^(?P<path>.+?),band=(?P<band>\d+)$")
+_SAMPLE = 512
+
+
+class Raster:
+    """A raster file, or some bands of one, as float32 data and a validity mask.
+
+    Invalid is: the nodata value in any band, not a number, alpha or mask band 0. Every thread has a handle of its own.
+    """
+
+    def __init__(
+        self, path: str, bands: Sequence[int] | None = None, *, nodata: float | None = None, ignore_nodata: bool = False
+    ) -> None:
+        """Open `path` (anything GDAL opens, `,band=N` for one band).
+
+        Args:
+            path: file name, URI or GDAL virtual path.
+            bands: 1-based bands to read; default all that are not alpha.
+            nodata: replaces the declared nodata value.
+            ignore_nodata: no value is nodata; mask and alpha bands still count.
+
+        Raises:
+            SceneError: the file is missing, not a raster, complex, or has no such band.
+        """
+        match = _BAND_SUFFIX.match(path)
+        self.path, selected = (match["path"], [int(match["band"])]) if match else (path, None)
+        self._lock = threading.Lock()
+        self._local = threading.local()
+        self._open: list[Any] = []
+        self._warp: dict[str, Any] | None = None
+        self._generation = 0
+        dataset = self._handle()
+        if not dataset.count:
+            raise SceneError(f"{self.path} has no raster bands; name the PAN or MS image inside it")
+        alpha = _alpha_band(dataset)
+        every = [index for index in dataset.indexes if index != alpha]
+        self.indexes: list[int] = list(bands or selected or every)
+        missing = [index for index in self.indexes if index not in dataset.indexes]
+        if missing:
+            raise SceneError(f"{self.path} has {dataset.count} bands, no band {missing[0]}")
+        self._alpha = alpha
+        dtypes = {dataset.dtypes[index - 1] for index in self.indexes}
+        if any("complex" in dtype for dtype in dtypes):
+            raise SceneError(f"{self.path} holds complex numbers ({', '.join(sorted(dtypes))}); give an intensity image")
+        self.dtype = str(np.result_type(*dtypes))
+        declared = [dataset.nodatavals[index - 1] for index in self.indexes]
+        self.nodata: list[float | None] = (
+            [nodata] * len(self.indexes) if nodata is not None or ignore_nodata else declared
+        )
+        flags = dataset.mask_flag_enums[self.indexes[0] - 1]
+        self._mask_band = alpha is None and MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
+        self._describe(dataset)
+
+    def _describe(self, dataset: Any) -> None:
+        self.shape: tuple[int, int] = (dataset.height, dataset.width)
+        self.transform: Affine = dataset.transform
+        self.crs: CRS | None = dataset.crs
+        self.descriptions = [dataset.descriptions[index - 1] for index in self.indexes]
+        self.scales = [dataset.scales[index - 1] for index in self.indexes]
+        self.offsets = [dataset.offsets[index - 1] for index in self.indexes]
+        self.rpcs = dataset.rpcs
+        self.tags: dict[str, str] = dataset.tags()
+        self.imagery: dict[str, str] = dataset.tags(ns="IMAGERY")
+        self.gcps: bool = bool(dataset.gcps[0])
+
+    @property
+    def count(self) -> int:
+        """Number of bands read."""
+        return len(self.indexes)
+
+    @property
+    def georeferenced(self) -> bool:
+        """Whether a geotransform says where the pixels are."""
+        return not self.transform.is_identity
+
+    @property
+    def masked(self) -> bool:
+        """Whether the file itself says which pixels are valid."""
+        return self._alpha is not None or self._mask_band or any(value is not None for value in self.nodata)
+
+    def dataset(self) -> Any:
+        """This thread's rasterio dataset, for metadata."""
+        return self._handle()
+
+    def assume_nodata(self, value: float) -> None:
+        """Treat `value` as nodata in every band from now on."""
+        self.nodata = [value] * self.count
+
+    def warp(self, crs: CRS, transform: Affine, shape: tuple[int, int]) -> None:
+        """From now on read through a WarpedVRT on the given grid (cubic)."""
+        known = next((value for value in self.nodata if value is not None), None)
+        grid = {"crs": crs, "transform": transform, "height": shape[0], "width": shape[1]}
+        # Without a nodata value only an alpha band tells the pixels outside the source from dark ones.
+        outside = {"add_alpha": self._alpha is None} if known is None else {"src_nodata": known, "nodata": known}
+        with self._lock:
+            self._warp = {**grid, **outside, "resampling": Resampling.cubic}
+            self._generation += 1
+        if known is None and self._alpha is None:
+            self._alpha = self.dataset().count
+            self._mask_band = False
+        self.shape, self.transform, self.crs = shape, transform, crs
+
+    def read(self, window: Window) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Read a window, which may reach beyond the image.
+
+        Returns:
+            data (bands, rows, cols), zero where invalid, and mask (rows, cols), True where every band is valid.
+
+        Raises:
+            SceneError: the file is truncated or damaged there.
+        """
+        data = np.zeros((self.count, *window.shape), np.float32)
+        mask = np.zeros(window.shape, np.bool_)
+        inside = window.intersection(Window(0, 0, *self.shape))
+        if inside is None:
+            return data, mask
+        where = inside.within(window)
+        data[:, *where], mask[where] = self._read_inside(inside)
+        return data, mask
+
+    def _read_inside(self, window: Window) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        area = RasterioWindow(window.col, window.row, window.width, window.height)
+        extra = [] if self._alpha is None else [self._alpha]
+        try:
+            raw = self._handle().read([*self.indexes, *extra], window=area)
+            mask = np.ones(window.shape, np.bool_)
+            if self._mask_band:
+                mask &= self._handle().read_masks(self.indexes[0], window=area) > 0
+        except (RasterioError, OSError) as error:
+            raise SceneError(
+                f"cannot read {self.path} at row {window.row}, column {window.col}: damaged or truncated file ({_cause(error)})"
+            ) from error
+        if extra:
+            mask &= raw[-1] > 0
+            raw = raw[:-1]
+        for band, value in zip(raw, self.nodata, strict=True):
+            if value is not None and not np.isnan(value):
+                mask &= band != value
+        if raw.dtype.kind == "f":
+            mask &= np.isfinite(raw).all(axis=0)
+        data = raw.astype(np.float32)
+        if not mask.all():
+            data[:, ~mask] = 0.0
+        return data, mask
+
+    def _handle(self) -> Any:
+        handle = getattr(self._local, "handle", None)
+        if handle is None or self._local.generation != self._generation:
+            try:
+                handle = rasterio.open(self.path)
+                _settle(handle)
+                if self._warp is not None:
+                    handle = WarpedVRT(handle, **self._warp)
+            except (RasterioIOError, OSError) as error:
+                raise SceneError(f"cannot open {self.path}: {_cause(error)}") from error
+            self._local.handle, self._local.generation = handle, self._generation
+            with self._lock:
+                self._open.append(handle)
+        return handle
+
+    def close(self) -> None:
+        """Close the handles of all threads."""
+        with self._lock:
+            for handle in self._open:
+                handle.close()
+            self._open.clear()
+            self._generation += 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def _alpha_band(dataset: Any) -> int | None:
+    """The alpha band, if it is one: GDAL takes band 4 of any uint8 image for alpha, near-infrared included."""
+    candidates = [i for i, kind in zip(dataset.indexes, dataset.colorinterp, strict=True) if kind == ColorInterp.alpha]
+    if not candidates or dataset.count == 1:
+        return None
+    band = candidates[-1]
+    height, width = min(dataset.height, _SAMPLE), min(dataset.width, _SAMPLE)
+    try:
+        values = np.unique(dataset.read(band, out_shape=(height, width)))
+    except (RasterioError, OSError) as error:
+        raise SceneError(f"cannot read {dataset.name}: damaged or truncated file ({_cause(error)})") from error
+    opaque = np.iinfo(dataset.dtypes[band - 1]).max if np.issubdtype(dataset.dtypes[band - 1], np.integer) else 1
+    return band if set(values.tolist()) <= {0, opaque, 255, 1} else None
+
+
+def _settle(dataset: Any) -> None:
+    """Take the error that GDAL raises once per handle when a sidecar XML is damaged; the pixels are not affected."""
+    with suppress(RasterioError, CPLE_BaseError):
+        _ = dataset.colorinterp, dataset.mask_flag_enums
+
+
+def _cause(error: BaseException) -> str:
+    text = str(error.__cause__ or error).strip().splitlines()
+    return text[0] if text else type(error).__name__

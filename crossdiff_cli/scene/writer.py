@@ -1,0 +1,249 @@
+"""The result on disk: a tiled GeoTIFF written beside its target and moved there only when complete."""
+
+import errno
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
+from rasterio.crs import CRS
+from rasterio.enums import ColorInterp, Resampling
+from rasterio.errors import RasterioError
+from rasterio.rpc import RPC
+from rasterio.shutil import copy as copy_raster
+from rasterio.transform import Affine
+from rasterio.windows import Window as RasterioWindow
+
+from crossdiff_cli.errors import OutputError
+from crossdiff_cli.scene.tiles import Window
+from crossdiff_cli.sensors import Band
+
+BLOCK = 256
+"""Block size of the file; cores of tiles are multiples of it, so that every block is compressed once."""
+
+_COLOURS = {
+    "B": "blue", "G": "green", "R": "red", "Y": "yellow", "CA": "coastal", "DB": "coastal", "RE": "rededge", "RE1": "rededge",
+    "RE2": "rededge", "NIR": "nir", "N1": "nir", "N2": "nir", "SWIR1": "swir", "SWIR2": "swir",
+}  # fmt: skip
+_OVERVIEW_SIZE = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What the file is, besides its pixels."""
+
+    shape: tuple[int, int]
+    dtype: str
+    crs: CRS | None
+    transform: Affine | None
+    """None for a scene without georeference."""
+    nodata: float | None
+    bands: Sequence[Band]
+    scales: Sequence[float]
+    offsets: Sequence[float]
+    rpcs: RPC | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    imagery: Mapping[str, str] = field(default_factory=dict)
+    driver: str = "GTiff"
+    """GTiff or COG."""
+    creation: Mapping[str, str] = field(default_factory=dict)
+    """Creation options of the driver."""
+
+
+class Writer:
+    """Writes windows of DN to a hidden file beside `path`; leaving the context without error moves it there."""
+
+    def __init__(self, path: Path, profile: Profile, *, overwrite: bool = False) -> None:
+        """Check that `path` can be written.
+
+        Raises:
+            OutputError: it exists and `overwrite` is not set, or its folder is missing or not writable.
+        """
+        check_target(path, overwrite=overwrite)
+        self.path = path
+        self.profile = profile
+        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp.tif")
+        self._dataset: Any = None
+
+    def __enter__(self) -> Self:
+        profile = self.profile
+        creation = dict(profile.creation) if profile.driver == "GTiff" else {}
+        try:
+            self._dataset = rasterio.open(
+                self._temporary, "w", **_options(profile), **{k.lower(): v for k, v in creation.items()}
+            )
+            self._describe()
+        except (RasterioError, CPLE_BaseError, OSError, ValueError, TypeError) as error:
+            self._discard()
+            raise self._failed(error) from error
+        return self
+
+    def write(self, data: NDArray[Any], window: Window) -> None:
+        """Write (bands, rows, cols) at a window of the output grid.
+
+        Raises:
+            OutputError: the disk is full or the file cannot be written.
+        """
+        try:
+            self._dataset.write(data, window=RasterioWindow(window.col, window.row, window.width, window.height))
+        except (RasterioError, CPLE_BaseError, OSError) as error:
+            raise self._failed(error) from error
+
+    def tag(self, **tags: str) -> None:
+        """Add tags known only once the pixels are written."""
+        self._dataset.update_tags(**tags)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            if error is None:
+                self._finish()
+        except (RasterioError, CPLE_BaseError, OSError) as failure:
+            raise self._failed(failure) from failure
+        finally:
+            self._discard()
+
+    def _describe(self) -> None:
+        profile, dataset = self.profile, self._dataset
+        dataset.colorinterp = [_colour(band) for band in profile.bands]
+        dataset.scales, dataset.offsets = tuple(profile.scales), tuple(profile.offsets)
+        for index, band in enumerate(profile.bands, start=1):
+            dataset.set_band_description(index, band.name)
+            wavelength = {"CENTRAL_WAVELENGTH_UM": f"{band.center_nm / 1000:g}", "FWHM_UM": f"{band.width_nm / 1000:g}"}
+            dataset.update_tags(index, ns="IMAGERY", **wavelength)
+        dataset.update_tags(**profile.tags)
+        if profile.imagery:
+            dataset.update_tags(ns="IMAGERY", **profile.imagery)
+        if profile.rpcs is not None:
+            dataset.rpcs = profile.rpcs
+
+    def _finish(self) -> None:
+        self._dataset.close()
+        factors, size = [], max(self.profile.shape)
+        while size > _OVERVIEW_SIZE:
+            factors.append(2 ** (len(factors) + 1))
+            size = -(-size // 2)
+        with rasterio.Env(COMPRESS_OVERVIEW="DEFLATE", GDAL_NUM_THREADS="ALL_CPUS"), rasterio.open(self._temporary, "r+") as file:
+            if factors:
+                file.build_overviews(factors, Resampling.average)
+        self._verify(self._temporary)
+        done = self._temporary
+        if self.profile.driver == "COG":
+            done = self._temporary.with_suffix(".cog.tif")
+            options = {"compress": "DEFLATE", "bigtiff": "IF_SAFER", **{k.lower(): v for k, v in self.profile.creation.items()}}
+            try:
+                copy_raster(str(self._temporary), str(done), driver="COG", num_threads="ALL_CPUS", **options)
+                self._verify(done)
+            except BaseException:
+                _remove(done)
+                raise
+        done.replace(self.path)
+
+    def _verify(self, path: Path) -> None:
+        """Check that every block lies inside the file: on a full disk GDAL may complain in its log alone."""
+        size = path.stat().st_size
+        with rasterio.open(path) as file:
+            height, width = file.block_shapes[0]
+            for row in range(-(-file.height // height)):
+                for col in range(-(-file.width // width)):
+                    start = file.get_tag_item(f"BLOCK_OFFSET_{col}_{row}", "TIFF", bidx=1)
+                    length = file.get_tag_item(f"BLOCK_SIZE_{col}_{row}", "TIFF", bidx=1)
+                    if start is None or int(start) + int(length) > size:
+                        raise OSError(errno.ENOSPC, f"block {row}, {col} did not reach the disk")
+
+    def _discard(self) -> None:
+        if self._dataset is not None and not self._dataset.closed:
+            with suppress(RasterioError, CPLE_BaseError, OSError):
+                self._dataset.close()
+        _remove(self._temporary)
+
+    def _failed(self, error: BaseException) -> OutputError:
+        cause = str(error.__cause__ or error).strip().splitlines()
+        free = shutil.disk_usage(self.path.parent).free / 2**20
+        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+        hint = "the disk is full" if full or free < 1 else f"{free:.0f} MiB free"
+        return OutputError(f"cannot write {self.path} ({hint}): {cause[0] if cause else type(error).__name__}")
+
+
+def check_target(path: Path, *, overwrite: bool) -> None:
+    """Fail early when a result could not be stored.
+
+    Raises:
+        OutputError: `path` exists without `overwrite`, is a folder, or its folder is missing or not writable.
+    """
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder; name a file")
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path} exists; --overwrite replaces it")
+    if not path.parent.is_dir():
+        raise OutputError(f"the folder {path.parent} does not exist; make it first")
+    if not os.access(path.parent, os.W_OK):
+        raise OutputError(f"the folder {path.parent} is not writable")
+
+
+def to_dtype(data: NDArray[np.float32], mask: NDArray[np.bool_], dtype: str, nodata: float | None) -> NDArray[Any]:
+    """Round to the nearest DN of `dtype`; masked pixels become nodata, and no valid pixel does (it moves by one).
+
+    Args:
+        data: (bands, rows, cols), DN.
+        mask: (rows, cols), True where valid.
+        dtype: name of the output type.
+        nodata: value of masked pixels, None for 0.
+    """
+    kind = np.dtype(dtype)
+    fill = 0.0 if nodata is None else nodata
+    if kind.kind in "ui":
+        info = np.iinfo(kind)
+        whole = np.clip(np.rint(data.astype(np.float64)), info.min, info.max)
+        if nodata is not None:
+            beside = nodata + 1 if nodata < info.max else nodata - 1
+            whole[whole == nodata] = beside
+        out = whole.astype(kind)
+    else:
+        out = data.astype(kind)
+        if nodata is not None and not np.isnan(nodata):
+            out[out == kind.type(nodata)] = np.nextafter(kind.type(nodata), kind.type(np.inf))
+    out[:, ~mask] = fill
+    return out
+
+
+def _options(profile: Profile) -> dict[str, Any]:
+    """Creation options of the GTiff; `photometric` and `alpha` keep four bands from being taken for RGBA."""
+    integer = np.dtype(profile.dtype).kind in "ui"
+    georeference = {} if profile.transform is None else {"crs": profile.crs, "transform": profile.transform}
+    return {
+        "driver": "GTiff",
+        "height": profile.shape[0],
+        "width": profile.shape[1],
+        "count": len(profile.bands),
+        "dtype": profile.dtype,
+        "nodata": profile.nodata,
+        "tiled": True,
+        "blockxsize": BLOCK,
+        "blockysize": BLOCK,
+        "interleave": "pixel",
+        "compress": "deflate",
+        "zlevel": 4,
+        "predictor": 2 if integer else 3,
+        "bigtiff": "IF_SAFER",
+        "num_threads": "ALL_CPUS",
+        "photometric": "MINISBLACK",
+        "alpha": "NO",
+        **georeference,
+    }
+
+
+def _colour(band: Band) -> ColorInterp:
+    return ColorInterp[_COLOURS.get(band.name, "undefined")]
+
+
+def _remove(path: Path) -> None:
+    for leftover in (path, path.with_name(path.name + ".aux.xml"), path.with_name(path.name + ".ovr")):
+        leftover.unlink(missing_ok=True)

@@ -1,0 +1,265 @@
+"""Scene in, tiles through the network, GeoTIFF out."""
+
+import logging
+import math
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from crossdiff_cli import __version__
+from crossdiff_cli.device import Precision, autocast, choose_device, keep_memory
+from crossdiff_cli.errors import OutputError, SceneError
+from crossdiff_cli.fuse import Sampling, fuse, halo
+from crossdiff_cli.masking import extend, extend_coarse
+from crossdiff_cli.model.crossdiff import CrossDiff
+from crossdiff_cli.model.spectral import Spectrum
+from crossdiff_cli.model.unet import STRIDE
+from crossdiff_cli.model.weights import default_weights, digest, load
+from crossdiff_cli.mtf import EXPAND_RADIUS, degrade
+from crossdiff_cli.scene.pair import PairOptions, Patch, ScenePair
+from crossdiff_cli.scene.tiles import Tile, Window, tiles
+from crossdiff_cli.scene.writer import BLOCK, Profile, Writer, check_target, to_dtype
+from crossdiff_cli.survey import Survey, survey
+
+_log = logging.getLogger(__name__)
+
+CARRIED_TAGS = ("ACQUISITIONDATETIME", "SATELLITEID", "CLOUDCOVER", "TIFFTAG_DATETIME", "AREA_OR_POINT")
+
+
+@dataclass(frozen=True, slots=True)
+class SharpenOptions:
+    """Everything `crossdiff sharpen` can be told, besides the files."""
+
+    pair: PairOptions = field(default_factory=PairOptions)
+    weights: Path | None = None
+    """None for the shipped ones."""
+    device: str = "auto"
+    precision: Precision = "auto"
+    tile: int = 1536
+    """Side of a tile's core in PAN pixels, a multiple of 256."""
+    align: bool = True
+    rounds: int = 1
+    """Back-projections that make the result consistent with the MS; 0 for none."""
+    extent: str = "intersection"
+    """`intersection` of PAN and MS, or the whole `pan` with nodata outside."""
+    dtype: str | None = None
+    """None for the type of the MS."""
+    driver: str = "GTiff"
+    creation: Mapping[str, str] = field(default_factory=dict)
+    overwrite: bool = False
+    jobs: int = 2
+    """Threads that read ahead."""
+    quiet: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SharpenResult:
+    """What was done, for the log and `--json`."""
+
+    output: str
+    sensor: str
+    bands: tuple[str, ...]
+    ratio: float
+    shift_px: tuple[float, float]
+    """(x, y), PAN pixels."""
+    consistency: float
+    """Relative RMS difference, over all bands, of the degraded result and the MS: 0.01 is one per cent."""
+    seconds: float
+    mpx_per_s: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain types for JSON."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+def sharpen(pan: str, ms: Sequence[str], output: Path, options: SharpenOptions | None = None) -> SharpenResult:
+    """Fuse a PAN and an MS image into a sharp MS GeoTIFF on the PAN grid.
+
+    Args:
+        pan: panchromatic image, anything GDAL opens.
+        ms: one multispectral image, or one per band.
+        output: target file; it holds a complete result or is not touched.
+        options: defaults as the command's.
+
+    Raises:
+        CrossDiffError: any bad input, with one line that says what and how to cure it.
+    """
+    options = options or SharpenOptions()
+    started = time.monotonic()
+    check_target(output, overwrite=options.overwrite)
+    keep_memory()
+    path = options.weights or default_weights()
+    device = choose_device(options.device)
+    model, _ = load(path, device)
+    with ScenePair(pan, ms, options.pair) as pair:
+        found = survey(pair, align=options.align)
+        _report(pair, found)
+        extent = pair.footprint if options.extent == "intersection" else Window(0, 0, *pair.pan.shape)
+        profile = _profile(pair, extent, found, options, digest(path))
+        job = _Job(pair, found, model, device, options)
+        with Writer(output, profile, overwrite=options.overwrite) as writer:
+            for tile, data, mask in job.run(extent):
+                core = Window(tile.core.row - extent.row, tile.core.col - extent.col, *tile.core.shape)
+                writer.write(to_dtype(data, mask, profile.dtype, profile.nodata), core)
+            writer.tag(CROSSDIFF_CONSISTENCY=f"{job.consistency:.6f}")
+        seconds = time.monotonic() - started
+        return SharpenResult(
+            output=str(output),
+            sensor=pair.sensor.key,
+            bands=tuple(band.name for band in pair.bands),
+            ratio=pair.ratio,
+            shift_px=(round(found.shift[1], 3), round(found.shift[0], 3)),
+            consistency=job.consistency,
+            seconds=round(seconds, 3),
+            mpx_per_s=round(extent.height * extent.width / 1e6 / seconds, 4),
+        )
+
+
+class _Job:
+    """One scene on its way through the network, tile by tile, with the next tiles read ahead."""
+
+    def __init__(
+        self, pair: ScenePair, found: Survey, model: CrossDiff, device: torch.device, options: SharpenOptions
+    ) -> None:
+        self.pair, self.found, self.model, self.device, self.options = pair, found, model, device, options
+        self.gains = tuple(band.nyquist_gain for band in pair.bands)
+        self.halo = halo(model, pair.grid.ratio, self.gains, options.rounds)
+        self.halo += math.ceil(max(abs(v) for v in found.shift))
+        self.spectrum = Spectrum(
+            torch.tensor([band.center_nm for band in pair.bands], device=device),
+            torch.tensor([band.width_nm for band in pair.bands], device=device),
+            torch.tensor(pair.sensor.pan_nm, device=device),
+            pair.ratio,
+        )
+        self._squared_error = 0.0
+        self._squared_signal = 0.0
+
+    @property
+    def consistency(self) -> float:
+        """See `SharpenResult.consistency`."""
+        return math.sqrt(self._squared_error / self._squared_signal) if self._squared_signal else 0.0
+
+    def run(self, extent: Window) -> Iterator[tuple[Tile, NDArray[np.float32], NDArray[np.bool_]]]:
+        """Yield each tile with its fused core (C, rows, cols) in DN and the core's mask."""
+        plan = list(tiles(extent, self.options.tile, self.halo, STRIDE))
+        with (
+            ThreadPoolExecutor(max_workers=self.options.jobs) as readers,
+            tqdm(total=len(plan), unit="tile", file=sys.stderr, disable=self.options.quiet or None) as bar,
+        ):
+            ahead: deque[tuple[Tile, Future[Patch]]] = deque()
+            waiting = iter(plan)
+            try:
+                while True:
+                    for tile in waiting:
+                        ahead.append((tile, readers.submit(self.pair.read, tile.window)))
+                        if len(ahead) > self.options.jobs:
+                            break
+                    if not ahead:
+                        return
+                    tile, patch = ahead.popleft()
+                    yield tile, *self._fuse(tile, patch.result())
+                    bar.update()
+            finally:
+                for _, pending in ahead:
+                    pending.cancel()
+
+    def _fuse(self, tile: Tile, patch: Patch) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        core = tile.core.within(tile.window)
+        mask = self.pair.valid(patch)[core]
+        if not mask.any():
+            return np.zeros((len(self.gains), *tile.core.shape), np.float32), mask
+        statistics, pair = self.found.statistics, self.pair
+        shift = self.found.shift
+        sampling = Sampling(pair.grid.ratio, (patch.offset[0] + shift[0], patch.offset[1] + shift[1]), self.gains)
+        with torch.inference_mode():
+            pan = statistics.normalise_pan(torch.from_numpy(patch.pan).to(self.device))[None]
+            ms = statistics.normalise_ms(torch.from_numpy(patch.ms).to(self.device))[None]
+            pan_mask, ms_mask = (torch.from_numpy(m).to(self.device)[None, None] for m in (patch.pan_mask, patch.ms_mask))
+            pan = extend_coarse(pan, pan_mask, rounds=8)
+            ms = extend(ms, ms_mask, rounds=2 * EXPAND_RADIUS)
+            with autocast(self.device, self.options.precision):
+                hrms = fuse(self.model, pan, ms, sampling, self.spectrum, self.options.rounds)
+            fused = statistics.denormalise_ms(hrms[0, :, core[0], core[1]]).cpu()
+            self._measure(hrms, ms, sampling, tile, ms_mask)
+        data = fused.numpy()
+        if not np.isfinite(data).all():
+            raise SceneError(
+                f"the network gave values that are not finite at row {tile.core.row}, column {tile.core.col} of {pair.pan.path}"
+            )
+        return data, mask
+
+    def _measure(self, hrms: Tensor, ms: Tensor, sampling: Sampling, tile: Tile, ms_mask: Tensor) -> None:
+        """Add the MS pixels whose centres lie in the core to the consistency figure."""
+        seen = degrade(hrms, (ms.shape[2], ms.shape[3]), sampling.ratio, sampling.offset, self.gains)
+        inside = []
+        for axis, core in enumerate(tile.core.within(tile.window)):
+            centre = sampling.offset[axis] + (torch.arange(ms.shape[2 + axis], device=ms.device) + 0.5) * sampling.ratio[axis]
+            inside.append((centre >= core.start) & (centre < core.stop))
+        counted = ms_mask[0, 0] & inside[0][:, None] & inside[1]
+        wanted, got = (self.found.statistics.denormalise_ms(x[0])[:, counted].double() for x in (ms, seen))
+        self._squared_error += float((got - wanted).square().sum())
+        self._squared_signal += float(wanted.square().sum())
+
+
+def _report(pair: ScenePair, found: Survey) -> None:
+    bands = ",".join(band.name for band in pair.bands)
+    _log.info("%s (%s), bands %s, ratio %.4g", pair.sensor.name, pair.sensor_source, bands, pair.ratio)
+    if found.correlation:
+        _log.info(
+            "the MS lies %+.2f px in x and %+.2f px in y from its nominal place, in PAN pixels (correlation %.3f): corrected",
+            found.shift[1],
+            found.shift[0],
+            found.correlation,
+        )
+
+
+def _profile(pair: ScenePair, extent: Window, found: Survey, options: SharpenOptions, weights: str) -> Profile:
+    dtype = options.dtype or pair.dtype
+    nodata = pair.nodata
+    if nodata is None and extent != pair.footprint:
+        nodata = 0.0
+    if nodata is not None and not _fits(nodata, dtype):
+        raise OutputError(f"nodata {nodata:g} does not fit {dtype}: choose another with --nodata, or another --dtype")
+    raw = {**pair.pan.tags, **pair.ms[0].tags}
+    tags = {name: value for name, value in raw.items() if name in CARRIED_TAGS}
+    tags["CROSSDIFF_VERSION"] = __version__
+    tags["CROSSDIFF_WEIGHTS"] = weights
+    tags["CROSSDIFF_SENSOR"] = pair.sensor.key
+    tags["CROSSDIFF_BANDS"] = ",".join(band.name for band in pair.bands)
+    tags["CROSSDIFF_SHIFT_PX"] = f"{found.shift[1]:.3f},{found.shift[0]:.3f}"
+    tags["CROSSDIFF_SOURCES"] = ",".join(Path(raster.path).name for raster in (pair.pan, *pair.ms))
+    whole = dtype == pair.dtype
+    return Profile(
+        shape=extent.shape,
+        dtype=dtype,
+        crs=pair.crs,
+        transform=pair.transform(extent),
+        nodata=nodata,
+        bands=pair.bands,
+        scales=[scale for raster in pair.ms for scale in raster.scales] if whole else [1.0] * pair.band_count,
+        offsets=[offset for raster in pair.ms for offset in raster.offsets] if whole else [0.0] * pair.band_count,
+        rpcs=pair.rpcs(extent),
+        tags=tags,
+        imagery={**pair.ms[0].imagery, **pair.pan.imagery},
+        driver=options.driver,
+        creation=options.creation,
+    )
+
+
+def _fits(nodata: float, dtype: str) -> bool:
+    kind = np.dtype(dtype)
+    if kind.kind not in "ui":
+        return True
+    info = np.iinfo(kind)
+    return bool(float(nodata).is_integer() and info.min <= nodata <= info.max)

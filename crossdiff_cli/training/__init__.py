@@ -1,0 +1,1 @@
+"""The two stages: pretraining the encoders, adapting the fusion head."""

@@ -1,0 +1,60 @@
+"""Stage 2: freeze both encoders and fit the fusion head."""
+
+from dataclasses import dataclass
+
+from torch import Generator, Tensor
+
+from crossdiff_cli.fuse import fuse, prepare
+from crossdiff_cli.model.crossdiff import CrossDiff
+from crossdiff_cli.training.loop import Plan, fit
+from crossdiff_cli.training.losses import spectral_loss, structural_loss
+from crossdiff_cli.training.patches import Sampler
+
+
+@dataclass(frozen=True, slots=True)
+class LossWeights:
+    """Weight of each term; a term of weight 0 is not computed."""
+
+    spectral: float = 1.0
+    structural: float = 0.3
+    supervised: float = 1.0
+
+
+def adapt(model: CrossDiff, sampler: Sampler, plan: Plan, groups: int, weights: LossWeights, rounds: int = 1) -> None:
+    """Fit the head at full resolution without a reference and, with `weights.supervised`, at reduced resolution with one.
+
+    Args:
+        model: its head is trained in place, its encoders are frozen.
+        sampler: source of batches.
+        plan: steps and rates.
+        groups: scenes per step.
+        weights: of the loss terms.
+        rounds: back-projections after the head, as in sharpening.
+    """
+    model.requires_grad_(False)
+    model.head.requires_grad_(True)
+    if model.p2m is not None and model.m2p is not None:
+        model.p2m.eval()
+        model.m2p.eval()
+
+    def step(generator: Generator) -> dict[str, Tensor]:
+        losses: dict[str, Tensor] = {}
+
+        def add(name: str, weight: float, value: Tensor) -> None:
+            losses[name] = losses.get(name, value.new_zeros(())) + value * (weight / groups)
+
+        for group in range(groups):
+            reduced = weights.supervised > 0 and group % 2 == 0
+            example = sampler.draw(generator, reduced=reduced)
+            hrms = fuse(model, example.pan, example.ms, example.sampling, example.spectrum, rounds)
+            if example.reference is not None and weights.supervised:
+                add("supervised", weights.supervised, (hrms - example.reference).abs().mean())
+            if not reduced:
+                if weights.spectral:
+                    add("spectral", weights.spectral, spectral_loss(hrms, example.ms, example.sampling))
+                pan_low, ms_up, _ = prepare(example.pan, example.ms, example.sampling)
+                structure = structural_loss(hrms, example.pan, pan_low, ms_up, example.spectrum.ratio)
+                add("structural", weights.structural, structure)
+        return losses
+
+    fit(model.head, step, plan)

@@ -1,0 +1,54 @@
+"""What the fusion head learns from: the reference one ratio down; MTF consistency and local structure at full resolution."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from crossdiff_cli.fuse import Sampling
+from crossdiff_cli.mtf import degrade
+
+
+def spectral_loss(hrms: Tensor, ms: Tensor, sampling: Sampling) -> Tensor:
+    """Mean absolute error of the result, degraded by the MTF, against the MS: (B, C, H, W) and (B, C, h, w) to a scalar.
+
+    The two outermost MS pixels, which reach beyond the window, do not count.
+    """
+    seen = degrade(hrms, (ms.shape[2], ms.shape[3]), sampling.ratio, sampling.offset, sampling.gains)
+    rows, cols = (
+        _inside(sampling.offset[axis], sampling.ratio[axis], hrms.shape[2 + axis], ms.shape[2 + axis]) for axis in (0, 1)
+    )
+    return (seen - ms)[:, :, rows, cols].abs().mean()
+
+
+def local_correlation(a: Tensor, b: Tensor, radius: int) -> Tensor:
+    """Pearson correlation in windows of 2 radius + 1 pixels, (B, C, H, W) each, in [-1, 1]; 0 where either is flat."""
+
+    def mean(x: Tensor) -> Tensor:
+        return F.avg_pool2d(F.pad(x, [radius] * 4, mode="reflect"), 2 * radius + 1, stride=1)
+
+    mean_a, mean_b = mean(a), mean(b)
+    covariance = mean(a * b) - mean_a * mean_b
+    variance_a = (mean(a * a) - mean_a * mean_a).clamp_min(0)
+    variance_b = (mean(b * b) - mean_b * mean_b).clamp_min(0)
+    return covariance / torch.sqrt(variance_a * variance_b + 1e-6)
+
+
+def structural_loss(hrms: Tensor, pan: Tensor, pan_low: Tensor, ms_up: Tensor, ratio: float) -> Tensor:
+    """1 - local correlation of each band with the PAN, where it is lower than at the MS resolution (lambda-PNN, 2307.14403).
+
+    The threshold is the correlation of the low-passed PAN with the upsampled MS in wider windows: no band is asked to
+    follow the PAN more closely than it does at low resolution.
+    """
+    with torch.no_grad():
+        wanted = local_correlation(ms_up, pan_low, 2 * math.ceil(ratio))
+    found = local_correlation(hrms, pan.expand_as(hrms), max(1, math.ceil(ratio / 2)))
+    return ((1 - found) * (found < wanted)).mean()
+
+
+def _inside(offset: float, ratio: float, size: int, count: int) -> slice:
+    """MS pixels, as a slice, that lie two or more of them inside a window of `size` PAN pixels."""
+    first = math.ceil(-offset / ratio) + 2
+    last = math.floor((size - offset) / ratio) - 2
+    return slice(max(first, 0), min(last, count))

@@ -1,0 +1,56 @@
+"""The list of scenes to train on: a JSON file with paths, sensors and splits."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from crossdiff_cli.errors import TrainingError
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One pair of a manifest."""
+
+    name: str
+    pan: str
+    ms: str
+    reference: str | None
+    sensor: str | None
+    bands: tuple[str, ...] | None
+    split: str
+
+
+def read_manifest(path: Path, split: str) -> list[Entry]:
+    """Read the entries of one split.
+
+    The file is a JSON list; each item has `files` with `pan`, `ms` and perhaps `reference` (relative to the manifest), and
+    perhaps `name`, `sensor`, `bands` and `split` (default `train`).
+
+    Raises:
+        TrainingError: the file is missing or malformed, or has no scene in that split.
+    """
+    try:
+        items = json.loads(path.read_text(encoding="utf-8"))
+        entries = [_entry(path.parent, item) for item in items]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise TrainingError(f"{path} is no manifest (a JSON list of scenes with files.pan and files.ms): {error!r}") from error
+    chosen = [entry for entry in entries if entry.split == split]
+    if not chosen:
+        raise TrainingError(f"{path} lists {len(entries)} scenes, none with split {split!r}")
+    return chosen
+
+
+def _entry(folder: Path, item: dict[str, Any]) -> Entry:
+    files = item["files"]
+    reference = files.get("reference")
+    bands = item.get("bands")
+    return Entry(
+        name=item.get("name") or files["ms"],
+        pan=str(folder / files["pan"]),
+        ms=str(folder / files["ms"]),
+        reference=None if reference is None else str(folder / reference),
+        sensor=item.get("sensor"),
+        bands=None if bands is None else tuple(bands),
+        split=item.get("split", "train"),
+    )

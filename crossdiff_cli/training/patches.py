@@ -1,0 +1,278 @@
+"""Training examples from scenes: random windows at full resolution, and by the Wald protocol one ratio down."""
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Generator, Tensor
+
+from crossdiff_cli.errors import TrainingError
+from crossdiff_cli.fuse import Sampling
+from crossdiff_cli.masking import extend
+from crossdiff_cli.model.spectral import Spectrum
+from crossdiff_cli.model.unet import STRIDE
+from crossdiff_cli.mtf import EXPAND_RADIUS, degrade
+from crossdiff_cli.scene.pair import PairOptions, ScenePair
+from crossdiff_cli.scene.raster import Raster
+from crossdiff_cli.scene.tiles import Window
+from crossdiff_cli.survey import survey
+from crossdiff_cli.training.manifest import Entry
+
+_MARGIN = EXPAND_RADIUS + 1
+_TRIES = 50
+_NON_OPTICAL = {"TIR", "TIR1", "TIR2", "CIRRUS"}
+"""Bands that no PAN detail belongs to, left out of training."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A batch of windows of one scene, normalised; what `fuse.fuse` takes, and the truth where there is one."""
+
+    pan: Tensor
+    """(B, 1, H, W)."""
+    ms: Tensor
+    """(B, C, h, w)."""
+    sampling: Sampling
+    spectrum: Spectrum
+    reference: Tensor | None
+    """(B, C, H, W), the HRMS."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingScene:
+    """A whole scene in memory, normalised, masked pixels filled."""
+
+    name: str
+    sensor: str
+    """Key of the sensor."""
+    pan: Tensor
+    """(1, 1, H, W)."""
+    pan_mask: Tensor
+    """(H, W)."""
+    ms: Tensor
+    """(1, C, h, w)."""
+    ms_mask: Tensor
+    """(h, w)."""
+    sampling: Sampling
+    spectrum: Spectrum
+    pan_gain: float
+    """Nyquist gain of the PAN, for the Wald protocol."""
+    reference: Tensor | None
+    """(1, C, H, W) where the publisher kept it."""
+
+    @property
+    def pixels(self) -> int:
+        """PAN pixels."""
+        return self.pan.numel()
+
+
+def load_scene(entry: Entry) -> TrainingScene:
+    """Read a scene whole, survey, register and normalise it.
+
+    Raises:
+        SceneError, SensorError: the pair cannot be used.
+    """
+    options = PairOptions(sensor=entry.sensor or "auto", bands=entry.bands)
+    with ScenePair(entry.pan, [entry.ms], options) as pair:
+        found = survey(pair)
+        whole = pair.read(Window(0, 0, *pair.pan.shape))
+        keep = [i for i, band in enumerate(pair.bands) if band.name.upper() not in _NON_OPTICAL]
+        bands = [pair.bands[i] for i in keep]
+        statistics = found.statistics
+        pan = statistics.normalise_pan(torch.from_numpy(whole.pan))[None]
+        ms = statistics.normalise_ms(torch.from_numpy(whole.ms))[None, keep]
+        pan_mask, ms_mask = torch.from_numpy(whole.pan_mask), torch.from_numpy(whole.ms_mask)
+        offset = (whole.offset[0] + found.shift[0], whole.offset[1] + found.shift[1])
+        reference = None
+        if entry.reference is not None:
+            with Raster(entry.reference) as raster:
+                if raster.shape != pair.pan.shape:
+                    raise TrainingError(f"{entry.reference} is not on the grid of {entry.pan}")
+                truth = torch.from_numpy(raster.read(Window(0, 0, *raster.shape))[0])
+            reference = statistics.normalise_ms(truth)[None, keep]
+        return TrainingScene(
+            name=entry.name,
+            sensor=pair.sensor.key,
+            pan=extend(pan, pan_mask[None, None], 8),
+            pan_mask=pan_mask,
+            ms=extend(ms, ms_mask[None, None], 8),
+            ms_mask=ms_mask,
+            sampling=Sampling(pair.grid.ratio, offset, tuple(band.nyquist_gain for band in bands)),
+            spectrum=Spectrum(
+                torch.tensor([band.center_nm for band in bands]),
+                torch.tensor([band.width_nm for band in bands]),
+                torch.tensor(pair.sensor.pan_nm),
+                pair.ratio,
+            ),
+            pan_gain=pair.sensor.pan_nyquist_gain,
+            reference=reference,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Sampler:
+    """Draws batches; the draw depends on the generator alone."""
+
+    scenes: list[TrainingScene]
+    size: int
+    """Height and width of the windows on the (degraded) PAN grid, a multiple of the network's stride."""
+    batch: int
+    jitter_px: float = 0.1
+    """Standard deviation of the residual misregistration that is simulated, PAN pixels."""
+
+    def __post_init__(self) -> None:
+        if self.size % STRIDE:
+            raise ValueError(f"patch size {self.size} is no multiple of {STRIDE}")
+        if not self.scenes:
+            raise TrainingError("no scene to train on")
+
+    def draw(self, generator: Generator, *, reduced: bool) -> Example:
+        """One augmented batch of a random scene, at reduced resolution (with reference) or at full resolution.
+
+        Large scenes are drawn more often than small ones, and no sensor dominates by the number of its scenes.
+        """
+        alike = Counter(scene.sensor for scene in self.scenes)
+        weights = torch.tensor([math.sqrt(scene.pixels / alike[scene.sensor]) for scene in self.scenes])
+        for _ in range(_TRIES):
+            scene = self.scenes[int(torch.multinomial(weights, 1, generator=generator))]
+            example = self._windows(scene, generator, reduced=reduced)
+            if example is not None:
+                return _augment(example, generator, self.jitter_px)
+        raise TrainingError(f"no valid window of {self.size} pixels in the scenes, of which the first is {self.scenes[0].name}")
+
+    def _windows(self, scene: TrainingScene, generator: Generator, *, reduced: bool) -> Example | None:
+        if not reduced or scene.reference is not None:
+            return _batch(scene, self.size, self.batch, generator)
+        if min(scene.ms_mask.shape) < self.size:
+            return None
+        return _batch(_wald(scene, generator), self.size, self.batch, generator)
+
+
+def _wald(scene: TrainingScene, generator: Generator) -> TrainingScene:
+    """The scene one ratio down: PAN and MS degraded by their MTFs, the MS as reference.
+
+    The simulated ratio is the scene's own half of the time, else 2, 3 or 4; the grid phase is random.
+    """
+    gains, (rows, cols) = scene.sampling.gains, scene.ms_mask.shape
+    pan = degrade(scene.pan, (rows, cols), scene.sampling.ratio, scene.sampling.offset, [scene.pan_gain])
+    seen = degrade(scene.pan_mask[None, None].float(), (rows, cols), scene.sampling.ratio, scene.sampling.offset, [0.3])
+    ratio = scene.spectrum.ratio
+    if _uniform(generator) < 0.5:
+        ratio = float(torch.randint(2, 5, (1,), generator=generator))
+    offset = (_uniform(generator) * ratio - ratio, _uniform(generator) * ratio - ratio)
+    small = (math.ceil((rows - offset[0]) / ratio), math.ceil((cols - offset[1]) / ratio))
+    ms = degrade(scene.ms, small, (ratio, ratio), offset, gains)
+    mask = degrade(scene.ms_mask[None, None].float(), small, (ratio, ratio), offset, [0.3])[0, 0] > 0.999
+    return replace(
+        scene,
+        pan=pan,
+        pan_mask=scene.ms_mask & (seen[0, 0] > 0.999),
+        ms=ms,
+        ms_mask=mask,
+        sampling=Sampling((ratio, ratio), offset, gains),
+        spectrum=replace(scene.spectrum, ratio=ratio),
+        reference=scene.ms,
+    )
+
+
+def _batch(scene: TrainingScene, size: int, batch: int, generator: Generator) -> Example | None:
+    """Cut windows whose MS pixels lie alike under them, so that one sampling holds for all."""
+    sampling, windows = scene.sampling, []
+    height, width = scene.pan_mask.shape
+    for origin in _origins(scene, size, generator):
+        rows = _ms_range(origin[0], size, sampling.offset[0], sampling.ratio[0])
+        cols = _ms_range(origin[1], size, sampling.offset[1], sampling.ratio[1])
+        if rows.start < 0 or cols.start < 0 or rows.stop > scene.ms_mask.shape[0] or cols.stop > scene.ms_mask.shape[1]:
+            continue
+        pan_rows, pan_cols = slice(origin[0], origin[0] + size), slice(origin[1], origin[1] + size)
+        if pan_rows.stop > height or pan_cols.stop > width:
+            continue
+        if not scene.ms_mask[rows, cols].all() or not scene.pan_mask[pan_rows, pan_cols].all():
+            continue
+        offset = tuple(
+            sampling.offset[axis] + r.start * sampling.ratio[axis] - origin[axis] for axis, r in enumerate((rows, cols))
+        )
+        windows.append((pan_rows, pan_cols, rows, cols, offset))
+        if len(windows) == batch:
+            break
+    if len(windows) < batch:
+        return None
+    first = windows[0]
+    shape = (first[2].stop - first[2].start, first[3].stop - first[3].start)
+    alike = [w for w in windows if _alike(w[4], first[4]) and (w[2].stop - w[2].start, w[3].stop - w[3].start) == shape]
+    reference = scene.reference
+    return Example(
+        torch.cat([scene.pan[:, :, w[0], w[1]] for w in alike]),
+        torch.cat([scene.ms[:, :, w[2], w[3]] for w in alike]),
+        Sampling(sampling.ratio, (float(first[4][0]), float(first[4][1])), sampling.gains),
+        scene.spectrum,
+        None if reference is None else torch.cat([reference[:, :, w[0], w[1]] for w in alike]),
+    )
+
+
+def _origins(scene: TrainingScene, size: int, generator: Generator) -> Iterator[tuple[int, int]]:
+    """Random origins of one common phase to the MS grid."""
+    height, width = scene.pan_mask.shape
+    if height < size or width < size:
+        return
+    step = tuple(max(1, round(r)) for r in scene.sampling.ratio)
+    phase = [int(torch.randint(s, (1,), generator=generator)) for s in step]
+    for _ in range(_TRIES * 2):
+        origin = []
+        for axis, length in enumerate((height, width)):
+            count = max(1, (length - size - phase[axis]) // step[axis] + 1)
+            origin.append(phase[axis] + step[axis] * int(torch.randint(count, (1,), generator=generator)))
+        yield origin[0], origin[1]
+
+
+def _ms_range(start: int, size: int, offset: float, ratio: float) -> slice:
+    first = math.floor((start - offset) / ratio) - _MARGIN
+    last = math.ceil((start + size - offset) / ratio) + _MARGIN
+    return slice(first, last)
+
+
+def _alike(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+    return max(abs(x - y) for x, y in zip(a, b, strict=True)) < 1e-3
+
+
+def _augment(example: Example, generator: Generator, jitter_px: float) -> Example:
+    """Flip, transpose, choose bands, jitter wavelengths, radiometry and registration."""
+    pan, ms, reference = example.pan, example.ms, example.reference
+    sampling, spectrum = example.sampling, example.spectrum
+    bands = torch.arange(ms.shape[1])
+    if _uniform(generator) < 0.4:
+        keep = int(torch.randint(1, len(bands) + 1, (1,), generator=generator))
+        bands = torch.randperm(len(bands), generator=generator)[:keep]
+    ms = ms[:, bands]
+    gain = 1 + 0.1 * torch.randn(len(bands), 1, 1, generator=generator)
+    shift = 0.1 * torch.randn(len(bands), 1, 1, generator=generator)
+    ms = ms * gain + shift
+    reference = None if reference is None else reference[:, bands] * gain + shift
+    center = spectrum.center_nm[bands] + 6.0 * torch.randn(len(bands), generator=generator)
+    width = spectrum.width_nm[bands] * torch.exp(0.1 * torch.randn(len(bands), generator=generator))
+    ratio, offset = list(sampling.ratio), list(sampling.offset)
+    for axis in (0, 1):
+        offset[axis] += jitter_px * float(torch.randn(1, generator=generator))
+        if _uniform(generator) < 0.5:
+            dim = 2 + axis
+            pan, ms = pan.flip(dim), ms.flip(dim)
+            reference = None if reference is None else reference.flip(dim)
+            offset[axis] = pan.shape[dim] - (offset[axis] + ms.shape[dim] * ratio[axis])
+    if _uniform(generator) < 0.5:
+        pan, ms = pan.transpose(2, 3), ms.transpose(2, 3)
+        reference = None if reference is None else reference.transpose(2, 3)
+        ratio, offset = ratio[::-1], offset[::-1]
+    gains = tuple(sampling.gains[int(band)] for band in bands)
+    return Example(
+        pan.contiguous(),
+        ms.contiguous(),
+        Sampling((ratio[0], ratio[1]), (offset[0], offset[1]), gains),
+        replace(spectrum, center_nm=center, width_nm=width),
+        reference,
+    )
+
+
+def _uniform(generator: Generator) -> float:
+    return float(torch.rand(1, generator=generator))

@@ -1,0 +1,127 @@
+import torch
+from conftest import SMALL, small_model
+
+from crossdiff_cli.fuse import Sampling, back_project, fuse, halo, local_gain, prepare
+from crossdiff_cli.model.crossdiff import CrossDiff
+from crossdiff_cli.model.spectral import Spectrum, embed_wavelengths
+from crossdiff_cli.model.unet import STRIDE
+from crossdiff_cli.mtf import degrade, expand
+
+SPECTRUM = Spectrum(
+    torch.tensor([480.0, 545.0, 672.0, 850.0]), torch.tensor([60.0, 70.0, 35.0, 140.0]), torch.tensor([450.0, 800.0]), 4.0
+)
+SAMPLING = Sampling((4.0, 4.0), (0.0, 0.0), (0.34, 0.32, 0.30, 0.22))
+
+
+def inputs(size: int = 96, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(1, 1, size, size, generator=generator), torch.randn(1, 4, size // 4, size // 4, generator=generator)
+
+
+def test_the_untrained_head_is_mtf_glp():
+    pan, ms = inputs()
+    out = fuse(small_model(trained=False), pan, ms, SAMPLING, SPECTRUM, rounds=0)
+    for band, gain in enumerate(SAMPLING.gains):
+        low = expand(degrade(pan, (24, 24), (4.0, 4.0), (0.0, 0.0), [gain]), (96, 96), (4.0, 4.0), (0.0, 0.0))
+        glp = expand(ms[:, band : band + 1], (96, 96), (4.0, 4.0), (0.0, 0.0)) + pan - low
+        assert torch.allclose(out[:, band : band + 1], glp, atol=1e-5)
+
+
+def test_a_random_head_is_not_mtf_glp():
+    pan, ms = inputs()
+    plain, other = (fuse(small_model(trained=t), pan, ms, SAMPLING, SPECTRUM, rounds=0) for t in (False, True))
+    assert (plain - other).abs().max() > 0.01
+
+
+def test_any_order_of_bands_gives_the_same_bands():
+    pan, ms = inputs()
+    order = torch.tensor([2, 0, 3, 1])
+    model = small_model()
+    out = fuse(model, pan, ms, SAMPLING, SPECTRUM, rounds=1)
+    shuffled = Spectrum(SPECTRUM.center_nm[order], SPECTRUM.width_nm[order], SPECTRUM.pan_nm, 4.0)
+    sampling = Sampling((4.0, 4.0), (0.0, 0.0), tuple(SAMPLING.gains[i] for i in order))
+    assert torch.allclose(fuse(model, pan, ms[:, order], sampling, shuffled, rounds=1), out[:, order], atol=1e-5)
+
+
+def test_one_network_takes_any_number_of_bands():
+    pan, ms = inputs()
+    for count in (1, 3, 8, 16):
+        spectrum = Spectrum(torch.linspace(430, 2200, count), torch.full((count,), 50.0), SPECTRUM.pan_nm, 4.0)
+        many = ms[:, :1].expand(-1, count, -1, -1)
+        out = fuse(small_model(), pan, many, Sampling((4.0, 4.0), (0.0, 0.0), (0.3,) * count), spectrum, rounds=1)
+        assert out.shape == (1, count, 96, 96)
+        assert torch.isfinite(out).all()
+
+
+def test_no_pixel_farther_than_the_halo_matters():
+    """Changing one PAN pixel and one MS pixel changes nothing beyond the computed receptive field."""
+    model = small_model()
+    reach = halo(model, SAMPLING.ratio, SAMPLING.gains, rounds=1)
+    size = (2 * reach // STRIDE + 6) * STRIDE
+    pan, ms = inputs(size)
+    plain = fuse(model, pan, ms, SAMPLING, SPECTRUM, rounds=1)
+    pan[..., size // 2, size // 2] += 50
+    ms[..., size // 8, size // 8] += 50
+    changed = (fuse(model, pan, ms, SAMPLING, SPECTRUM, rounds=1) - plain).abs().amax(dim=(0, 1)) > 1e-4
+    rows, cols = torch.nonzero(changed, as_tuple=True)
+    farthest = max(int((rows - size // 2).abs().max()), int((cols - size // 2).abs().max()))
+    assert 8 < farthest <= reach
+
+
+def test_both_encoders_see_both_images():
+    pan, ms = inputs()
+    model = small_model()
+    _, ms_up, _ = prepare(pan, ms, SAMPLING)
+    plain = model.features(pan, ms_up, SPECTRUM)
+    for changed in (model.features(pan + 1, ms_up, SPECTRUM), model.features(pan, ms_up.flip(1), SPECTRUM)):
+        for branch in (0, 1):
+            for level in range(3):
+                assert (plain[branch][level] - changed[branch][level]).abs().max() > 1e-3
+
+
+def test_decoders_predict_the_shape_of_their_target():
+    pan, ms = inputs()
+    model = small_model()
+    _, ms_up, _ = prepare(pan, ms, SAMPLING)
+    t = torch.ones(1)
+    assert model.p2m(ms_up, t, pan, SPECTRUM).shape == ms_up.shape
+    assert model.m2p(pan, t, ms_up, SPECTRUM).shape == pan.shape
+
+
+def test_back_projection_brings_the_result_to_the_ms():
+    pan, ms = inputs(seed=3)
+    ms = degrade(pan.expand(-1, 4, -1, -1) * 0.5, (24, 24), (4.0, 4.0), (0.0, 0.0), [0.3]) + 0.3
+    start = fuse(small_model(), pan, ms, SAMPLING, SPECTRUM, rounds=0)
+
+    def error(image: torch.Tensor) -> float:
+        seen = degrade(image, (24, 24), (4.0, 4.0), (0.0, 0.0), SAMPLING.gains)
+        return float((seen - ms)[..., 3:-3, 3:-3].square().mean().sqrt())
+
+    errors = [error(back_project(start, ms, SAMPLING, rounds)) for rounds in (0, 1, 2, 4)]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[2] < 0.6 * errors[0]
+    assert errors[3] < 0.4 * errors[0]
+
+
+def test_local_gain_is_the_regression_slope():
+    pan = torch.randn(1, 1, 40, 40, generator=torch.Generator().manual_seed(0))
+    beta = local_gain(torch.cat([0.5 * pan + 2, -0.4 * pan], dim=1), pan.expand(-1, 2, -1, -1))[..., 4:-4, 4:-4]
+    assert torch.allclose(beta[:, 0], torch.full_like(beta[:, 0], 0.5), atol=0.05)
+    assert torch.allclose(beta[:, 1], torch.full_like(beta[:, 1], -0.4), atol=0.1)
+    flat = torch.zeros_like(pan)
+    assert torch.allclose(local_gain(flat + 1, flat), torch.ones_like(flat))
+
+
+def test_wavelength_embedding_is_the_expectation_over_the_response():
+    """Monte Carlo over a Gaussian response is an independent way to the same numbers."""
+    center, width = 660.0, 120.0
+    draws = torch.normal(center, width / 2.355, (200_000,), generator=torch.Generator().manual_seed(0))
+    sampled = embed_wavelengths(draws, torch.zeros(len(draws))).mean(dim=0)
+    assert torch.allclose(embed_wavelengths(torch.tensor([center]), torch.tensor([width]))[0], sampled, atol=0.01)
+
+
+def test_head_without_encoders_is_a_working_control():
+    model = CrossDiff(SMALL, encoders=False).eval()
+    pan, ms = inputs()
+    assert fuse(model, pan, ms, SAMPLING, SPECTRUM, rounds=1).shape == (1, 4, 96, 96)
+    assert not any(name.startswith(("p2m", "m2p")) for name in model.state_dict())

@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+import torch
+from conftest import landscape, write_raster
+from rasterio.transform import Affine
+from scipy import ndimage
+
+from crossdiff_cli.errors import SceneError
+from crossdiff_cli.mtf import mtf_sigma
+from crossdiff_cli.scene.pair import PairOptions, ScenePair
+from crossdiff_cli.survey import survey
+
+PAN = Affine(0.5, 0, 500000, 0, -0.5, 5000000)
+OPTIONS = PairOptions(sensor="vhr", bands=("B", "G", "R", "NIR"))
+
+
+def shifted_pair(folder, shift, ratio=4, hole=False):
+    """A pair whose MS is sampled `shift` (rows, columns) PAN pixels away from where its geotransform says."""
+    pan, _ = landscape((640, 640), 1, ratio, seed=5)
+    pan = ndimage.gaussian_filter(pan[0], 0.7)
+    blurred = ndimage.gaussian_filter(pan, mtf_sigma(0.3, ratio))
+    centres = [(np.arange(640 // ratio) + 0.5) * ratio - 0.5 + s for s in shift]
+    low = ndimage.map_coordinates(blurred, np.meshgrid(*centres, indexing="ij"), order=3, mode="nearest")
+    ms = np.stack([low * 0.5 + 30, low * 0.8, low * 0.3 + 100, 600 - 0.4 * low])
+    pan = pan[None].astype("float32")
+    if hole:
+        ms[:, 40:60, 30:90] = -1e6
+        pan[:, 300:340, 100:500] = -1e6
+    return (
+        write_raster(folder / "pan.tif", pan, PAN, nodata=-1e6),
+        write_raster(folder / "ms.tif", ms.astype("float32"), PAN @ Affine.scale(ratio), nodata=-1e6),
+    )
+
+
+@pytest.mark.parametrize("shift", [(0.0, 0.0), (0.6, -1.3), (-2.4, 3.1)])
+def test_a_known_shift_is_found(tmp_path, shift):
+    pan, ms = shifted_pair(tmp_path, shift)
+    with ScenePair(pan, [ms], OPTIONS) as pair:
+        found = survey(pair)
+    # The MS was sampled at +shift, so its content lies at +shift of the nominal place.
+    assert found.shift == pytest.approx(shift, abs=0.05)
+    assert found.correlation > 0.95
+
+
+def test_holes_do_not_disturb_shift_or_statistics(tmp_path):
+    pan, ms = shifted_pair(tmp_path, (0.6, -1.3), hole=True)
+    with ScenePair(pan, [ms], OPTIONS) as pair:
+        found = survey(pair)
+    assert found.shift == pytest.approx((0.6, -1.3), abs=0.1)
+    assert found.statistics.pan_mean > 0
+    assert float(found.statistics.ms_mean.min()) > 0
+    assert float(found.statistics.ms_std.max()) < 300
+
+
+def test_align_off_measures_no_shift(tmp_path):
+    pan, ms = shifted_pair(tmp_path, (0.6, -1.3))
+    with ScenePair(pan, [ms], OPTIONS) as pair:
+        assert survey(pair, align=False).shift == (0.0, 0.0)
+
+
+def test_statistics_are_those_of_the_pixels(tmp_path):
+    pan, ms = shifted_pair(tmp_path, (0.0, 0.0))
+    with ScenePair(pan, [ms], OPTIONS) as pair:
+        statistics = survey(pair).statistics
+        data = torch.from_numpy(pair.ms[0].read(pair.footprint.__class__(0, 0, 160, 160))[0])
+    assert torch.allclose(statistics.ms_mean, data.mean(dim=(1, 2)), rtol=1e-3)
+    assert torch.allclose(statistics.ms_std, data.std(dim=(1, 2)), rtol=1e-3)
+    normalised = statistics.normalise_ms(data)
+    assert torch.allclose(statistics.denormalise_ms(normalised), data, rtol=1e-4, atol=1e-2)
+
+
+def test_noise_is_not_registered(tmp_path):
+    rng = np.random.default_rng(0)
+    pan = write_raster(tmp_path / "pan.tif", rng.normal(500, 50, (1, 400, 400)).astype("float32"), PAN)
+    ms = write_raster(tmp_path / "ms.tif", rng.normal(500, 50, (4, 100, 100)).astype("float32"), PAN @ Affine.scale(4))
+    with ScenePair(pan, [ms], OPTIONS) as pair:
+        found = survey(pair)
+    assert found.shift == (0.0, 0.0)
+    assert found.correlation == 0.0
+
+
+def test_a_constant_band_and_a_constant_pan_have_deviation_one(tmp_path):
+    pan = write_raster(tmp_path / "pan.tif", np.full((1, 400, 400), 7, "uint16"), PAN)
+    ms = write_raster(tmp_path / "ms.tif", np.full((4, 100, 100), 300, "uint16"), PAN @ Affine.scale(4))
+    with ScenePair(pan, [ms], OPTIONS) as pair:
+        statistics = survey(pair).statistics
+    assert statistics.pan_std == 1.0
+    assert statistics.ms_std.tolist() == [1.0] * 4
+
+
+def test_a_scene_without_valid_pixels_is_refused(tmp_path):
+    pan = write_raster(tmp_path / "pan.tif", np.full((1, 400, 400), 7, "uint16"), PAN, nodata=7)
+    ms = write_raster(tmp_path / "ms.tif", np.full((4, 100, 100), 300, "uint16"), PAN @ Affine.scale(4))
+    with ScenePair(pan, [ms], OPTIONS) as pair, pytest.raises(SceneError, match="no valid pixel in common"):
+        survey(pair)

@@ -1,0 +1,98 @@
+import json
+
+import pytest
+import torch
+from conftest import SMALL, small_model
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from crossdiff_cli.errors import WeightsError
+from crossdiff_cli.model.crossdiff import CrossDiff
+from crossdiff_cli.model.weights import default_weights, digest, load, save
+
+
+def test_round_trip_is_bit_equal(tmp_path):
+    model = small_model()
+    save(model, tmp_path / "w.safetensors", {"steps": 3}, dtype=torch.float32)
+    loaded, provenance = load(tmp_path / "w.safetensors")
+    assert provenance == {"steps": 3}
+    assert loaded.architecture == SMALL
+    for name, value in loaded.head.state_dict().items():
+        assert torch.equal(value, model.head.state_dict()[name])
+    for name, value in loaded.p2m.levels.state_dict().items():
+        assert torch.equal(value, model.p2m.levels.state_dict()[name])
+    assert not loaded.training
+    assert not any(p.requires_grad for p in loaded.parameters())
+
+
+def test_decoders_are_not_stored(tmp_path):
+    save(small_model(), tmp_path / "w.safetensors", {})
+    with safe_open(tmp_path / "w.safetensors", "pt") as file:
+        names = list(file.keys())
+    assert not [n for n in names if "laterals" in n or "_out." in n]
+
+
+def test_files_that_are_no_weights(tmp_path):
+    with pytest.raises(WeightsError, match="no weight file"):
+        load(tmp_path / "none.safetensors")
+    bad = tmp_path / "bad.safetensors"
+    for content in (b"", b"text", b"\xff" * 100, (10**15).to_bytes(8, "little") + b"{}"):
+        bad.write_bytes(content)
+        with pytest.raises(WeightsError, match=r"bad.safetensors"):
+            load(bad)
+    save_file({"a": torch.zeros(2)}, bad, {"format": "other"})
+    with pytest.raises(WeightsError, match="another program"):
+        load(bad)
+    with pytest.raises(WeightsError, match="damaged"):
+        load(tmp_path)
+
+
+@pytest.fixture
+def parts(tmp_path):
+    save(small_model(), tmp_path / "w.safetensors", {}, dtype=torch.float32)
+    with safe_open(tmp_path / "w.safetensors", "pt") as file:
+        return {n: file.get_tensor(n) for n in file.keys()}, file.metadata()  # noqa: SIM118
+
+
+def test_missing_foreign_misshapen_and_infinite_tensors(tmp_path, parts):
+    state, metadata = parts
+    name = "head.pan_stem.weight"
+    cases = {
+        "missing or foreign": {k: v for k, v in state.items() if k != name},
+        "missing or foreign, first zzz": {**state, "zzz": torch.zeros(1)},
+        "the architecture needs": {**state, name: torch.zeros(1, 2, 6, 6)},
+        "not finite": {**state, name: torch.full_like(state[name], float("nan"))},
+    }
+    for text, tensors in cases.items():
+        save_file(tensors, tmp_path / "x.safetensors", metadata)
+        with pytest.raises(WeightsError, match=text):
+            load(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize(
+    "change", [{"widths": [8, 8]}, {"widths": [10**9, 8, 8]}, {"blocks": "x"}, {"extra": 1}, {"widths": [8, 8, -1]}, {"timesteps": 0}]
+)
+def test_impossible_architectures_are_refused_before_memory_is_taken(tmp_path, parts, change):
+    state, metadata = parts
+    metadata["architecture"] = json.dumps({**json.loads(metadata["architecture"]), **change})
+    save_file(state, tmp_path / "x.safetensors", metadata)
+    with pytest.raises(WeightsError):
+        load(tmp_path / "x.safetensors")
+
+
+def test_digest_follows_the_content(tmp_path):
+    (tmp_path / "a").write_bytes(b"1")
+    (tmp_path / "b").write_bytes(b"2")
+    assert digest(tmp_path / "a") != digest(tmp_path / "b")
+    assert len(digest(tmp_path / "a")) == 16
+
+
+def test_shipped_weights_load_and_name_their_training():
+    path = default_weights()
+    model, provenance = load(path)
+    assert isinstance(model, CrossDiff)
+    assert model.p2m is not None
+    assert float(model.head.out.kernels.out.weight.abs().max()) > 0
+    assert provenance["pretrain"]["steps"] > 0
+    assert provenance["adapt"]["scenes"]
+    assert path.stat().st_size < 25e6

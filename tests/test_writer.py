@@ -1,0 +1,122 @@
+import numpy as np
+import pytest
+import rasterio
+from rasterio.enums import ColorInterp
+from rasterio.transform import Affine
+
+from crossdiff_cli.errors import OutputError
+from crossdiff_cli.scene.tiles import Window
+from crossdiff_cli.scene.writer import Profile, Writer, to_dtype
+from crossdiff_cli.sensors import find_sensor
+
+GRID = Affine(0.5, 0, 500000, 0, -0.5, 5000000)
+
+
+def profile(**changes):
+    values = {
+        "shape": (300, 400), "dtype": "uint8", "crs": "EPSG:32633", "transform": GRID, "nodata": 0.0,
+        "bands": find_sensor("vhr").select(["B", "G", "R", "NIR"]), "scales": [0.01] * 4, "offsets": [0.5] * 4,
+        "tags": {"CROSSDIFF_VERSION": "x"}, "imagery": {"SATELLITEID": "WV04"},
+    }  # fmt: skip
+    return Profile(**(values | changes))
+
+
+def write(path, **changes):
+    data = np.random.default_rng(0).integers(1, 250, (4, 300, 400)).astype("uint8")
+    with Writer(path, profile(**changes)) as writer:
+        writer.write(data[:, :256], Window(0, 0, 256, 400))
+        writer.write(data[:, 256:], Window(256, 0, 44, 400))
+        writer.tag(CROSSDIFF_CONSISTENCY="0.5")
+    return data
+
+
+@pytest.mark.parametrize("driver", ["GTiff", "COG"])
+def test_file_says_what_it_is(tmp_path, driver):
+    data = write(tmp_path / "out.tif", driver=driver)
+    with rasterio.open(tmp_path / "out.tif") as file:
+        assert np.array_equal(file.read(), data)
+        assert file.transform == GRID
+        assert file.crs.to_epsg() == 32633
+        assert file.nodata == 0
+        assert file.descriptions == ("B", "G", "R", "NIR")
+        assert file.colorinterp == (ColorInterp.blue, ColorInterp.green, ColorInterp.red, ColorInterp.nir)
+        assert file.scales == (0.01,) * 4
+        assert file.offsets == (0.5,) * 4
+        assert file.overviews(1)
+        assert file.profile["tiled"]
+        assert file.tags()["CROSSDIFF_VERSION"] == "x"
+        assert file.tags()["CROSSDIFF_CONSISTENCY"] == "0.5"
+        assert file.tags(4, ns="IMAGERY")["CENTRAL_WAVELENGTH_UM"].startswith("0.8")
+        layout = file.tags(ns="IMAGE_STRUCTURE").get("LAYOUT")
+        assert layout == ("COG" if driver == "COG" else None)
+    assert [p.name for p in tmp_path.iterdir()] == ["out.tif"]
+
+
+def test_near_infrared_does_not_open_as_alpha(tmp_path):
+    """The trap of four uint8 bands: dark near-infrared must not be transparent."""
+    data = np.zeros((4, 300, 400), "uint8") + 7
+    data[3, :100] = 0
+    with Writer(tmp_path / "out.tif", profile(nodata=None)) as writer:
+        writer.write(data, Window(0, 0, 300, 400))
+    with rasterio.open(tmp_path / "out.tif") as file:
+        assert ColorInterp.alpha not in file.colorinterp
+        assert file.dataset_mask().min() == 255
+
+
+def test_an_error_inside_leaves_nothing(tmp_path):
+    with pytest.raises(RuntimeError, match="stop"), Writer(tmp_path / "out.tif", profile()) as writer:
+        writer.write(np.zeros((4, 256, 256), "uint8"), Window(0, 0, 256, 256))
+        raise RuntimeError("stop")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_inside_leaves_the_old_result(tmp_path):
+    old = tmp_path / "out.tif"
+    old.write_text("old")
+    with pytest.raises(KeyboardInterrupt), Writer(old, profile(), overwrite=True):
+        raise KeyboardInterrupt
+    assert old.read_text() == "old"
+
+
+def test_targets_that_cannot_be_written(tmp_path):
+    (tmp_path / "there.tif").write_text("")
+    with pytest.raises(OutputError, match="exists; --overwrite"):
+        Writer(tmp_path / "there.tif", profile())
+    with pytest.raises(OutputError, match="does not exist"):
+        Writer(tmp_path / "no" / "out.tif", profile())
+    with pytest.raises(OutputError, match="is a folder"):
+        Writer(tmp_path, profile())
+    with pytest.raises(OutputError, match="cannot write"), Writer(tmp_path / "out.tif", profile(creation={"compress": "nonsense"})):
+        pass
+    assert [p.name for p in tmp_path.iterdir()] == ["there.tif"]
+
+
+def test_unwritten_blocks_are_noticed(tmp_path):
+    """What never reached the disk is not passed on as a result."""
+    with pytest.raises(OutputError, match="did not reach the disk"), Writer(
+        tmp_path / "out.tif", profile(creation={"SPARSE_OK": "TRUE"}, nodata=None)
+    ) as writer:
+        writer.write(np.ones((4, 256, 256), "uint8"), Window(0, 0, 256, 256))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("nodata", "valid_becomes"), [(0, 1), (255, 254), (7, 8)])
+def test_valid_pixels_never_become_nodata(nodata, valid_becomes):
+    data = np.full((1, 2, 2), float(nodata), "float32")
+    data[0, 0, 1] = 100.4
+    mask = np.array([[True, True], [False, True]])
+    out = to_dtype(data, mask, "uint8", float(nodata))
+    assert out.tolist() == [[[valid_becomes, 100], [nodata, valid_becomes]]]
+
+
+def test_rounding_and_saturation():
+    data = np.array([[[-3.2, 0.5, 1.5, 254.6, 300.0]]], "float32")
+    assert to_dtype(data, np.ones((1, 5), bool), "uint8", None).tolist() == [[[0, 0, 2, 255, 255]]]
+    assert to_dtype(data, np.ones((1, 5), bool), "int16", None).tolist() == [[[-3, 0, 2, 255, 300]]]
+
+
+def test_float_keeps_values_and_moves_off_nodata():
+    out = to_dtype(np.array([[[-9999.0, 0.25, 1.0]]], "float32"), np.array([[True, True, False]]), "float32", -9999.0)
+    assert out[0, 0, 0] != -9999
+    assert abs(out[0, 0, 0] + 9999) < 0.01
+    assert out[0, 0, 1:].tolist() == [0.25, -9999.0]
