@@ -36,25 +36,52 @@ def main(ctx: click.Context, *, verbose: bool, quiet: bool) -> None:
 @click.argument("ms", nargs=-1, required=True)
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Target GeoTIFF.")
 @sensor_options
-@click.option("-b", "--bidx", type=Names(), metavar="1,2,...", help="Numbers of the MS bands to sharpen, one MS file only.")
+@click.option(
+    "-b", "--bidx", type=Names(), metavar="1,2,...", help="Numbers of the MS bands to sharpen, one MS file only."
+)
 @click.option("--weights", type=click.Path(path_type=Path), help="Weight file; default the shipped one.")
 @device_options
 @click.option("--tile", type=TileSize(), default=1536, show_default=True, help="Side of a tile; sets the memory used.")
-@click.option("--align", type=click.Choice(["auto", "off"]), default="auto", show_default=True, help="Correct a PAN/MS shift.")
+@click.option(
+    "--align", type=click.Choice(["auto", "off"]), default="auto", show_default=True, help="Correct a PAN/MS shift."
+)
 @click.option("--no-consistency", is_flag=True, help="Skip the step that makes the result, degraded, equal the MS.")
-@click.option("--extent", type=click.Choice(["intersection", "pan"]), default="intersection", show_default=True, help="Area of the result.")
-@click.option("--nodata", type=Nodata(), help="Value of missing pixels in the inputs and the result; `none`: all are data.")
-@click.option("-t", "--dtype", type=click.Choice(["uint8", "uint16", "int16", "int32", "uint32", "float32", "float64"]), help="Default: the MS's.")
-@click.option("--of", "driver", type=click.Choice(["GTiff", "COG"]), default="GTiff", show_default=True, help="Output format.")
+@click.option(
+    "--extent",
+    type=click.Choice(["intersection", "pan"]),
+    default="intersection",
+    show_default=True,
+    help="Area of the result.",
+)
+@click.option(
+    "--nodata", type=Nodata(), help="Value of missing pixels in the inputs and the result; `none`: all are data."
+)
+@click.option(
+    "-t",
+    "--dtype",
+    type=click.Choice(["uint8", "uint16", "int16", "int32", "uint32", "float32", "float64"]),
+    help="Default: the MS's.",
+)
+@click.option(
+    "--of", "driver", type=click.Choice(["GTiff", "COG"]), default="GTiff", show_default=True, help="Output format."
+)
 @click.option("--co", "creation", type=Creation(), multiple=True, help="Creation option of the output format.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing result.")
 @click.option("-j", "--jobs", type=click.IntRange(1, 64), default=2, show_default=True, help="Threads that read ahead.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON line about the result on stdout.")
 @click.pass_obj
 def sharpen(
-    quiet: bool, pan: str, ms: tuple[str, ...], output: Path, *, as_json: bool, creation: tuple[tuple[str, str], ...], **choices: Any
+    quiet: bool,
+    /,
+    pan: str,
+    ms: tuple[str, ...],
+    output: Path,
+    *,
+    as_json: bool,
+    creation: tuple[tuple[str, str], ...],
+    **choices: Any,
 ) -> None:
-    """Fuse PAN and MS into a sharp MS image.
+    r"""Fuse PAN and MS into a sharp MS image.
 
     MS is one file, or one file per band. Inputs are anything GDAL opens; `FILE,band=N` takes one band of a file.
 
@@ -64,7 +91,8 @@ def sharpen(
     """
     with _one_line_errors():
         from crossdiff_cli.scene.pair import PairOptions
-        from crossdiff_cli.sharpen import SharpenOptions, sharpen as run
+        from crossdiff_cli.sharpen import SharpenOptions
+        from crossdiff_cli.sharpen import sharpen as run
 
         nodata = choices.pop("nodata")
         bidx = choices.pop("bidx")
@@ -97,16 +125,26 @@ def sensors(*, as_json: bool) -> None:
     for sensor in SENSORS.values():
         layouts = [",".join(layout) for layout in sensor.layouts]
         if as_json:
-            click.echo(json.dumps({"sensor": sensor.key, "name": sensor.name, "ratio": sensor.ratio, "layouts": layouts}))
+            click.echo(
+                json.dumps({"sensor": sensor.key, "name": sensor.name, "ratio": sensor.ratio, "layouts": layouts})
+            )
         else:
             click.echo(f"{sensor.key:<12} {sensor.name:<24} ratio {sensor.ratio:<4g} {'  '.join(layouts)}")
 
 
 @main.command()
 @click.argument("manifest", type=click.Path(path_type=Path))
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the result.")
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the result."
+)
 @click.option("--steps", type=click.IntRange(1), default=2000, show_default=True, help="Optimiser steps.")
-@click.option("--patch", type=click.IntRange(32), default=96, show_default=True, help="Side of a training window, a multiple of 8.")
+@click.option(
+    "--patch",
+    type=click.IntRange(32),
+    default=96,
+    show_default=True,
+    help="Side of a training window, a multiple of 8.",
+)
 @click.option("--batch", type=click.IntRange(1), default=4, show_default=True, help="Windows per scene and step.")
 @click.option("--groups", type=click.IntRange(1), default=4, show_default=True, help="Scenes per step.")
 @click.option("--rate", type=float, default=5e-4, show_default=True, help="Learning rate.")
@@ -125,10 +163,18 @@ def pretrain(manifest: Path, output: Path, **choices: Any) -> None:
 
 @main.command()
 @click.argument("manifest", type=click.Path(path_type=Path))
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the result.")
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the result."
+)
 @click.option("--weights", type=click.Path(path_type=Path), help="Weights with the encoders; default the shipped ones.")
 @click.option("--steps", type=click.IntRange(1), default=2000, show_default=True, help="Optimiser steps.")
-@click.option("--patch", type=click.IntRange(32), default=96, show_default=True, help="Side of a training window, a multiple of 8.")
+@click.option(
+    "--patch",
+    type=click.IntRange(32),
+    default=96,
+    show_default=True,
+    help="Side of a training window, a multiple of 8.",
+)
 @click.option("--batch", type=click.IntRange(1), default=4, show_default=True, help="Windows per scene and step.")
 @click.option("--groups", type=click.IntRange(1), default=4, show_default=True, help="Scenes per step.")
 @click.option("--rate", type=float, default=5e-4, show_default=True, help="Learning rate.")

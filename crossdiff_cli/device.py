@@ -31,22 +31,24 @@ def choose_device(name: str) -> torch.device:
     if device.type == "cuda":
         count = torch.cuda.device_count()
         if (device.index or 0) >= count:
-            raise CrossDiffError(f"--device {name}: this machine has {count} CUDA devices; --device cpu works everywhere")
+            raise CrossDiffError(
+                f"--device {name}: this machine has {count} CUDA devices; --device cpu works everywhere"
+            )
     return device
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
     """The network's precision: bf16 where the device is faster in it (CUDA, CPU with AMX), else float32."""
     if precision == "auto":
-        fast = device.type == "cuda" or torch.cpu._is_amx_tile_supported()  # noqa: SLF001 (no public query)
+        fast = device.type == "cuda" or torch.cpu._is_amx_tile_supported()
         precision = "bf16" if fast else "fp32"
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
 def keep_memory() -> None:
-    """Let glibc reuse large blocks instead of returning them to the system.
+    """Let glibc reuse large blocks instead of returning them.
 
-    Every activation would otherwise be mapped, page-faulted and unmapped anew: elementwise work runs three times slower.
+    Every activation would otherwise be mapped, page-faulted and unmapped anew: elementwise work three times slower.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)

@@ -1,8 +1,8 @@
 """Sensor MTF: Nyquist gains to kernels, `degrade` to the MS grid by them, `expand` to the PAN grid.
 
 Both grids are described by continuous coordinates, so any ratio and any sub-pixel offset is exact. Pixel `j` of the PAN
-grid covers [j, j + 1); pixel `k` of the MS grid covers [offset + k * ratio, offset + (k + 1) * ratio) of it. Operators are
-separable and local, as small banded matrices per axis; beyond the border the edge pixel is repeated.
+grid covers [j, j + 1); pixel `k` of the MS grid covers [offset + k * ratio, offset + (k + 1) * ratio) of it. Operators
+are separable and local, as small banded matrices per axis; beyond the border the edge pixel is repeated.
 """
 
 import math
@@ -21,7 +21,7 @@ _SIGMAS = 4.0
 
 
 def mtf_sigma(nyquist_gain: float, ratio: float) -> float:
-    """Standard deviation, in PAN pixels, of the Gaussian whose gain at the MS Nyquist frequency is `nyquist_gain`.
+    """Standard deviation, in PAN pixels, of the Gaussian with gain `nyquist_gain` at the MS Nyquist frequency.
 
     The transfer function exp(-2 pi^2 sigma^2 f^2) equals the gain (in (0, 1)) at f = 1 / (2 ratio) cycles per PAN pixel.
     """
@@ -44,7 +44,7 @@ def mtf_kernel(nyquist_gain: float, ratio: float) -> Tensor:
 
 
 def low_pass(image: Tensor, gains: Sequence[float], ratio: tuple[float, float]) -> Tensor:
-    """Blur each band of `image` (B, C, H, W) by its MTF, without decimation; `gains` holds one Nyquist gain per band."""
+    """Blur each band of `image` (B, C, H, W) by its MTF, without decimation; one Nyquist gain per band."""
     out = torch.empty_like(image)
     for gain, bands in _by_gain(gains).items():
         part = image[:, bands]

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 
-class Names(click.ParamType):
+class Names(click.ParamType):  # type: ignore[type-arg] # generic in the newest click only
     """Comma-separated names: `B,G,R,NIR`."""
 
     name = "names"
@@ -22,7 +22,7 @@ class Names(click.ParamType):
         return names
 
 
-class Nodata(click.ParamType):
+class Nodata(click.ParamType):  # type: ignore[type-arg] # generic in the newest click only
     """A number, `nan`, or `none`."""
 
     name = "number|nan|none"
@@ -40,7 +40,7 @@ class Nodata(click.ParamType):
         return number
 
 
-class Creation(click.ParamType):
+class Creation(click.ParamType):  # type: ignore[type-arg] # generic in the newest click only
     """A creation option of the output driver: `NAME=VALUE`."""
 
     name = "NAME=VALUE"
@@ -55,7 +55,7 @@ class Creation(click.ParamType):
         return name.strip(), setting.strip()
 
 
-class TileSize(click.ParamType):
+class TileSize(click.ParamType):  # type: ignore[type-arg] # generic in the newest click only
     """Side of a tile in PAN pixels, a positive multiple of 256."""
 
     name = "pixels"
@@ -74,11 +74,14 @@ class TileSize(click.ParamType):
 def sensor_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--sensor` and `--bands`, the same in every command that takes them."""
     command = click.option(
-        "--bands", type=Names(), metavar="B,G,R,...", help="Names of the MS bands in file order, where the files do not say."
+        "--bands",
+        type=Names(),
+        metavar="B,G,R,...",
+        help="Names of the MS bands in file order, where the files do not say.",
     )(command)
-    return click.option("--sensor", default="auto", show_default=True, metavar="NAME", help="Sensor key, as in `crossdiff sensors`.")(
-        command
-    )
+    return click.option(
+        "--sensor", default="auto", show_default=True, metavar="NAME", help="Sensor key, as in `crossdiff sensors`."
+    )(command)
 
 
 def device_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -90,4 +93,6 @@ def device_options(command: Callable[..., Any]) -> Callable[..., Any]:
         show_default=True,
         help="Arithmetic of the network.",
     )(command)
-    return click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:i]", help="Where to compute.")(command)
+    return click.option(
+        "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:i]", help="Where to compute."
+    )(command)

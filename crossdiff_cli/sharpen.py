@@ -29,7 +29,7 @@ from crossdiff_cli.model.weights import default_weights, digest, load
 from crossdiff_cli.mtf import EXPAND_RADIUS, degrade
 from crossdiff_cli.scene.pair import PairOptions, Patch, ScenePair
 from crossdiff_cli.scene.tiles import Tile, Window, tiles
-from crossdiff_cli.scene.writer import BLOCK, Profile, Writer, check_target, to_dtype
+from crossdiff_cli.scene.writer import Profile, Writer, check_target, to_dtype
 from crossdiff_cli.survey import Survey, survey
 
 _log = logging.getLogger(__name__)
@@ -185,7 +185,9 @@ class _Job:
         with torch.inference_mode():
             pan = statistics.normalise_pan(torch.from_numpy(patch.pan).to(self.device))[None]
             ms = statistics.normalise_ms(torch.from_numpy(patch.ms).to(self.device))[None]
-            pan_mask, ms_mask = (torch.from_numpy(m).to(self.device)[None, None] for m in (patch.pan_mask, patch.ms_mask))
+            pan_mask, ms_mask = (
+                torch.from_numpy(m).to(self.device)[None, None] for m in (patch.pan_mask, patch.ms_mask)
+            )
             pan = extend_coarse(pan, pan_mask, rounds=8)
             ms = extend(ms, ms_mask, rounds=2 * EXPAND_RADIUS)
             with autocast(self.device, self.options.precision):
@@ -195,7 +197,8 @@ class _Job:
         data = fused.numpy()
         if not np.isfinite(data).all():
             raise SceneError(
-                f"the network gave values that are not finite at row {tile.core.row}, column {tile.core.col} of {pair.pan.path}"
+                f"the network gave values that are not finite at row {tile.core.row}, column {tile.core.col} "
+                f"of {pair.pan.path}"
             )
         return data, mask
 
@@ -204,7 +207,10 @@ class _Job:
         seen = degrade(hrms, (ms.shape[2], ms.shape[3]), sampling.ratio, sampling.offset, self.gains)
         inside = []
         for axis, core in enumerate(tile.core.within(tile.window)):
-            centre = sampling.offset[axis] + (torch.arange(ms.shape[2 + axis], device=ms.device) + 0.5) * sampling.ratio[axis]
+            centre = (
+                sampling.offset[axis]
+                + (torch.arange(ms.shape[2 + axis], device=ms.device) + 0.5) * sampling.ratio[axis]
+            )
             inside.append((centre >= core.start) & (centre < core.stop))
         counted = ms_mask[0, 0] & inside[0][:, None] & inside[1]
         wanted, got = (self.found.statistics.denormalise_ms(x[0])[:, counted].double() for x in (ms, seen))
@@ -217,7 +223,7 @@ def _report(pair: ScenePair, found: Survey) -> None:
     _log.info("%s (%s), bands %s, ratio %.4g", pair.sensor.name, pair.sensor_source, bands, pair.ratio)
     if found.correlation:
         _log.info(
-            "the MS lies %+.2f px in x and %+.2f px in y from its nominal place, in PAN pixels (correlation %.3f): corrected",
+            "the MS lies %+.2f (x) and %+.2f (y) PAN pixels from its nominal place: corrected (correlation %.3f)",
             found.shift[1],
             found.shift[0],
             found.correlation,

@@ -81,7 +81,9 @@ def survey(pair: ScenePair, *, align: bool = True) -> Survey:
     """
     samples = list(_samples(pair))
     if sum(int(s.mask.sum()) for s in samples) == 0:
-        raise SceneError(f"{pair.pan.path} and {pair.ms[0].path} have no valid pixel in common in {len(samples)} windows")
+        raise SceneError(
+            f"{pair.pan.path} and {pair.ms[0].path} have no valid pixel in common in {len(samples)} windows"
+        )
     statistics = _statistics(pair, samples)
     shift, correlation = _register(pair, samples, statistics) if align else ((0.0, 0.0), 0.0)
     return Survey(statistics, shift, correlation)

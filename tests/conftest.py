@@ -28,7 +28,7 @@ class Files:
 
 
 def landscape(shape: tuple[int, int], bands: int, ratio: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """PAN (1, H, W) and MS (bands, H / ratio, W / ratio) of one scene of rectangles and texture, DN of about 100 to 900."""
+    """PAN (1, H, W) and MS (bands, H / ratio, W / ratio) of rectangles and texture, DN of about 100 to 900."""
     rng = np.random.default_rng(seed)
     truth = np.full((bands, *shape), 300.0)
     for _ in range(shape[0] * shape[1] // 300 + 8):
@@ -42,7 +42,9 @@ def landscape(shape: tuple[int, int], bands: int, ratio: int, seed: int = 0) -> 
     return pan, ms
 
 
-def write_raster(path: Path, data: np.ndarray, transform: Affine | None = None, crs: Any = "EPSG:32633", **profile: Any) -> str:
+def write_raster(
+    path: Path, data: np.ndarray, transform: Affine | None = None, crs: Any = "EPSG:32633", **profile: Any
+) -> str:
     """Write (bands, rows, cols) as a GeoTIFF; without a transform it has no georeference."""
     where = {} if transform is None else {"transform": transform, "crs": crs}
     options = {"driver": "GTiff", "count": data.shape[0], "height": data.shape[1], "width": data.shape[2], **where}

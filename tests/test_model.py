@@ -8,14 +8,19 @@ from crossdiff_cli.model.unet import STRIDE
 from crossdiff_cli.mtf import degrade, expand
 
 SPECTRUM = Spectrum(
-    torch.tensor([480.0, 545.0, 672.0, 850.0]), torch.tensor([60.0, 70.0, 35.0, 140.0]), torch.tensor([450.0, 800.0]), 4.0
+    torch.tensor([480.0, 545.0, 672.0, 850.0]),
+    torch.tensor([60.0, 70.0, 35.0, 140.0]),
+    torch.tensor([450.0, 800.0]),
+    4.0,
 )
 SAMPLING = Sampling((4.0, 4.0), (0.0, 0.0), (0.34, 0.32, 0.30, 0.22))
 
 
 def inputs(size: int = 96, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(1, 1, size, size, generator=generator), torch.randn(1, 4, size // 4, size // 4, generator=generator)
+    return torch.randn(1, 1, size, size, generator=generator), torch.randn(
+        1, 4, size // 4, size // 4, generator=generator
+    )
 
 
 def test_the_untrained_head_is_mtf_glp():

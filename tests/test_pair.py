@@ -29,7 +29,10 @@ def test_band_files_in_any_order_stack_in_the_order_given(make_pair, tmp_path, r
     bands = read_all(files.ms)
     with rasterio.open(files.ms) as source:
         grid = source.transform
-    names = [write_raster(tmp_path / f"scene_{name}.tif", bands[i : i + 1], grid) for i, name in ((2, "red"), (0, "blu"), (1, "grn"))]
+    names = [
+        write_raster(tmp_path / f"scene_{name}.tif", bands[i : i + 1], grid)
+        for i, name in ((2, "red"), (0, "blu"), (1, "grn"))
+    ]
     with ScenePair(files.pan, names, PairOptions(sensor="vhr")) as pair:
         assert [band.name for band in pair.bands] == ["R", "B", "G"]
         patch = pair.read(Window(0, 0, 64, 64))
@@ -44,8 +47,9 @@ def test_band_files_on_different_grids_are_refused(make_pair):
 
 def test_extents_that_differ_by_a_part_of_an_ms_pixel(tmp_path):
     pan, ms = landscape((130, 122), 4, 4)
-    files = write_raster(tmp_path / "pan.tif", pan.astype("float32"), PAN), write_raster(
-        tmp_path / "ms.tif", ms.astype("float32"), PAN @ Affine.translation(1.5, -0.75) @ Affine.scale(4)
+    files = (
+        write_raster(tmp_path / "pan.tif", pan.astype("float32"), PAN),
+        write_raster(tmp_path / "ms.tif", ms.astype("float32"), PAN @ Affine.translation(1.5, -0.75) @ Affine.scale(4)),
     )
     with ScenePair(files[0], [files[1]], FOUR) as pair:
         assert pair.grid.offset == pytest.approx((-0.75, 1.5))
@@ -56,7 +60,9 @@ def test_extents_that_differ_by_a_part_of_an_ms_pixel(tmp_path):
 def test_an_ms_in_another_crs_is_warped_to_its_place(tmp_path, epsg):
     """The MS, warped away by GDAL and back by the pair, lies where it was (independent: GDAL's own warp)."""
     y, x = np.mgrid[0:150, 0:150]
-    smooth = np.stack([500 + 300 * np.sin(x / 9) * np.cos(y / 11), 400 + 200 * np.cos(x / 8 + y / 10)]).astype("float32")
+    smooth = np.stack([500 + 300 * np.sin(x / 9) * np.cos(y / 11), 400 + 200 * np.cos(x / 8 + y / 10)]).astype(
+        "float32"
+    )
     grid, crs = PAN @ Affine.scale(4), "EPSG:32633"
     bounds = transform_bounds(crs, epsg, *rasterio.transform.array_bounds(150, 150, grid))
     step = (bounds[2] - bounds[0]) / 170
@@ -83,7 +89,10 @@ def test_warping_keeps_pixels_outside_the_ms_masked(tmp_path):
     half = rasterio.warp.transform_bounds("EPSG:32633", "EPSG:4326", 500000, 4999900, 500100, 5000000)
     step = (half[2] - half[0]) / 50
     ms = write_raster(
-        tmp_path / "ms.tif", np.full((4, 40, 50), 77, "uint16"), Affine(step, 0, half[0], 0, -step, half[3]), "EPSG:4326"
+        tmp_path / "ms.tif",
+        np.full((4, 40, 50), 77, "uint16"),
+        Affine(step, 0, half[0], 0, -step, half[3]),
+        "EPSG:4326",
     )
     with ScenePair(pan, [ms], FOUR) as pair:
         patch = pair.read(Window(0, 0, 400, 400))

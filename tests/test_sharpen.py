@@ -127,7 +127,9 @@ def test_geometry_law_extents_off_by_part_of_a_pixel(tmp_path, untrained_weights
     """The result lies on the PAN grid, cropped to the MS, whatever the offset of the two grids."""
     pan, ms = landscape((260, 244), 4, 4)
     pan_file = write_raster(tmp_path / "pan.tif", pan.astype("uint16"), GRID)
-    ms_file = write_raster(tmp_path / "ms.tif", ms.astype("uint16"), GRID @ Affine.translation(1.5, -0.75) @ Affine.scale(4))
+    ms_file = write_raster(
+        tmp_path / "ms.tif", ms.astype("uint16"), GRID @ Affine.translation(1.5, -0.75) @ Affine.scale(4)
+    )
     sharpen(pan_file, [ms_file], tmp_path / "out.tif", replace(options, weights=untrained_weights))
     with rasterio.open(tmp_path / "out.tif") as file:
         assert (file.height, file.width) == (259, 243)
@@ -210,7 +212,18 @@ def test_full_disk_leaves_nothing_and_says_so(make_pair, tmp_path, small_weights
         "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000));"
         "sys.argv[0] = 'crossdiff'; from crossdiff_cli.cli import main; main()"
     )
-    command = [sys.executable, "-c", script, "sharpen", files.pan, files.ms, "-o", str(out), "--weights", str(small_weights)]
+    command = [
+        sys.executable,
+        "-c",
+        script,
+        "sharpen",
+        files.pan,
+        files.ms,
+        "-o",
+        str(out),
+        "--weights",
+        str(small_weights),
+    ]
     done = subprocess.run([*command, "--tile", "256"], capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 1
     assert "cannot write" in done.stderr
@@ -227,7 +240,14 @@ def test_memory_law(tmp_path, small_weights):
         pan, ms = tmp_path / f"pan{size}.tif", tmp_path / f"ms{size}.tif"
         rng = np.random.default_rng(0)
         for path, bands, side, grid in ((pan, 1, size, GRID), (ms, 4, size // 4, GRID @ Affine.scale(4))):
-            profile = {"driver": "GTiff", "count": bands, "height": side, "width": side, "dtype": "uint16", "tiled": True}
+            profile = {
+                "driver": "GTiff",
+                "count": bands,
+                "height": side,
+                "width": side,
+                "dtype": "uint16",
+                "tiled": True,
+            }
             with rasterio.open(path, "w", **profile, transform=grid, crs="EPSG:32633") as file:
                 for row in range(0, side, 512):
                     block = rng.integers(100, 900, (bands, min(512, side - row), side)).astype("uint16")

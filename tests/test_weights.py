@@ -51,7 +51,7 @@ def test_files_that_are_no_weights(tmp_path):
 def parts(tmp_path):
     save(small_model(), tmp_path / "w.safetensors", {}, dtype=torch.float32)
     with safe_open(tmp_path / "w.safetensors", "pt") as file:
-        return {n: file.get_tensor(n) for n in file.keys()}, file.metadata()  # noqa: SIM118
+        return {n: file.get_tensor(n) for n in file.keys()}, file.metadata()
 
 
 def test_missing_foreign_misshapen_and_infinite_tensors(tmp_path, parts):
@@ -70,7 +70,15 @@ def test_missing_foreign_misshapen_and_infinite_tensors(tmp_path, parts):
 
 
 @pytest.mark.parametrize(
-    "change", [{"widths": [8, 8]}, {"widths": [10**9, 8, 8]}, {"blocks": "x"}, {"extra": 1}, {"widths": [8, 8, -1]}, {"timesteps": 0}]
+    "change",
+    [
+        {"widths": [8, 8]},
+        {"widths": [10**9, 8, 8]},
+        {"blocks": "x"},
+        {"extra": 1},
+        {"widths": [8, 8, -1]},
+        {"timesteps": 0},
+    ],
 )
 def test_impossible_architectures_are_refused_before_memory_is_taken(tmp_path, parts, change):
     state, metadata = parts

@@ -86,16 +86,20 @@ def test_targets_that_cannot_be_written(tmp_path):
         Writer(tmp_path / "no" / "out.tif", profile())
     with pytest.raises(OutputError, match="is a folder"):
         Writer(tmp_path, profile())
-    with pytest.raises(OutputError, match="cannot write"), Writer(tmp_path / "out.tif", profile(creation={"compress": "nonsense"})):
+    with (
+        pytest.raises(OutputError, match="cannot write"),
+        Writer(tmp_path / "out.tif", profile(creation={"compress": "nonsense"})),
+    ):
         pass
     assert [p.name for p in tmp_path.iterdir()] == ["there.tif"]
 
 
 def test_unwritten_blocks_are_noticed(tmp_path):
     """What never reached the disk is not passed on as a result."""
-    with pytest.raises(OutputError, match="did not reach the disk"), Writer(
-        tmp_path / "out.tif", profile(creation={"SPARSE_OK": "TRUE"}, nodata=None)
-    ) as writer:
+    with (
+        pytest.raises(OutputError, match="did not reach the disk"),
+        Writer(tmp_path / "out.tif", profile(creation={"SPARSE_OK": "TRUE"}, nodata=None)) as writer,
+    ):
         writer.write(np.ones((4, 256, 256), "uint8"), Window(0, 0, 256, 256))
     assert list(tmp_path.iterdir()) == []
 

@@ -21,7 +21,9 @@ class Conditioning(nn.Module):
     def __init__(self, width: int) -> None:
         """`width` of the vector."""
         super().__init__()
-        self.mlp = nn.Sequential(nn.Linear(2 * EMBEDDING_WIDTH + 2, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
+        self.mlp = nn.Sequential(
+            nn.Linear(2 * EMBEDDING_WIDTH + 2, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU()
+        )
 
     def forward(self, timestep: Tensor, spectrum: Spectrum) -> Tensor:
         """`timestep` (B,) in [0, 1] as a fraction of T. Returns (B, width)."""

@@ -1,7 +1,7 @@
 """CrossDiff: two frozen encoders and a fusion head (arXiv 2401.05153)."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +40,8 @@ class Architecture:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Architecture":
         """Inverse of `as_dict`, from JSON lists to tuples."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**plain)
 
     def schedule(self) -> NoiseSchedule:
         """The forward chain of both branches."""
@@ -58,6 +59,11 @@ class CrossDiff(nn.Module):
         self.p2m = UNet("ms", a.widths, a.blocks, a.decoder_width) if encoders else None
         self.m2p = UNet("pan", a.widths, a.blocks, a.decoder_width) if encoders else None
         self.head = FusionHead(a.widths, a.head_widths, encoders=encoders)
+
+    def channels_last(self) -> Self:
+        """Lay the weights out as convolutions run fastest."""
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stubs lack it
+        return self
 
     @property
     def radius(self) -> int:

@@ -1,6 +1,7 @@
 """The fusion head: two frozen feature pyramids, PAN and MS in; how much PAN detail each band takes out."""
 
 from functools import reduce
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -42,8 +43,10 @@ class FusionHead(nn.Module):
         self.conditioning = Conditioning(condition_width)
         self.band_stem = BandStem(widths[0])
         self.pan_stem = nn.Conv2d(2, widths[0], 6, stride=2, padding=2)
-        self.gates = nn.ModuleList(Gate(f, w) for f, w in zip(feature_widths, widths, strict=True)) if encoders else None
-        self.ups = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in zip(widths, widths[1:], strict=False))
+        self.gates = (
+            nn.ModuleList(Gate(f, w) for f, w in zip(feature_widths, widths, strict=True)) if encoders else None
+        )
+        self.ups = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in pairwise(widths))
         self.blocks = nn.ModuleList(ResBlock(width, condition_width) for width in widths)
         self.out = BandOutput(widths[0], maps=3, zero=True)
 

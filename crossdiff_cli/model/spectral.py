@@ -59,7 +59,7 @@ class BandKernels(nn.Module):
 
 
 class BandStem(nn.Module):
-    """First layer on MS bands: 4x4 convolution of stride two with generated kernels, from the PAN grid to half of it."""
+    """First layer on MS bands: 4x4 stride-two convolution, generated kernels, from the PAN grid to half of it."""
 
     def __init__(self, width: int) -> None:
         """`width` is the number of output channels."""

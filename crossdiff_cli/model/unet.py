@@ -1,10 +1,11 @@
 """Conditional UNet of the cross-predictive pretext task: `encode` gives the feature pyramid, `forward` the prediction.
 
-One class, used twice. P2M: the target is the MS, the condition the PAN. M2P: the target is the PAN, the condition the MS.
-The encoder is deep and the decoder light (1x1 laterals, bilinear sums), so that the prediction has to be made in the part
-that is kept.
+One class, used twice. P2M: the target is the MS, the condition the PAN. M2P: the target is the PAN, the condition the
+MS. The encoder is deep and the decoder light (1x1 laterals, bilinear sums), so that the prediction has to be made in the
+part that is kept.
 """
 
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -36,7 +37,7 @@ class UNet(nn.Module):
             nn.ModuleList(ResBlock(width, condition_width) for _ in range(count))
             for width, count in zip(widths, blocks, strict=True)
         )
-        self.downs = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in zip(widths, widths[1:], strict=False))
+        self.downs = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairwise(widths))
         self.laterals = nn.ModuleList(nn.Conv2d(width, decoder_width, 1) for width in widths)
         self.ms_out = BandOutput(decoder_width, maps=1, zero=True) if target == "ms" else None
         self.pan_out = nn.Conv2d(decoder_width, 4, 1) if target == "pan" else None

@@ -68,13 +68,15 @@ def load(path: Path, device: torch.device | str = "cpu") -> tuple[CrossDiff, dic
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            state = {name: file.get_tensor(name) for name in file.keys()}
     except FileNotFoundError as error:
         raise WeightsError(f"no weight file {path}") from error
     except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(f"{path} is not a safetensors file or is damaged ({error}); fetch it again") from error
     if metadata.get("format") != FORMAT:
-        raise WeightsError(f"{path} holds weights of another program or version (format {metadata.get('format')!r}, not {FORMAT!r})")
+        raise WeightsError(
+            f"{path} holds weights of another program or version (format {metadata.get('format')!r}, not {FORMAT!r})"
+        )
     try:
         architecture = Architecture.from_dict(json.loads(metadata["architecture"]))
         encoders = bool(json.loads(metadata["encoders"]))
@@ -85,7 +87,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> tuple[CrossDiff, dic
         raise WeightsError(f"{path} describes no network that this version can build ({error})") from error
     _fill(model, state, path)
     model.eval().requires_grad_(False)
-    return model.to(device, memory_format=torch.channels_last), provenance
+    return model.to(device).channels_last(), provenance
 
 
 def digest(path: Path) -> str:
@@ -97,20 +99,27 @@ def _fill(model: CrossDiff, state: dict[str, Tensor], path: Path) -> None:
     wanted = {name: value for name, value in model.state_dict().items() if not _is_decoder(name)}
     if state.keys() != wanted.keys():
         odd = sorted(state.keys() ^ wanted.keys())
-        raise WeightsError(f"{path} does not match its architecture: {len(odd)} tensors missing or foreign, first {odd[0]}")
+        raise WeightsError(
+            f"{path} does not match its architecture: {len(odd)} tensors missing or foreign, first {odd[0]}"
+        )
     for name, value in state.items():
         if value.shape != wanted[name].shape:
-            raise WeightsError(f"{path}: {name} is {tuple(value.shape)}, the architecture needs {tuple(wanted[name].shape)}")
+            raise WeightsError(
+                f"{path}: {name} is {tuple(value.shape)}, the architecture needs {tuple(wanted[name].shape)}"
+            )
         if not torch.isfinite(value.float()).all():
             raise WeightsError(f"{path}: {name} holds numbers that are not finite; fetch the file again")
     model.load_state_dict({name: value.float() for name, value in state.items()}, strict=False)
 
 
 def _is_decoder(name: str) -> bool:
-    return name.split(".")[0] in {"p2m", "m2p"} and name.split(".")[1] in {"laterals", "ms_out", "pan_out"}
+    return name.split(".", maxsplit=1)[0] in {"p2m", "m2p"} and name.split(".")[1] in {"laterals", "ms_out", "pan_out"}
 
 
 def _check_size(architecture: Architecture) -> None:
     numbers = [*architecture.widths, *architecture.blocks, *architecture.head_widths, architecture.decoder_width]
-    if not all(isinstance(n, int) and 0 < n <= _MAX_CHANNELS for n in numbers) or not 0 < architecture.timesteps <= 10**5:
+    if (
+        not all(isinstance(n, int) and 0 < n <= _MAX_CHANNELS for n in numbers)
+        or not 0 < architecture.timesteps <= 10**5
+    ):
         raise ValueError(f"sizes out of range: {numbers}")

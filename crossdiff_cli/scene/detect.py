@@ -189,9 +189,9 @@ def _name_claims(hints: Hints) -> Iterator[tuple[str, str]]:
 
 
 def _guess(band_count: int, ratio: float, pan_dtype: str) -> Sensor:
-    if 1.8 <= ratio <= 2.2:  # noqa: PLR2004
+    if 1.8 <= ratio <= 2.2:
         return SENSORS["l7" if pan_dtype == "uint8" else "l8"]
-    if 3.4 <= ratio <= 4.6 and band_count == 6:  # noqa: PLR2004
+    if 3.4 <= ratio <= 4.6 and band_count == 6:
         return SENSORS["pneo"]
     return SENSORS["vhr" if band_count in (3, 4, 8) else "generic"]
 
@@ -296,7 +296,7 @@ def _from_file_name(hints: Hints, sensor: Sensor) -> tuple[Band, ...] | None:
     *words, last = re.split(r"[^A-Za-z0-9]+", stem)
     if name := _label(last, sensor):
         return _select(sensor, [name])
-    named = {band for word in words if len(word) > 2 and (band := canonical_band(word))}  # noqa: PLR2004
+    named = {band for word in words if len(word) > 2 and (band := canonical_band(word))}
     return _select(sensor, sorted(named)) if len(named) == 1 else None
 
 

@@ -91,7 +91,7 @@ class ScenePair:
             self.ms = [Raster(ms[0], options.bidx, nodata=options.nodata, ignore_nodata=options.ignore_nodata)]
         if self.pan.count != 1:
             raise SceneError(
-                f"the PAN image {pan} has {self.pan.count} bands; give PAN before MS, or pick one band with '{pan},band=1'"
+                f"the PAN image {pan} has {self.pan.count} bands; give PAN before MS, or pick one: '{pan},band=1'"
             )
         self._check_ms_files()
         hints = [read_hints(raster.dataset()).select(raster.indexes) for raster in (self.pan, *self.ms)]
@@ -187,7 +187,9 @@ class ScenePair:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def _note(self, text: str) -> None:
@@ -212,13 +214,13 @@ class ScenePair:
                 self._note(f"{which} has no georeference: PAN and MS are taken to cover the same ground exactly")
             elif pan.gcps or pan.rpcs is not None:
                 self._note("the images are not rectified: PAN and MS are taken to cover the same ground exactly")
-            grid = same_bounds(pan.shape, ms.shape)
-            if abs(grid.ratio[0] / grid.ratio[1] - 1) > 0.02:
+            assumed = same_bounds(pan.shape, ms.shape)
+            if abs(assumed.ratio[0] / assumed.ratio[1] - 1) > 0.02:
                 raise SceneError(
-                    f"{pan.path} ({pan.shape[1]} x {pan.shape[0]}) and {ms.path} ({ms.shape[1]} x {ms.shape[0]}) have no "
-                    f"georeference and different proportions: give images of the same ground, or georeference them"
+                    f"{pan.path} ({pan.shape[1]} x {pan.shape[0]}) and {ms.path} ({ms.shape[1]} x {ms.shape[0]}) "
+                    f"have no georeference and different proportions: give images of the same ground, or georeference them"
                 )
-            return grid
+            return assumed
         if pan.crs and ms.crs and pan.crs != ms.crs:
             return self._warp("the MS is warped from " + f"{_name(ms.crs)} to the PAN's {_name(pan.crs)}")
         if bool(pan.crs) != bool(ms.crs):
@@ -256,7 +258,7 @@ class ScenePair:
             )
         if self.ratio > _MAX_RATIO:
             raise SceneError(
-                f"an MS pixel of {ms} is {self.ratio:.3g} pixels of {pan}; ratios up to {_MAX_RATIO:.0f} can be sharpened"
+                f"an MS pixel of {ms} is {self.ratio:.3g} pixels of {pan}; the ratio may be {_MAX_RATIO:.0f} at most"
             )
         if abs(rows / cols - 1) > 0.1:
             raise SceneError(f"{pan} and {ms} differ in proportions: ratio {cols:.3g} in x and {rows:.3g} in y")
@@ -281,7 +283,9 @@ class ScenePair:
     def _identify(self, options: PairOptions, hints: list[Hints]) -> Detection:
         count = self.band_count
         if options.bands is not None and len(options.bands) != count:
-            raise SensorError(f"--bands names {len(options.bands)} bands ({','.join(options.bands)}), the MS has {count}")
+            raise SensorError(
+                f"--bands names {len(options.bands)} bands ({','.join(options.bands)}), the MS has {count}"
+            )
         sensor = None if options.sensor == "auto" else find_sensor(options.sensor)
         found = detect_sensor(hints[0], hints[1:], count, self.ratio, Choice(sensor, options.bands or ()))
         if found.warning:

@@ -46,7 +46,8 @@ class Raster:
             SceneError: the file is missing, not a raster, complex, or has no such band.
         """
         match = _BAND_SUFFIX.match(path)
-        self.path, selected = (match["path"], [int(match["band"])]) if match else (path, None)
+        self.path: str = match["path"] if match else path
+        selected = [int(match["band"])] if match else None
         self._lock = threading.Lock()
         self._local = threading.local()
         self._open: list[Any] = []
@@ -64,7 +65,9 @@ class Raster:
         self._alpha = alpha
         dtypes = {dataset.dtypes[index - 1] for index in self.indexes}
         if any("complex" in dtype for dtype in dtypes):
-            raise SceneError(f"{self.path} holds complex numbers ({', '.join(sorted(dtypes))}); give an intensity image")
+            raise SceneError(
+                f"{self.path} holds complex numbers ({', '.join(sorted(dtypes))}); give an intensity image"
+            )
         self.dtype = str(np.result_type(*dtypes))
         declared = [dataset.nodatavals[index - 1] for index in self.indexes]
         self.nodata: list[float | None] = (
@@ -151,7 +154,8 @@ class Raster:
                 mask &= self._handle().read_masks(self.indexes[0], window=area) > 0
         except (RasterioError, OSError) as error:
             raise SceneError(
-                f"cannot read {self.path} at row {window.row}, column {window.col}: damaged or truncated file ({_cause(error)})"
+                f"cannot read {self.path} at row {window.row}, column {window.col}: "
+                f"damaged or truncated file ({_cause(error)})"
             ) from error
         if extra:
             mask &= raw[-1] > 0
@@ -192,7 +196,9 @@ class Raster:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 

@@ -30,8 +30,8 @@ BLOCK = 256
 """Block size of the file; cores of tiles are multiples of it, so that every block is compressed once."""
 
 _COLOURS = {
-    "B": "blue", "G": "green", "R": "red", "Y": "yellow", "CA": "coastal", "DB": "coastal", "RE": "rededge", "RE1": "rededge",
-    "RE2": "rededge", "NIR": "nir", "N1": "nir", "N2": "nir", "SWIR1": "swir", "SWIR2": "swir",
+    "B": "blue", "G": "green", "R": "red", "Y": "yellow", "CA": "coastal", "DB": "coastal", "RE": "rededge",
+    "RE1": "rededge", "RE2": "rededge", "NIR": "nir", "N1": "nir", "N2": "nir", "SWIR1": "swir", "SWIR2": "swir",
 }  # fmt: skip
 _OVERVIEW_SIZE = 256
 
@@ -101,7 +101,9 @@ class Writer:
         """Add tags known only once the pixels are written."""
         self._dataset.update_tags(**tags)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         try:
             if error is None:
                 self._finish()
@@ -126,18 +128,26 @@ class Writer:
 
     def _finish(self) -> None:
         self._dataset.close()
-        factors, size = [], max(self.profile.shape)
+        factors: list[int] = []
+        size = max(self.profile.shape)
         while size > _OVERVIEW_SIZE:
             factors.append(2 ** (len(factors) + 1))
             size = -(-size // 2)
-        with rasterio.Env(COMPRESS_OVERVIEW="DEFLATE", GDAL_NUM_THREADS="ALL_CPUS"), rasterio.open(self._temporary, "r+") as file:
+        with (
+            rasterio.Env(COMPRESS_OVERVIEW="DEFLATE", GDAL_NUM_THREADS="ALL_CPUS"),
+            rasterio.open(self._temporary, "r+") as file,
+        ):
             if factors:
                 file.build_overviews(factors, Resampling.average)
         self._verify(self._temporary)
         done = self._temporary
         if self.profile.driver == "COG":
             done = self._temporary.with_suffix(".cog.tif")
-            options = {"compress": "DEFLATE", "bigtiff": "IF_SAFER", **{k.lower(): v for k, v in self.profile.creation.items()}}
+            options = {
+                "compress": "DEFLATE",
+                "bigtiff": "IF_SAFER",
+                **{k.lower(): v for k, v in self.profile.creation.items()},
+            }
             try:
                 copy_raster(str(self._temporary), str(done), driver="COG", num_threads="ALL_CPUS", **options)
                 self._verify(done)

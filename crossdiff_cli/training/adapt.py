@@ -21,7 +21,7 @@ class LossWeights:
 
 
 def adapt(model: CrossDiff, sampler: Sampler, plan: Plan, groups: int, weights: LossWeights, rounds: int = 1) -> None:
-    """Fit the head at full resolution without a reference and, with `weights.supervised`, at reduced resolution with one.
+    """Fit the head at full resolution without a reference, and where there is one with `weights.supervised`.
 
     Args:
         model: its head is trained in place, its encoders are frozen.

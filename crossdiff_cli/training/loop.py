@@ -55,7 +55,10 @@ def fit(module: nn.Module, step: Step, plan: Plan) -> None:
     )
     first = _resume(plan, parameters, ema, optimizer)
     mean: dict[str, float] = {}
-    started, bar = time.monotonic(), tqdm(range(first, plan.steps), initial=first, total=plan.steps, unit="step", mininterval=5)
+    started, bar = (
+        time.monotonic(),
+        tqdm(range(first, plan.steps), initial=first, total=plan.steps, unit="step", mininterval=5),
+    )
     for n in bar:
         generator = Generator().manual_seed(plan.seed * 1_000_003 + n)
         for group in optimizer.param_groups:
@@ -64,7 +67,9 @@ def fit(module: nn.Module, step: Step, plan: Plan) -> None:
         total = torch.stack(list(losses.values())).sum()
         if not torch.isfinite(total):
             kept = f"; the last good state is {plan.checkpoint}" if plan.checkpoint else ""
-            raise TrainingError(f"the loss is not finite at step {n}: lower the learning rate ({plan.learning_rate:g}){kept}")
+            raise TrainingError(
+                f"the loss is not finite at step {n}: lower the learning rate ({plan.learning_rate:g}){kept}"
+            )
         optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(parameters.values(), plan.clip)
@@ -114,7 +119,7 @@ def _resume(
     try:
         with safe_open(plan.checkpoint, framework="pt") as file:
             run = json.loads(file.metadata()["run"])
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            state = {name: file.get_tensor(name) for name in file.keys()}
         step = int(run["step"])
         if (run["seed"], run["steps"]) != (str(plan.seed), str(plan.steps)):
             raise TrainingError(
@@ -131,6 +136,8 @@ def _resume(
                     "exp_avg_sq": state[f"exp_avg_sq.{name}"].clone(memory_format=torch.preserve_format),
                 }
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise TrainingError(f"{plan.checkpoint} is damaged or of another network ({error}): remove it to start anew") from error
+        raise TrainingError(
+            f"{plan.checkpoint} is damaged or of another network ({error}): remove it to start anew"
+        ) from error
     _log.info("resumed %s at step %d", plan.checkpoint, step)
     return step

@@ -1,4 +1,4 @@
-"""What the fusion head learns from: the reference one ratio down; MTF consistency and local structure at full resolution."""
+"""What the fusion head learns from at full resolution: MTF consistency and local structure."""
 
 import math
 
@@ -11,13 +11,14 @@ from crossdiff_cli.mtf import degrade
 
 
 def spectral_loss(hrms: Tensor, ms: Tensor, sampling: Sampling) -> Tensor:
-    """Mean absolute error of the result, degraded by the MTF, against the MS: (B, C, H, W) and (B, C, h, w) to a scalar.
+    """Mean absolute error of the result (B, C, H, W), degraded by the MTF, against the MS (B, C, h, w): a scalar.
 
     The two outermost MS pixels, which reach beyond the window, do not count.
     """
     seen = degrade(hrms, (ms.shape[2], ms.shape[3]), sampling.ratio, sampling.offset, sampling.gains)
     rows, cols = (
-        _inside(sampling.offset[axis], sampling.ratio[axis], hrms.shape[2 + axis], ms.shape[2 + axis]) for axis in (0, 1)
+        _inside(sampling.offset[axis], sampling.ratio[axis], hrms.shape[2 + axis], ms.shape[2 + axis])
+        for axis in (0, 1)
     )
     return (seen - ms)[:, :, rows, cols].abs().mean()
 
@@ -36,9 +37,9 @@ def local_correlation(a: Tensor, b: Tensor, radius: int) -> Tensor:
 
 
 def structural_loss(hrms: Tensor, pan: Tensor, pan_low: Tensor, ms_up: Tensor, ratio: float) -> Tensor:
-    """1 - local correlation of each band with the PAN, where it is lower than at the MS resolution (lambda-PNN, 2307.14403).
+    """1 - local correlation of each band with the PAN, where it is lower than at the MS resolution.
 
-    The threshold is the correlation of the low-passed PAN with the upsampled MS in wider windows: no band is asked to
+    As in lambda-PNN (2307.14403). The threshold is the correlation of the low-passed PAN with the upsampled MS in wider windows: no band is asked to
     follow the PAN more closely than it does at low resolution.
     """
     with torch.no_grad():

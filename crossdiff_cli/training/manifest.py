@@ -24,8 +24,8 @@ class Entry:
 def read_manifest(path: Path, split: str) -> list[Entry]:
     """Read the entries of one split.
 
-    The file is a JSON list; each item has `files` with `pan`, `ms` and perhaps `reference` (relative to the manifest), and
-    perhaps `name`, `sensor`, `bands` and `split` (default `train`).
+    The file is a JSON list; each item has `files` with `pan`, `ms` and perhaps `reference` (relative to the manifest),
+    and perhaps `name`, `sensor`, `bands` and `split` (default `train`).
 
     Raises:
         TrainingError: the file is missing or malformed, or has no scene in that split.
@@ -34,7 +34,9 @@ def read_manifest(path: Path, split: str) -> list[Entry]:
         items = json.loads(path.read_text(encoding="utf-8"))
         entries = [_entry(path.parent, item) for item in items]
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise TrainingError(f"{path} is no manifest (a JSON list of scenes with files.pan and files.ms): {error!r}") from error
+        raise TrainingError(
+            f"{path} is no manifest (a JSON list of scenes with files.pan and files.ms): {error!r}"
+        ) from error
     chosen = [entry for entry in entries if entry.split == split]
     if not chosen:
         raise TrainingError(f"{path} lists {len(entries)} scenes, none with split {split!r}")

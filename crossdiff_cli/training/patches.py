@@ -1,11 +1,13 @@
 """Training examples from scenes: random windows at full resolution, and by the Wald protocol one ratio down."""
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from crossdiff_cli.errors import TrainingError
@@ -20,8 +22,12 @@ from crossdiff_cli.scene.tiles import Window
 from crossdiff_cli.survey import survey
 from crossdiff_cli.training.manifest import Entry
 
+_log = logging.getLogger(__name__)
+
 _MARGIN = EXPAND_RADIUS + 1
 _TRIES = 50
+_MIN_REFERENCE_DETAIL = 0.75
+"""Share of the PAN's detail that a reference must explain to be learned from."""
 _NON_OPTICAL = {"TIR", "TIR1", "TIR2", "CIRRUS"}
 """Bands that no PAN detail belongs to, left out of training."""
 
@@ -92,6 +98,15 @@ def load_scene(entry: Entry) -> TrainingScene:
                     raise TrainingError(f"{entry.reference} is not on the grid of {entry.pan}")
                 truth = torch.from_numpy(raster.read(Window(0, 0, *raster.shape))[0])
             reference = statistics.normalise_ms(truth)[None, keep]
+            detail = explained_detail(pan, reference)
+            if detail < _MIN_REFERENCE_DETAIL:
+                _log.warning(
+                    "%s explains %.2f of the PAN's detail, less than %.2f: too soft to learn from, left out",
+                    entry.reference,
+                    detail,
+                    _MIN_REFERENCE_DETAIL,
+                )
+                reference = None
         return TrainingScene(
             name=entry.name,
             sensor=pair.sensor.key,
@@ -109,6 +124,24 @@ def load_scene(entry: Entry) -> TrainingScene:
             pan_gain=pair.sensor.pan_nyquist_gain,
             reference=reference,
         )
+
+
+def explained_detail(pan: Tensor, reference: Tensor) -> float:
+    """Share (R^2) of the high-passed PAN that a combination of the high-passed reference bands explains.
+
+    A reference that was blurred on the way explains little of it, and a head trained on it learns to blur.
+
+    Args:
+        pan: (1, 1, H, W).
+        reference: (1, C, H, W) on the same grid.
+    """
+
+    def high_pass(x: Tensor) -> Tensor:
+        return (x - F.avg_pool2d(x, 9, stride=1, padding=4))[:, :, 8:-8, 8:-8].flatten(2)[0].double()
+
+    target, bands = high_pass(pan)[0], high_pass(reference)
+    weights = torch.linalg.lstsq(bands @ bands.T, bands @ target).solution
+    return 1.0 - float((target - weights @ bands).square().sum() / target.square().sum().clamp_min(1e-12))
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +173,9 @@ class Sampler:
             example = self._windows(scene, generator, reduced=reduced)
             if example is not None:
                 return _augment(example, generator, self.jitter_px)
-        raise TrainingError(f"no valid window of {self.size} pixels in the scenes, of which the first is {self.scenes[0].name}")
+        raise TrainingError(
+            f"no valid window of {self.size} pixels in the scenes, of which the first is {self.scenes[0].name}"
+        )
 
     def _windows(self, scene: TrainingScene, generator: Generator, *, reduced: bool) -> Example | None:
         if not reduced or scene.reference is not None:

@@ -14,7 +14,7 @@ from crossdiff_cli.training.loop import Plan, fit
 from crossdiff_cli.training.patches import Sampler
 
 _NOISE_FREE = 0.25
-"""Share of samples without noise: features are taken from noise-free input, which has to be in the training distribution."""
+"""Share of samples without noise: features are taken from noise-free input, so it has to be trained on."""
 _AT_FEATURE_TIMESTEP = 0.25
 """Share of samples at the timestep whose features are used."""
 
@@ -22,7 +22,8 @@ _AT_FEATURE_TIMESTEP = 0.25
 def pretrain(model: CrossDiff, sampler: Sampler, plan: Plan, groups: int) -> None:
     """Train both encoders, with their light decoders, on cross-prediction.
 
-    P2M sees pairs one ratio down, where x_0 is the original MS; M2P sees those and full-resolution pairs, where x_0 is the PAN.
+    P2M sees pairs one ratio down, where x_0 is the original MS; M2P sees those and full-resolution pairs, where x_0 is
+    the PAN.
 
     Args:
         model: its `p2m` and `m2p` are trained in place.

@@ -47,7 +47,7 @@ def run_pretrain(manifest: Path, folder: Path, budget: Budget) -> Path:
     sampler = _sampler(manifest, budget)
     _make(folder)
     torch.manual_seed(budget.seed)
-    model = CrossDiff(Architecture()).to(memory_format=torch.channels_last)
+    model = CrossDiff(Architecture()).channels_last()
     pretrain(model, sampler, _plan(folder / "pretrain.checkpoint", budget), budget.groups)
     target = folder / "encoders.safetensors"
     save(model, target, {"pretrain": _provenance(sampler, budget)})
@@ -68,7 +68,7 @@ def run_adapt(manifest: Path, folder: Path, weights: Path | None, budget: Budget
         torch.manual_seed(budget.seed)
         a = model.architecture
         model.head = FusionHead(a.widths, a.head_widths, encoders=model.p2m is not None)
-    model.to(memory_format=torch.channels_last)
+    model.channels_last()
     adapt(model, sampler, _plan(folder / "adapt.checkpoint", budget), budget.groups, LossWeights())
     target = folder / DEFAULT_NAME
     save(model, target, {**provenance, "adapt": {**_provenance(sampler, budget), "encoders": digest(source)}})

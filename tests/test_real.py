@@ -1,0 +1,76 @@
+"""The real pairs, when CROSSDIFF_DATA points to them: every one sharpens, on the PAN grid, with its detail."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import rasterio
+from scipy import ndimage
+
+from crossdiff_cli.scene.pair import PairOptions
+from crossdiff_cli.sharpen import SharpenOptions, sharpen
+
+pytestmark = pytest.mark.slow
+
+
+def high_pass(image: np.ndarray) -> np.ndarray:
+    return image - ndimage.gaussian_filter(image, 3)
+
+
+def test_every_pair_sharpens(real_pairs, tmp_path):
+    folder, index = real_pairs
+    options = SharpenOptions(device="cpu", quiet=True)
+    worst = 1.0
+    seen = set()
+    for item in index:
+        if item["sensor"] == "l7" and "l7" in seen:
+            continue
+        seen.add(item["sensor"])
+        pan, ms = (str(folder / item["files"][name]) for name in ("pan", "ms"))
+        out = tmp_path / "out.tif"
+        pair = PairOptions(sensor=item["sensor"], bands=tuple(item["bands"]))
+        result = sharpen(pan, [ms], out, replace(options, pair=pair, overwrite=True))
+        with rasterio.open(out) as fused, rasterio.open(pan) as source:
+            data = fused.read().astype(float)
+            mask = fused.dataset_mask() > 0
+            assert fused.count == len(item["bands"]), item["name"]
+            assert fused.dtypes[0] == item["ms_dtype"], item["name"]
+            if item["georeferenced"]:
+                shift = ~source.transform @ fused.transform
+                row, col = round(shift.f), round(shift.c)
+                assert abs(shift.f - row) + abs(shift.c - col) < 1e-6, item["name"]
+                assert fused.crs == source.crs
+            else:
+                row = col = 0
+            pan_data = source.read(1).astype(float)[row : row + fused.height, col : col + fused.width]
+        inner = ndimage.binary_erosion(mask, iterations=12)
+        visible = [i for i, b in enumerate(item["bands"]) if b in ("G", "R")]
+        detail = high_pass(data[visible].mean(axis=0))[inner]
+        correlation = np.corrcoef(detail, high_pass(pan_data)[inner])[0, 1]
+        assert correlation > 0.6, (item["name"], correlation)
+        assert result.consistency < 0.12, (item["name"], result.consistency)
+        worst = min(worst, correlation)
+    assert len(seen) >= 10
+    assert worst > 0.6
+
+
+def test_measured_shifts_agree_with_the_index(real_pairs):
+    """The index measured the shifts independently, by exhaustive search."""
+    from crossdiff_cli.scene.pair import ScenePair
+    from crossdiff_cli.survey import survey
+
+    folder, index = real_pairs
+    checked = 0
+    for item in index:
+        sizes = item["shapes"]
+        integer = all(p % m == 0 for p, m in zip(sizes["pan"][1:], sizes["ms"][1:], strict=True))
+        if item["sensor"] == "l7" or not integer or item["highpass_correlation"] < 0.95:
+            continue
+        pan, ms = (str(folder / item["files"][name]) for name in ("pan", "ms"))
+        with ScenePair(pan, [ms], PairOptions(sensor=item["sensor"], bands=tuple(item["bands"]))) as pair:
+            found = survey(pair).shift
+        x, y = item["residual_shift_pan_px"]
+        assert found[1] == pytest.approx(x, abs=0.3), item["name"]
+        assert found[0] == pytest.approx(y, abs=0.5), item["name"]
+        checked += 1
+    assert checked >= 12

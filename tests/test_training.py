@@ -1,0 +1,248 @@
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import SMALL, small_model
+from torch import nn
+
+from crossdiff_cli.errors import TrainingError
+from crossdiff_cli.fuse import Sampling
+from crossdiff_cli.model.crossdiff import CrossDiff
+from crossdiff_cli.model.weights import load
+from crossdiff_cli.mtf import degrade, expand
+from crossdiff_cli.training.adapt import LossWeights, adapt
+from crossdiff_cli.training.loop import Plan, fit
+from crossdiff_cli.training.losses import local_correlation, spectral_loss, structural_loss
+from crossdiff_cli.training.manifest import read_manifest
+from crossdiff_cli.training.patches import Sampler, load_scene
+from crossdiff_cli.training.pretrain import pretrain
+from crossdiff_cli.training.stages import Budget, run_adapt, run_pretrain
+
+
+@pytest.fixture
+def manifest(make_pair, tmp_path):
+    items = []
+    for name, ratio in (("a", 4), ("b", 2)):
+        files = make_pair(shape=(480, 480), ratio=ratio, name=name, seed=ord(name))
+        item = {
+            "name": name,
+            "files": {"pan": files.pan, "ms": files.ms},
+            "sensor": "vhr",
+            "bands": ["B", "G", "R", "NIR"],
+        }
+        items.append(item)
+    path = tmp_path / "manifest.json"
+    path.write_text(json.dumps([*items, {**items[0], "name": "held out", "split": "validation"}]))
+    return path
+
+
+@pytest.fixture
+def sampler(manifest):
+    return Sampler([load_scene(entry) for entry in read_manifest(manifest, "train")], size=32, batch=2)
+
+
+def test_manifest_splits_and_refusals(manifest, tmp_path):
+    assert [entry.name for entry in read_manifest(manifest, "train")] == ["a", "b"]
+    assert [entry.name for entry in read_manifest(manifest, "validation")] == ["held out"]
+    with pytest.raises(TrainingError, match="none with split 'test'"):
+        read_manifest(manifest, "test")
+    for content in ("", "{}x", "[1]", '[{"files": {}}]', '{"a": 1}'):
+        (tmp_path / "bad.json").write_text(content)
+        with pytest.raises(TrainingError, match=r"bad.json"):
+            read_manifest(tmp_path / "bad.json", "train")
+    with pytest.raises(TrainingError, match=r"none.json"):
+        read_manifest(tmp_path / "none.json", "train")
+
+
+def test_a_full_resolution_example_is_a_true_window(sampler):
+    """PAN and MS of one example agree where they should: the degraded PAN correlates with the MS of the same place."""
+    for seed in range(6):
+        example = sampler.draw(torch.Generator().manual_seed(seed), reduced=False)
+        assert example.pan.shape == (2, 1, 32, 32)
+        seen = degrade(example.pan, tuple(example.ms.shape[2:]), example.sampling.ratio, example.sampling.offset, [0.3])
+        inner = (slice(None), 0, slice(6, -6), slice(6, -6))
+        mean_band = example.ms.mean(dim=1, keepdim=True)
+        a, b = seen[inner], mean_band[inner]
+        assert np.corrcoef(a.flatten(), b.flatten())[0, 1] > 0.6, seed
+
+
+def test_a_reduced_example_has_the_ms_as_its_truth(sampler):
+    """The reference, degraded by the MTF, is the MS of the example: the Wald protocol."""
+    ratios = set()
+    for seed in range(12):
+        example = sampler.draw(torch.Generator().manual_seed(seed), reduced=True)
+        ratios.add(example.sampling.ratio)
+        shape = tuple(example.ms.shape[2:])
+        seen = degrade(
+            example.reference, shape, example.sampling.ratio, example.sampling.offset, example.sampling.gains
+        )
+        rows, cols = (
+            slice(math.ceil(-o / r) + 3, math.floor((32 - o) / r) - 3)
+            for o, r in zip(example.sampling.offset, example.sampling.ratio, strict=True)
+        )
+        if rows.stop > rows.start and cols.stop > cols.start:
+            assert (seen - example.ms)[:, :, rows, cols].abs().max() < 0.5
+    assert len(ratios) > 1
+
+
+def test_examples_depend_on_the_generator_alone(sampler):
+    a, b, c = (sampler.draw(torch.Generator().manual_seed(s), reduced=True) for s in (1, 1, 2))
+    assert torch.equal(a.ms, b.ms)
+    assert a.ms.shape != c.ms.shape or not torch.equal(a.ms, c.ms)
+
+
+def test_masked_windows_are_not_drawn(make_pair):
+    def hole(pan, ms):
+        ms[:, 20:40, 20:40] = 0
+
+    files = make_pair(shape=(480, 480), nodata=0, edit=hole)
+    manifest_entry = [{"files": {"pan": files.pan, "ms": files.ms}, "sensor": "vhr", "bands": ["B", "G", "R", "NIR"]}]
+    from pathlib import Path
+
+    path = Path(files.pan).with_name("m.json")
+    path.write_text(json.dumps(manifest_entry))
+    scene = load_scene(read_manifest(path, "train")[0])
+    sampler = Sampler([scene], 32, 2, jitter_px=0.0)
+    assert not scene.ms_mask[25, 25]
+    zero = float(scene.ms[0, 0, 30, 30])
+    for seed in range(10):
+        example = sampler.draw(torch.Generator().manual_seed(seed), reduced=False)
+        assert not torch.isclose(example.ms, torch.tensor(zero)).all(dim=(2, 3)).any()
+    everything = Sampler(
+        [type(scene)(**{n: getattr(scene, n) for n in scene.__slots__} | {"ms_mask": torch.zeros_like(scene.ms_mask)})],
+        32,
+        2,
+    )
+    with pytest.raises(TrainingError, match="no valid window"):
+        everything.draw(torch.Generator().manual_seed(0), reduced=False)
+
+
+def test_spectral_loss_is_zero_for_a_consistent_result_only():
+    ms = torch.randn(1, 3, 24, 24, generator=torch.Generator().manual_seed(0))
+    sampling = Sampling((4.0, 4.0), (-16.0, -16.0), (0.3, 0.3, 0.3))
+    image = expand(ms, (64, 64), sampling.ratio, sampling.offset)
+    consistent = degrade(image, (24, 24), sampling.ratio, sampling.offset, sampling.gains)
+    assert float(spectral_loss(image, consistent, sampling)) == pytest.approx(0, abs=1e-6)
+    assert float(spectral_loss(image + 0.3, consistent, sampling)) == pytest.approx(0.3, abs=1e-5)
+
+
+def test_local_correlation_is_pearsons():
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(1, 1, 20, 20, generator=generator), torch.randn(1, 1, 20, 20, generator=generator)
+    found = local_correlation(a, b, 2)[0, 0, 10, 7]
+    wanted = np.corrcoef(a[0, 0, 8:13, 5:10].flatten(), b[0, 0, 8:13, 5:10].flatten())[0, 1]
+    assert float(found) == pytest.approx(wanted, abs=1e-3)
+
+
+def test_structural_loss_prefers_the_detail_of_the_pan():
+    generator = torch.Generator().manual_seed(0)
+    pan = torch.randn(1, 1, 64, 64, generator=generator)
+    small = degrade(pan, (16, 16), (4.0, 4.0), (0.0, 0.0), [0.3])
+    low = expand(small, (64, 64), (4.0, 4.0), (0.0, 0.0))
+    blurred = structural_loss(low, pan, low, low, 4)
+    sharp = structural_loss(pan, pan, low, low, 4)
+    noise = structural_loss(low + torch.randn(pan.shape, generator=generator), pan, low, low, 4)
+    assert float(sharp) < 0.05 < float(blurred) < float(noise)
+
+
+class Toy(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.line = nn.Linear(3, 1)
+
+
+def toy_step(model):
+    def step(generator):
+        x = torch.randn(16, 3, generator=generator)
+        return {"error": (model.line(x)[:, 0] - x.sum(dim=1)).square().mean()}
+
+    return step
+
+
+def test_fit_learns_and_ends_with_the_average(tmp_path):
+    model = Toy()
+    fit(model, toy_step(model), Plan(steps=400, learning_rate=0.05, ema_decay=0.9))
+    assert torch.allclose(model.line.weight, torch.ones(1, 3), atol=0.05)
+
+
+def test_a_resumed_run_is_bit_exact(tmp_path):
+    whole = Toy()
+    fit(whole, toy_step(whole), Plan(steps=60, checkpoint=tmp_path / "whole", checkpoint_every=20))
+    stopped = Toy()
+    plan = Plan(steps=60, checkpoint=tmp_path / "part", checkpoint_every=20)
+    calls = 0
+
+    def dying(generator):
+        nonlocal calls
+        calls += 1
+        if calls > 35:
+            raise KeyboardInterrupt
+        return toy_step(stopped)(generator)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(stopped, dying, plan)
+    resumed = Toy()
+    torch.nn.init.zeros_(resumed.line.weight)
+    fit(resumed, toy_step(resumed), plan)
+    assert torch.equal(resumed.line.weight, whole.line.weight)
+    assert torch.equal(resumed.line.bias, whole.line.bias)
+
+
+def test_damaged_and_foreign_checkpoints_and_diverged_losses(tmp_path):
+    model = Toy()
+    path = tmp_path / "c"
+    path.write_bytes(b"nothing")
+    with pytest.raises(TrainingError, match="damaged"):
+        fit(model, toy_step(model), Plan(steps=5, checkpoint=path))
+    path.unlink()
+    fit(model, toy_step(model), Plan(steps=5, checkpoint=path, checkpoint_every=2))
+    with pytest.raises(TrainingError, match="seed 0 and 5 steps, not 1 and 5"):
+        fit(model, toy_step(model), Plan(steps=5, checkpoint=path, seed=1))
+    with pytest.raises(TrainingError, match="not finite at step 0"):
+        fit(model, lambda _: {"x": model.line.weight.sum() * float("nan")}, Plan(steps=5))
+
+
+def test_both_stages_learn_and_stage_two_leaves_the_encoders_alone(sampler):
+    torch.manual_seed(0)
+    model = CrossDiff(SMALL)
+    history = []
+
+    def mean_loss() -> float:
+        total = 0.0
+        for seed in range(4):
+            example = sampler.draw(torch.Generator().manual_seed(900 + seed), reduced=True)
+            ms_up = expand(example.ms, (32, 32), example.sampling.ratio, example.sampling.offset)
+            with torch.no_grad():
+                predicted = model.p2m(ms_up, torch.ones(2), example.pan, example.spectrum)
+            total += float((predicted - example.reference).abs().mean() / (ms_up - example.reference).abs().mean())
+        return total / 4
+
+    history.append(mean_loss())
+    pretrain(model, sampler, Plan(steps=40, learning_rate=5e-3, ema_decay=0.9), groups=2)
+    history.append(mean_loss())
+    assert history[0] == pytest.approx(1.0)
+    assert history[1] < 0.99
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    adapt(model, sampler, Plan(steps=5, learning_rate=3e-3), groups=2, weights=LossWeights())
+    for name, value in model.state_dict().items():
+        assert name.startswith("head.") or torch.equal(value, before[name]), name
+    assert not torch.equal(model.head.out.kernels.out.weight, before["head.out.kernels.out.weight"])
+
+
+def test_stages_write_weights_that_load(manifest, tmp_path, monkeypatch):
+    monkeypatch.setattr("crossdiff_cli.training.stages.Architecture", lambda: SMALL)
+    budget = Budget(steps=2, patch=32, batch=1, groups=2)
+    encoders = run_pretrain(manifest, tmp_path / "run", budget)
+    final = run_adapt(manifest, tmp_path / "run", encoders, budget, restart=True)
+    model, provenance = load(final)
+    assert model.architecture == SMALL
+    assert provenance["pretrain"]["scenes"] == provenance["adapt"]["scenes"] == ["a", "b"]
+    with pytest.raises(TrainingError, match="no multiple of 8"):
+        run_pretrain(manifest, tmp_path / "run", Budget(steps=2, patch=33))
+
+
+def test_small_model_fixture_is_deterministic():
+    assert torch.equal(small_model().head.out.kernels.out.weight, small_model().head.out.kernels.out.weight)
