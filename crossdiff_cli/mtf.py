@@ -21,7 +21,7 @@ _SIGMAS = 4.0
 
 
 def mtf_sigma(nyquist_gain: float, ratio: float) -> float:
-    """Standard deviation, in PAN pixels, of the Gaussian with gain `nyquist_gain` at the MS Nyquist frequency.
+    """Standard deviation in PAN pixels of the Gaussian with gain `nyquist_gain` at the MS Nyquist frequency.
 
     The transfer function exp(-2 pi^2 sigma^2 f^2) equals the gain (in (0, 1)) at f = 1 / (2 ratio) cycles per PAN pixel.
     """

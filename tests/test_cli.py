@@ -182,3 +182,15 @@ def test_sensors_lists_every_key(run):
     assert [line.split()[0] for line in lines] == list(SENSORS)
     records = [json.loads(line) for line in run("sensors", "--json").output.splitlines()]
     assert {r["sensor"] for r in records} == set(SENSORS)
+
+
+def test_info_says_what_was_understood(run, make_pair):
+    files = make_pair()
+    done = run("-q", "info", files.pan, files.ms, "--json", "--sensor", "qb")
+    facts = json.loads(done.stdout)
+    assert facts["sensor"] == "qb"
+    assert facts["bands"] == ["B", "G", "R", "NIR"]
+    assert facts["result_size"] == [256, 256]
+    assert facts["crs"] == "EPSG:32633"
+    assert "B, G, R, NIR" in run("-q", "info", files.pan, files.ms, "--sensor", "qb").stdout
+    assert run("info", files.ms, files.pan).exit_code == 1

@@ -1,8 +1,8 @@
 """Conditional UNet of the cross-predictive pretext task: `encode` gives the feature pyramid, `forward` the prediction.
 
 One class, used twice. P2M: the target is the MS, the condition the PAN. M2P: the target is the PAN, the condition the
-MS. The encoder is deep and the decoder light (1x1 laterals, bilinear sums), so that the prediction has to be made in the
-part that is kept.
+MS. The encoder is deep and the decoder light (1x1 laterals, bilinear sums), so that the prediction has to be made in
+the part that is kept.
 """
 
 from itertools import pairwise

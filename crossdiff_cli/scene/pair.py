@@ -218,7 +218,7 @@ class ScenePair:
             if abs(assumed.ratio[0] / assumed.ratio[1] - 1) > 0.02:
                 raise SceneError(
                     f"{pan.path} ({pan.shape[1]} x {pan.shape[0]}) and {ms.path} ({ms.shape[1]} x {ms.shape[0]}) "
-                    f"have no georeference and different proportions: give images of the same ground, or georeference them"
+                    f"have no georeference and different proportions: do they show the same ground?"
                 )
             return assumed
         if pan.crs and ms.crs and pan.crs != ms.crs:

@@ -39,8 +39,8 @@ def local_correlation(a: Tensor, b: Tensor, radius: int) -> Tensor:
 def structural_loss(hrms: Tensor, pan: Tensor, pan_low: Tensor, ms_up: Tensor, ratio: float) -> Tensor:
     """1 - local correlation of each band with the PAN, where it is lower than at the MS resolution.
 
-    As in lambda-PNN (2307.14403). The threshold is the correlation of the low-passed PAN with the upsampled MS in wider windows: no band is asked to
-    follow the PAN more closely than it does at low resolution.
+    As in lambda-PNN (2307.14403). The threshold is the correlation of the low-passed PAN with the upsampled MS in wider
+    windows: no band is asked to follow the PAN more closely than it does at low resolution.
     """
     with torch.no_grad():
         wanted = local_correlation(ms_up, pan_low, 2 * math.ceil(ratio))

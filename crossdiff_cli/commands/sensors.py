@@ -1,0 +1,44 @@
+"""`crossdiff sensors` and `crossdiff info`: what the tool knows, and what it understood of a pair."""
+
+import json
+from typing import Any
+
+import click
+
+from crossdiff_cli.commands.failures import one_line_errors
+from crossdiff_cli.options import sensor_options
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON line per sensor.")
+def sensors(*, as_json: bool) -> None:
+    """List the sensors that --sensor knows."""
+    from crossdiff_cli.sensors import SENSORS
+
+    for sensor in SENSORS.values():
+        layouts = [",".join(layout) for layout in sensor.layouts]
+        if as_json:
+            click.echo(
+                json.dumps({"sensor": sensor.key, "name": sensor.name, "ratio": sensor.ratio, "layouts": layouts})
+            )
+        else:
+            click.echo(f"{sensor.key:<12} {sensor.name:<24} ratio {sensor.ratio:<4g} {'  '.join(layouts)}")
+
+
+@click.command()
+@click.argument("pan")
+@click.argument("ms", nargs=-1, required=True)
+@sensor_options
+@click.option("--json", "as_json", is_flag=True, help="One JSON line.")
+def info(pan: str, ms: tuple[str, ...], *, as_json: bool, **choices: Any) -> None:
+    """Say what is understood of a pair (sensor, bands, ratio, shift, masks), without sharpening it."""
+    with one_line_errors():
+        from crossdiff_cli.info import describe
+        from crossdiff_cli.scene.pair import PairOptions
+
+        facts = describe(pan, ms, PairOptions(**choices))
+    if as_json:
+        click.echo(json.dumps(facts))
+        return
+    for name, value in facts.items():
+        click.echo(f"{name:<12} {', '.join(str(v) for v in value) if isinstance(value, list) else value}")

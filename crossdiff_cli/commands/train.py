@@ -1,0 +1,68 @@
+"""`crossdiff pretrain` and `crossdiff adapt`: the two stages of training."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from crossdiff_cli.commands.failures import one_line_errors
+
+
+@click.command()
+@click.argument("manifest", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the result."
+)
+@click.option("--steps", type=click.IntRange(1), default=2000, show_default=True, help="Optimiser steps.")
+@click.option(
+    "--patch",
+    type=click.IntRange(32),
+    default=96,
+    show_default=True,
+    help="Side of a training window, a multiple of 8.",
+)
+@click.option("--batch", type=click.IntRange(1), default=4, show_default=True, help="Windows per scene and step.")
+@click.option("--groups", type=click.IntRange(1), default=4, show_default=True, help="Scenes per step.")
+@click.option("--rate", type=float, default=5e-4, show_default=True, help="Learning rate.")
+@click.option("--seed", type=int, default=0, show_default=True)
+def pretrain(manifest: Path, output: Path, **choices: Any) -> None:
+    """Stage 1: train the encoders on the scenes of MANIFEST (split `train`), without labels.
+
+    Writes OUTPUT/encoders.safetensors; goes on from OUTPUT/pretrain.checkpoint when there is one.
+    """
+    with one_line_errors():
+        from crossdiff_cli.training.stages import Budget, run_pretrain
+
+        path = run_pretrain(manifest, output, Budget(**choices))
+    click.echo(path)
+
+
+@click.command()
+@click.argument("manifest", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the result."
+)
+@click.option("--weights", type=click.Path(path_type=Path), help="Weights with the encoders; default the shipped ones.")
+@click.option("--steps", type=click.IntRange(1), default=2000, show_default=True, help="Optimiser steps.")
+@click.option(
+    "--patch",
+    type=click.IntRange(32),
+    default=96,
+    show_default=True,
+    help="Side of a training window, a multiple of 8.",
+)
+@click.option("--batch", type=click.IntRange(1), default=4, show_default=True, help="Windows per scene and step.")
+@click.option("--groups", type=click.IntRange(1), default=4, show_default=True, help="Scenes per step.")
+@click.option("--rate", type=float, default=5e-4, show_default=True, help="Learning rate.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--restart", is_flag=True, help="Begin with an untrained head instead of the one in the weights.")
+def adapt(manifest: Path, output: Path, *, weights: Path | None, restart: bool, **choices: Any) -> None:
+    """Stage 2: freeze the encoders and train the fusion head on the scenes of MANIFEST (split `train`).
+
+    Writes OUTPUT/crossdiff.safetensors; goes on from OUTPUT/adapt.checkpoint when there is one.
+    """
+    with one_line_errors():
+        from crossdiff_cli.training.stages import Budget, run_adapt
+
+        path = run_adapt(manifest, output, weights, Budget(**choices), restart=restart)
+    click.echo(path)

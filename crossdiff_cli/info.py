@@ -1,0 +1,34 @@
+"""What is understood of a pair before anything is sharpened."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from crossdiff_cli.scene.pair import PairOptions, ScenePair
+from crossdiff_cli.survey import survey
+
+
+def describe(pan: str, ms: Sequence[str], options: PairOptions | None = None) -> dict[str, Any]:
+    """Open, check and survey a pair; plain types for JSON.
+
+    Raises:
+        SceneError, SensorError: the pair cannot be sharpened, and why.
+    """
+    with ScenePair(pan, ms, options) as pair:
+        found = survey(pair)
+        return {
+            "sensor": pair.sensor.key,
+            "sensor_from": pair.sensor_source,
+            "bands": [band.name for band in pair.bands],
+            "wavelengths": [f"{band.center_nm:g} nm" for band in pair.bands],
+            "mtf": "published" if pair.sensor.mtf_published else "usual values",
+            "ratio": round(pair.ratio, 6),
+            "pan_size": [pair.pan.shape[1], pair.pan.shape[0]],
+            "ms_size": [pair.ms_shape[1], pair.ms_shape[0]],
+            "result_size": [pair.footprint.width, pair.footprint.height],
+            "dtype": pair.dtype,
+            "nodata": pair.nodata,
+            "crs": None if pair.crs is None else pair.crs.to_string(),
+            "shift_px": [round(found.shift[1], 3), round(found.shift[0], 3)],
+            "correlation": round(found.correlation, 4),
+            "notes": pair.notes,
+        }
