@@ -21,9 +21,9 @@ _SIGMAS = 4.0
 
 
 def mtf_sigma(nyquist_gain: float, ratio: float) -> float:
-    """Standard deviation in PAN pixels of the Gaussian with gain `nyquist_gain` at the MS Nyquist frequency.
+    """Standard deviation, in PAN pixels, of the Gaussian with that gain at the MS Nyquist frequency.
 
-    The transfer function exp(-2 pi^2 sigma^2 f^2) equals the gain (in (0, 1)) at f = 1 / (2 ratio) cycles per PAN pixel.
+    The transfer function exp(-2 pi^2 sigma^2 f^2) equals the gain, in (0, 1), at f = 1 / (2 ratio) per PAN pixel.
     """
     if not 0.0 < nyquist_gain < 1.0:
         raise ValueError(f"a Nyquist gain lies between 0 and 1, not {nyquist_gain}")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import rasterio
 from conftest import landscape, write_raster
+from rasterio.rpc import RPC
 from rasterio.transform import Affine
 
 from crossdiff_cli.errors import CrossDiffError, OutputError
@@ -269,3 +270,31 @@ def test_bad_options(make_pair, tmp_path, options):
     with pytest.raises(CrossDiffError, match="none of auto"):
         sharpen(files.pan, [files.ms], out, replace(options, device="toaster"))
     assert not out.exists()
+
+
+def test_rpc_and_acquisition_tags_are_carried(tmp_path, untrained_weights, options):
+    """The RPCs of the PAN follow the crop; date and satellite survive."""
+    pan, ms = landscape((256, 256), 4, 4)
+    pan_file = write_raster(tmp_path / "pan.tif", pan.astype("uint16"), GRID)
+    ms_file = write_raster(
+        tmp_path / "ms.tif", ms[:, 10:, 5:].astype("uint16"), GRID @ Affine.translation(20, 40) @ Affine.scale(4)
+    )
+    rpcs = RPC(
+        height_off=10, height_scale=500, lat_off=45, lat_scale=0.1, long_off=15, long_scale=0.1, line_off=128,
+        line_scale=128, samp_off=127, samp_scale=128, line_num_coeff=[0.1] * 20, line_den_coeff=[1.0] + [0.0] * 19,
+        samp_num_coeff=[0.2] * 20, samp_den_coeff=[1.0] + [0.0] * 19,
+    )  # fmt: skip
+    with rasterio.open(pan_file, "r+") as file:
+        file.rpcs = rpcs
+        file.update_tags(TIFFTAG_DATETIME="2020:04:05 10:11:12", SECRET="not carried")
+        file.update_tags(ns="IMAGERY", SATELLITEID="WV04", ACQUISITIONDATETIME="2020-04-05 10:11:12")
+    sharpen(pan_file, [ms_file], tmp_path / "out.tif", replace(options, weights=untrained_weights))
+    with rasterio.open(tmp_path / "out.tif") as file:
+        assert file.rpcs.line_off == 128 - 40
+        assert file.rpcs.samp_off == 127 - 20
+        assert file.rpcs.line_num_coeff == [0.1] * 20
+        assert file.tags()["TIFFTAG_DATETIME"] == "2020:04:05 10:11:12"
+        assert "SECRET" not in file.tags()
+        assert file.tags(ns="IMAGERY")["SATELLITEID"] == "WV04"
+        assert file.tags()["CROSSDIFF_SOURCES"] == "pan.tif,ms.tif"
+        assert str(tmp_path) not in str(file.tags())

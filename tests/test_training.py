@@ -16,7 +16,7 @@ from crossdiff_cli.training.adapt import LossWeights, adapt
 from crossdiff_cli.training.loop import Plan, fit
 from crossdiff_cli.training.losses import local_correlation, spectral_loss, structural_loss
 from crossdiff_cli.training.manifest import read_manifest
-from crossdiff_cli.training.patches import Sampler, load_scene
+from crossdiff_cli.training.patches import Sampler, explained_detail, load_scene
 from crossdiff_cli.training.pretrain import pretrain
 from crossdiff_cli.training.stages import Budget, run_adapt, run_pretrain
 
@@ -246,3 +246,11 @@ def test_stages_write_weights_that_load(manifest, tmp_path, monkeypatch):
 
 def test_small_model_fixture_is_deterministic():
     assert torch.equal(small_model().head.out.kernels.out.weight, small_model().head.out.kernels.out.weight)
+
+
+def test_a_blurred_reference_is_recognised():
+    generator = torch.Generator().manual_seed(0)
+    bands = torch.randn(1, 3, 80, 80, generator=generator)
+    pan = (bands * torch.tensor([0.2, 0.5, 0.3])[None, :, None, None]).sum(dim=1, keepdim=True)
+    assert explained_detail(pan, bands) > 0.999
+    assert explained_detail(pan, torch.nn.functional.avg_pool2d(bands, 5, stride=1, padding=2)) < 0.6
