@@ -2,7 +2,6 @@
 
 import ctypes
 import platform
-from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
@@ -37,12 +36,12 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
-    """The network's precision: bf16 where the device is faster in it (CUDA, CPU with AMX), else float32."""
+def network_dtype(device: torch.device, precision: Precision) -> torch.dtype:
+    """The network's precision: `auto` is bf16 where the device is faster in it (CUDA, CPU with AMX), else float32."""
     if precision == "auto":
         fast = device.type == "cuda" or torch.cpu._is_amx_tile_supported()
         precision = "bf16" if fast else "fp32"
-    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+    return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
 def keep_memory() -> None:

@@ -79,17 +79,26 @@ def back_project(hrms: Tensor, ms: Tensor, sampling: Sampling, rounds: int) -> T
     return hrms
 
 
-def fuse(model: CrossDiff, pan: Tensor, ms: Tensor, sampling: Sampling, spectrum: Spectrum, rounds: int) -> Tensor:
+def fuse(
+    model: CrossDiff,
+    pan: Tensor,
+    ms: Tensor,
+    sampling: Sampling,
+    spectrum: Spectrum,
+    rounds: int,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
     """Fuse a window: `pan` (B, 1, H, W) and `ms` (B, C, h, w), normalised; H and W multiples of the network's stride.
 
-    The precision of the network is the caller's (autocast); everything around it runs in float32.
+    `dtype` is the precision of the network; everything around it runs in float32.
 
     Returns:
         (B, C, H, W), normalised, float32.
     """
     pan_low, ms_up, beta = prepare(pan, ms, sampling)
     layout = torch.channels_last
-    hrms = model(
-        pan.contiguous(memory_format=layout), pan_low, ms_up.contiguous(memory_format=layout), beta, spectrum
-    ).float()
-    return back_project(hrms, ms, sampling, rounds)
+    with torch.autocast(pan.device.type, dtype, enabled=dtype != torch.float32):
+        hrms = model(
+            pan.contiguous(memory_format=layout), pan_low, ms_up.contiguous(memory_format=layout), beta, spectrum
+        )
+    return back_project(hrms.float(), ms, sampling, rounds)

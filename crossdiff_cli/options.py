@@ -1,5 +1,6 @@
 """Click options and parameter types shared by commands. No torch, rasterio or numpy here: `--help` stays quick."""
 
+import logging
 import math
 from collections.abc import Callable
 from typing import Any
@@ -96,3 +97,26 @@ def device_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
         "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:i]", help="Where to compute."
     )(command)
+
+
+def verbosity_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`-q` and `-v`, before or after the name of the command; `is_quiet` tells what was said."""
+    command = click.option(
+        "-v", "--verbose", is_flag=True, expose_value=False, callback=_set_level(logging.DEBUG), help="Say more."
+    )(command)
+    return click.option(
+        "-q", "--quiet", is_flag=True, expose_value=False, callback=_set_level(logging.ERROR), help="Only errors."
+    )(command)
+
+
+def is_quiet() -> bool:
+    """Whether only errors are wanted: no progress bar, no closing line."""
+    return logging.getLogger("crossdiff_cli").getEffectiveLevel() >= logging.ERROR
+
+
+def _set_level(level: int) -> Callable[[click.Context, click.Parameter, bool], None]:
+    def set_level(_ctx: click.Context, _parameter: click.Parameter, given: bool) -> None:
+        if given:
+            logging.getLogger("crossdiff_cli").setLevel(level)
+
+    return set_level

@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from crossdiff_cli import __version__
-from crossdiff_cli.device import Precision, autocast, choose_device, keep_memory
+from crossdiff_cli.device import Precision, choose_device, keep_memory, network_dtype
 from crossdiff_cli.errors import OutputError, SceneError
 from crossdiff_cli.fuse import Sampling, fuse, halo
 from crossdiff_cli.masking import extend, extend_coarse
@@ -142,6 +142,7 @@ class _Job:
             torch.tensor(pair.sensor.pan_nm, device=device),
             pair.ratio,
         )
+        self.dtype = network_dtype(device, options.precision)
         self._squared_error = 0.0
         self._squared_signal = 0.0
 
@@ -190,8 +191,7 @@ class _Job:
             )
             pan = extend_coarse(pan, pan_mask, rounds=8)
             ms = extend(ms, ms_mask, rounds=2 * EXPAND_RADIUS)
-            with autocast(self.device, self.options.precision):
-                hrms = fuse(self.model, pan, ms, sampling, self.spectrum, self.options.rounds)
+            hrms = fuse(self.model, pan, ms, sampling, self.spectrum, self.options.rounds, self.dtype)
             fused = statistics.denormalise_ms(hrms[0, :, core[0], core[1]]).cpu()
             self._measure(hrms, ms, sampling, tile, ms_mask)
         data = fused.numpy()

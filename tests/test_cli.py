@@ -194,3 +194,11 @@ def test_info_says_what_was_understood(run, make_pair):
     assert facts["crs"] == "EPSG:32633"
     assert "B, G, R, NIR" in run("-q", "info", files.pan, files.ms, "--sensor", "qb").stdout
     assert run("info", files.ms, files.pan).exit_code == 1
+
+
+def test_quiet_before_and_after_the_command(run, make_pair, tmp_path, small_weights):
+    files = make_pair()
+    common = [files.pan, files.ms, "-o", tmp_path / "out.tif", "--weights", small_weights, "--overwrite", "--tile", 256]
+    assert "Mpx/s" in run("sharpen", *common).stderr
+    assert run("-q", "sharpen", *common).stderr == ""
+    assert run("sharpen", *common, "-q").stderr == ""

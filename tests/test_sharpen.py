@@ -298,3 +298,13 @@ def test_rpc_and_acquisition_tags_are_carried(tmp_path, untrained_weights, optio
         assert file.tags(ns="IMAGERY")["SATELLITEID"] == "WV04"
         assert file.tags()["CROSSDIFF_SOURCES"] == "pan.tif,ms.tif"
         assert str(tmp_path) not in str(file.tags())
+
+
+def test_bf16_is_the_same_picture(make_pair, tmp_path, options, read_all):
+    """Only the network runs in bf16: interpolation, detail and back-projection stay exact."""
+    files = make_pair(shape=(256, 256))
+    for precision in ("fp32", "bf16"):
+        sharpen(files.pan, [files.ms], tmp_path / f"{precision}.tif", replace(options, precision=precision))
+    a, b = (read_all(tmp_path / f"{precision}.tif").astype(float) for precision in ("fp32", "bf16"))
+    assert 0 < np.abs(a - b).max() < 0.03 * a.std() * 10
+    assert np.abs(a - b).mean() < 0.01 * a.std()

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from crossdiff_cli.commands.failures import one_line_errors
-from crossdiff_cli.options import sensor_options
+from crossdiff_cli.options import sensor_options, verbosity_options
 
 
 @click.command()
@@ -30,6 +30,7 @@ def sensors(*, as_json: bool) -> None:
 @click.argument("ms", nargs=-1, required=True)
 @sensor_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON line.")
+@verbosity_options
 def info(pan: str, ms: tuple[str, ...], *, as_json: bool, **choices: Any) -> None:
     """Say what is understood of a pair (sensor, bands, ratio, shift, masks), without sharpening it."""
     with one_line_errors():

@@ -8,7 +8,16 @@ from typing import Any
 import click
 
 from crossdiff_cli.commands.failures import one_line_errors
-from crossdiff_cli.options import Creation, Names, Nodata, TileSize, device_options, sensor_options
+from crossdiff_cli.options import (
+    Creation,
+    Names,
+    Nodata,
+    TileSize,
+    device_options,
+    is_quiet,
+    sensor_options,
+    verbosity_options,
+)
 
 
 @click.command()
@@ -49,10 +58,8 @@ from crossdiff_cli.options import Creation, Names, Nodata, TileSize, device_opti
 @click.option("--overwrite", is_flag=True, help="Replace an existing result.")
 @click.option("-j", "--jobs", type=click.IntRange(1, 64), default=2, show_default=True, help="Threads that read ahead.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON line about the result on stdout.")
-@click.pass_obj
+@verbosity_options
 def sharpen(
-    quiet: bool,
-    /,
     pan: str,
     ms: tuple[str, ...],
     output: Path,
@@ -84,11 +91,11 @@ def sharpen(
             ignore_nodata=nodata == "none",
         )
         align, no_consistency = choices.pop("align") == "auto", choices.pop("no_consistency")
-        options = SharpenOptions(pair=pair, align=align, creation=dict(creation), quiet=quiet, **choices)
+        options = SharpenOptions(pair=pair, align=align, creation=dict(creation), quiet=is_quiet(), **choices)
         result = run(pan, ms, output, replace(options, rounds=0) if no_consistency else options)
     if as_json:
         click.echo(json.dumps(result.as_dict()))
-    elif not quiet:
+    elif not is_quiet():
         click.echo(
             f"{result.output}: {result.seconds:.1f} s, {result.mpx_per_s:.2f} Mpx/s; "
             f"degraded, it reproduces the MS to within {100 * result.consistency:.2f} %",

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from crossdiff_cli.commands.failures import one_line_errors
+from crossdiff_cli.options import verbosity_options
 
 
 @click.command()
@@ -25,6 +26,7 @@ from crossdiff_cli.commands.failures import one_line_errors
 @click.option("--groups", type=click.IntRange(1), default=4, show_default=True, help="Scenes per step.")
 @click.option("--rate", type=float, default=5e-4, show_default=True, help="Learning rate.")
 @click.option("--seed", type=int, default=0, show_default=True)
+@verbosity_options
 def pretrain(manifest: Path, output: Path, **choices: Any) -> None:
     """Stage 1: train the encoders on the scenes of MANIFEST (split `train`), without labels.
 
@@ -55,6 +57,7 @@ def pretrain(manifest: Path, output: Path, **choices: Any) -> None:
 @click.option("--groups", type=click.IntRange(1), default=4, show_default=True, help="Scenes per step.")
 @click.option("--rate", type=float, default=5e-4, show_default=True, help="Learning rate.")
 @click.option("--seed", type=int, default=0, show_default=True)
+@verbosity_options
 @click.option("--restart", is_flag=True, help="Begin with an untrained head instead of the one in the weights.")
 def adapt(manifest: Path, output: Path, *, weights: Path | None, restart: bool, **choices: Any) -> None:
     """Stage 2: freeze the encoders and train the fusion head on the scenes of MANIFEST (split `train`).

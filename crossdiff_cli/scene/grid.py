@@ -57,6 +57,17 @@ def relate(pan: Affine, ms: Affine, ms_shape: tuple[int, int]) -> Grid | None:
     return Grid((_tidy(to_pan.e), _tidy(to_pan.a)), (_tidy(to_pan.f), _tidy(to_pan.c)))
 
 
+def place(pan: Affine, image: Affine, shape: tuple[int, int]) -> Window | None:
+    """Where an image of `shape` (rows, columns) lies on the PAN grid; None unless their pixels coincide."""
+    grid = relate(pan, image, shape)
+    if grid is None:
+        return None
+    drift = max(abs(ratio - 1) * size for ratio, size in zip(grid.ratio, shape, strict=True))
+    row, col = (round(offset) for offset in grid.offset)
+    apart = max(abs(grid.offset[0] - row), abs(grid.offset[1] - col))
+    return Window(row, col, *shape) if max(drift, apart) <= _ROTATION_PX else None
+
+
 def same_bounds(pan_shape: tuple[int, int], ms_shape: tuple[int, int]) -> Grid:
     """The grid of a pair without georeference, taken to cover the same ground exactly."""
     return Grid((pan_shape[0] / ms_shape[0], pan_shape[1] / ms_shape[1]), (0.0, 0.0))

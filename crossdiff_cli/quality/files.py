@@ -1,0 +1,165 @@
+"""JudgedFiles: a result, its PAN and MS and perhaps a reference as files, opened, checked and brought onto one grid."""
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from crossdiff_cli.errors import SceneError
+from crossdiff_cli.mtf import EXPAND_RADIUS
+from crossdiff_cli.quality.assess import assess
+from crossdiff_cli.quality.judged import Judged, Reader
+from crossdiff_cli.quality.report import QualityReport
+from crossdiff_cli.scene.grid import Grid, place
+from crossdiff_cli.scene.pair import PairOptions, ScenePair
+from crossdiff_cli.scene.raster import Raster
+from crossdiff_cli.scene.tiles import Window
+
+
+class JudgedFiles:
+    """A result on disk beside what it is judged by. It may be a part of the PAN grid, as `crossdiff sharpen` writes.
+
+    Attributes:
+        pair: PAN and MS, with sensor and bands.
+        fused: the result.
+        extent: the part of the PAN grid that is judged.
+        judged: what `quality.assess.assess` takes.
+    """
+
+    def __init__(
+        self, fused: str, pan: str, ms: Sequence[str], reference: str | None = None, options: PairOptions | None = None
+    ) -> None:
+        """Open and check the files.
+
+        Args:
+            fused: the result, on the PAN grid or a part of it.
+            pan: the panchromatic image.
+            ms: one multispectral image, or one file per band.
+            reference: the true result, on the PAN grid too, wherever the result is.
+            options: sensor, bands and nodata, where the files do not say.
+
+        Raises:
+            SceneError: files that cannot be read or do not belong together.
+            SensorError: unknown sensor, or bands that do not fit.
+        """
+        options = options or PairOptions()
+        self._open: list[Raster | ScenePair] = []
+        try:
+            self.pair = ScenePair(pan, ms, options)
+            self._open.append(self.pair)
+            self.fused = self._raster(fused, options)
+            self._check_bands(self.fused, "result")
+            place_fused = self._place(self.fused, "result")
+            extent = place_fused.intersection(Window(0, 0, *self.pair.pan.shape))
+            if extent is None:
+                raise SceneError(f"the result {fused} lies outside of {pan}: give the PAN that it was sharpened with")
+            self.extent = extent
+            truth = None if reference is None else self._reference(reference, options)
+            self.judged = self._judged(_reader([self.fused], _moved(extent, place_fused)), truth)
+        except BaseException:
+            self.close()
+            raise
+
+    def report(self) -> QualityReport:
+        """Score the result.
+
+        Raises:
+            SceneError: nothing valid to judge.
+        """
+        report = assess(self.judged)
+        if report.d_lambda is None and report.r_ergas is None:
+            raise SceneError(
+                f"{self.pair.ms[0].path} has no valid pixel under the result {self.fused.path}: check the nodata values"
+            )
+        return report
+
+    def close(self) -> None:
+        """Close all files."""
+        for opened in self._open:
+            opened.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _raster(self, path: str, options: PairOptions) -> Raster:
+        raster = Raster(path, nodata=options.nodata, ignore_nodata=options.ignore_nodata)
+        self._open.append(raster)
+        return raster
+
+    def _check_bands(self, raster: Raster, role: str) -> None:
+        if raster.count != self.pair.band_count:
+            raise SceneError(
+                f"the {role} {raster.path} has {raster.count} bands, the MS {self.pair.band_count}: "
+                "give the MS that it was made from"
+            )
+
+    def _place(self, raster: Raster, role: str) -> Window:
+        """Where a raster lies on the PAN grid."""
+        pan = self.pair.pan
+        if not (raster.georeferenced and pan.georeferenced):
+            if raster.shape != pan.shape:
+                raise SceneError(
+                    f"the {role} {raster.path} ({raster.shape[1]} x {raster.shape[0]}) is not on the grid of "
+                    f"{pan.path} ({pan.shape[1]} x {pan.shape[0]}) and there is no georeference to place it by"
+                )
+            return Window(0, 0, *pan.shape)
+        where = place(pan.transform, raster.transform, raster.shape)
+        if where is None or (raster.crs and pan.crs and raster.crs != pan.crs):
+            raise SceneError(
+                f"the {role} {raster.path} is not on the grid of {pan.path}: pixel size, rotation, CRS, or a shift of "
+                "a part of a pixel differ; give the PAN that it was sharpened with"
+            )
+        return where
+
+    def _reference(self, path: str, options: PairOptions) -> Reader:
+        raster = self._raster(path, options)
+        self._check_bands(raster, "reference")
+        where = self._place(raster, "reference")
+        if where.intersection(self.extent) != self.extent:
+            raise SceneError(
+                f"the reference {path} ({raster.shape[1]} x {raster.shape[0]}) does not cover the result "
+                f"({self.extent.width} x {self.extent.height}): give one of the same size"
+            )
+        return _reader([raster], _moved(self.extent, where))
+
+    def _judged(self, fused: Reader, reference: Reader | None) -> Judged:
+        pair, extent = self.pair, self.extent
+        under = pair.grid.ms_window(extent, EXPAND_RADIUS + 1).intersection(Window(0, 0, *pair.ms_shape))
+        if under is None:
+            raise SceneError(
+                f"the result {self.fused.path} and {pair.ms[0].path} do not overlap: give the MS that it was made from"
+            )
+        return Judged(
+            fused=fused,
+            pan=_reader([pair.pan], (extent.row, extent.col)),
+            ms=_reader(pair.ms, (under.row, under.col)),
+            shape=extent.shape,
+            ms_shape=under.shape,
+            grid=Grid(pair.grid.ratio, pair.grid.local_offset(extent, under)),
+            gains=tuple(band.nyquist_gain for band in pair.bands),
+            reference=reference,
+        )
+
+
+def _moved(extent: Window, raster: Window) -> tuple[int, int]:
+    return extent.row - raster.row, extent.col - raster.col
+
+
+def _reader(rasters: Sequence[Raster], origin: tuple[int, int]) -> Reader:
+    """Read all bands of `rasters`; windows count from `origin` (row, column)."""
+
+    def read_part(window: Window) -> tuple[Tensor, Tensor]:
+        there = Window(window.row + origin[0], window.col + origin[1], window.height, window.width)
+        parts = [raster.read(there) for raster in rasters]
+        mask = np.logical_and.reduce([mask for _, mask in parts])
+        return torch.from_numpy(np.concatenate([data for data, _ in parts])), torch.from_numpy(mask)
+
+    return read_part
