@@ -19,7 +19,7 @@ class LossWeights:
     """Weight of each term; a term of weight 0 is not computed."""
 
     spectral: float = 1.0
-    structural: float = 1.0
+    structural: float = 0.3
     supervised: float = 1.0
 
 

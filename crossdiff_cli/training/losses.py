@@ -10,6 +10,10 @@ from crossdiff_cli.fuse import Sampling
 from crossdiff_cli.mtf import degrade
 
 
+_FLAT = 0.01
+"""Product of two deviations, normalised, under which a window counts as flat: its noise is no structure to follow."""
+
+
 def spectral_loss(hrms: Tensor, ms: Tensor, sampling: Sampling) -> Tensor:
     """Mean absolute error of the result (B, C, H, W), degraded by the MTF, against the MS (B, C, h, w): a scalar.
 
@@ -33,7 +37,7 @@ def local_correlation(a: Tensor, b: Tensor, radius: int) -> Tensor:
     covariance = mean(a * b) - mean_a * mean_b
     variance_a = (mean(a * a) - mean_a * mean_a).clamp_min(0)
     variance_b = (mean(b * b) - mean_b * mean_b).clamp_min(0)
-    return covariance / torch.sqrt(variance_a * variance_b + 1e-6)
+    return covariance / torch.sqrt(variance_a * variance_b + _FLAT**2)
 
 
 def structural_loss(hrms: Tensor, pan: Tensor, pan_low: Tensor, ms_up: Tensor, ratio: float) -> Tensor:
