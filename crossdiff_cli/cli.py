@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from crossdiff_cli import __version__
-from crossdiff_cli.commands.judge import assess
+from crossdiff_cli.commands.judge import assess, degrade
 from crossdiff_cli.commands.sensors import info, sensors
 from crossdiff_cli.commands.sharpen import sharpen
 from crossdiff_cli.commands.train import adapt, pretrain
@@ -30,5 +30,5 @@ def main() -> None:
     """Pansharpening by cross-predictive diffusion encoders and an adapted fusion head."""
 
 
-for command in (sharpen, assess, info, sensors, pretrain, adapt):
+for command in (sharpen, assess, degrade, info, sensors, pretrain, adapt):
     main.add_command(command)

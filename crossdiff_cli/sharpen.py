@@ -28,6 +28,7 @@ from crossdiff_cli.model.unet import STRIDE
 from crossdiff_cli.model.weights import default_weights, digest, load
 from crossdiff_cli.mtf import EXPAND_RADIUS, degrade
 from crossdiff_cli.scene.pair import PairOptions, Patch, ScenePair
+from crossdiff_cli.scene.raster import bounded_cache
 from crossdiff_cli.scene.tiles import Tile, Window, tiles
 from crossdiff_cli.scene.writer import Profile, Writer, check_target, to_dtype
 from crossdiff_cli.survey import Survey, survey
@@ -102,7 +103,7 @@ def sharpen(pan: str, ms: Sequence[str], output: Path, options: SharpenOptions |
     path = options.weights or default_weights()
     device = choose_device(options.device)
     model, _ = load(path, device)
-    with ScenePair(pan, ms, options.pair) as pair:
+    with bounded_cache(), ScenePair(pan, ms, options.pair) as pair:
         found = survey(pair, align=options.align)
         _report(pair, found)
         extent = pair.footprint if options.extent == "intersection" else Window(0, 0, *pair.pan.shape)

@@ -14,6 +14,7 @@ FORBIDDEN = {
     "model": {"crossdiff_cli.scene", "crossdiff_cli.sensors", "crossdiff_cli.mtf", "crossdiff_cli.fuse", "rasterio"},
     "scene": {"torch", "crossdiff_cli.model", "crossdiff_cli.mtf", "crossdiff_cli.fuse", "crossdiff_cli.survey"},
     "quality": {"crossdiff_cli.model", "crossdiff_cli.fuse", "crossdiff_cli.training", "crossdiff_cli.sharpen"},
+    "report": {"crossdiff_cli.model", "crossdiff_cli.fuse", "crossdiff_cli.training", "crossdiff_cli.sharpen"},
     "commands": {"crossdiff_cli.model", "crossdiff_cli.mtf", "crossdiff_cli.fuse", "torch", "rasterio", "numpy"},
     "mtf.py": {"crossdiff_cli", "rasterio"},
     "masking.py": {"crossdiff_cli", "rasterio"},
@@ -22,6 +23,7 @@ FORBIDDEN = {
     "errors.py": {"torch", "numpy", "rasterio", "crossdiff_cli", "click"},
     "training": {"rasterio"},
     "sharpen.py": {"rasterio", "crossdiff_cli.training", "crossdiff_cli.quality"},
+    "degrade.py": {"rasterio", "crossdiff_cli.model", "crossdiff_cli.fuse", "crossdiff_cli.training"},
     "survey.py": {"rasterio", "crossdiff_cli.model"},
     "info.py": {"rasterio", "crossdiff_cli.model"},
 }

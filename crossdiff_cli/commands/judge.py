@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from crossdiff_cli.commands.failures import one_line_errors
-from crossdiff_cli.options import Nodata, sensor_options
+from crossdiff_cli.options import Nodata, sensor_options, verbosity_options
 
 if TYPE_CHECKING:
     from crossdiff_cli.scene.pair import PairOptions
@@ -24,6 +24,7 @@ _NODATA = click.option("--nodata", type=Nodata(), help="Value of missing pixels 
 @_NODATA
 @click.option("--html", type=click.Path(path_type=Path), help="Write a page with pictures, maps and baselines.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON line.")
+@verbosity_options
 def assess(
     fused: str,
     pan: str,
@@ -43,18 +44,38 @@ def assess(
     """
     with one_line_errors():
         from crossdiff_cli.quality.files import JudgedFiles
+        from crossdiff_cli.scene.writer import check_target
 
+        if html is not None:
+            check_target(html, overwrite=True)
         with JudgedFiles(fused, pan, ms, reference, _pair_options(choices)) as files:
             report = files.report()
+            if html is not None:
+                from crossdiff_cli.report.page import write_page
+
+                write_page(html, files, report)
             names = [band.name for band in files.pair.bands]
-            sensor = files.pair.sensor.key
+            sensor, trained_on = files.pair.sensor.key, files.trained_on
     figures = report.as_dict()
     if as_json:
         per_band = figures.pop("bands")
-        click.echo(json.dumps({"output": fused, "sensor": sensor, "bands": names, **figures, "per_band": per_band}))
+        click.echo(
+            json.dumps(
+                {
+                    "output": fused,
+                    "sensor": sensor,
+                    "bands": names,
+                    **figures,
+                    "per_band": per_band,
+                    "trained_on": trained_on,
+                }
+            )
+        )
     else:
         click.echo(report)
         click.echo(f"{'bands':<10} {','.join(names)} of {sensor}")
+        if trained_on:
+            click.echo(f"the network was trained on close relatives of {', '.join(trained_on)}")
 
 
 def _pair_options(choices: dict[str, Any]) -> "PairOptions":
@@ -67,3 +88,42 @@ def _pair_options(choices: dict[str, Any]) -> "PairOptions":
         nodata=None if nodata == "none" else nodata,
         ignore_nodata=nodata == "none",
     )
+
+
+@click.command()
+@click.argument("pan")
+@click.argument("ms", nargs=-1, required=True)
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder for the three files of the pair."
+)
+@sensor_options
+@_NODATA
+@click.option(
+    "--align", type=click.Choice(["auto", "off"]), default="auto", show_default=True, help="Correct a PAN/MS shift."
+)
+@click.option("--overwrite", is_flag=True, help="Replace the files of an earlier run.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON line.")
+@verbosity_options
+def degrade(
+    pan: str, ms: tuple[str, ...], output: Path, *, align: str, overwrite: bool, as_json: bool, **choices: Any
+) -> None:
+    r"""Make the Wald pair: PAN and MS one ratio down by their MTFs, and the MS as the reference.
+
+    Writes pan.tif, ms.tif and reference.tif into the folder OUTPUT.
+
+    \b
+    crossdiff degrade pan.tif ms.tif -o wald
+    crossdiff sharpen wald/pan.tif wald/ms.tif -o wald/sharp.tif
+    crossdiff assess wald/sharp.tif --pan wald/pan.tif --ms wald/ms.tif --reference wald/reference.tif
+    """
+    with one_line_errors():
+        from crossdiff_cli.degrade import DegradeOptions
+        from crossdiff_cli.degrade import degrade as run
+
+        options = DegradeOptions(pair=_pair_options(choices), align=align == "auto", overwrite=overwrite)
+        result = run(pan, ms, output, options)
+    if as_json:
+        click.echo(json.dumps(result.as_dict()))
+    else:
+        for path in (result.pan, result.ms, result.reference):
+            click.echo(path)

@@ -56,6 +56,7 @@ from crossdiff_cli.options import (
 )
 @click.option("--co", "creation", type=Creation(), multiple=True, help="Creation option of the output format.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing result.")
+@click.option("--report", type=click.Path(path_type=Path), help="Write an HTML page that shows how good the result is.")
 @click.option("-j", "--jobs", type=click.IntRange(1, 64), default=2, show_default=True, help="Threads that read ahead.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON line about the result on stdout.")
 @verbosity_options
@@ -64,6 +65,7 @@ def sharpen(
     ms: tuple[str, ...],
     output: Path,
     *,
+    report: Path | None,
     as_json: bool,
     creation: tuple[tuple[str, str], ...],
     **choices: Any,
@@ -81,6 +83,10 @@ def sharpen(
         from crossdiff_cli.sharpen import SharpenOptions
         from crossdiff_cli.sharpen import sharpen as run
 
+        if report is not None:
+            from crossdiff_cli.scene.writer import check_target
+
+            check_target(report, overwrite=True)
         nodata = choices.pop("nodata")
         bidx = choices.pop("bidx")
         pair = PairOptions(
@@ -93,6 +99,10 @@ def sharpen(
         align, no_consistency = choices.pop("align") == "auto", choices.pop("no_consistency")
         options = SharpenOptions(pair=pair, align=align, creation=dict(creation), quiet=is_quiet(), **choices)
         result = run(pan, ms, output, replace(options, rounds=0) if no_consistency else options)
+        if report is not None:
+            from crossdiff_cli.report.page import report_on
+
+            report_on(output, pan, ms, pair, report)
     if as_json:
         click.echo(json.dumps(result.as_dict()))
     elif not is_quiet():

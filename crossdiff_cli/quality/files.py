@@ -12,7 +12,7 @@ from crossdiff_cli.errors import SceneError
 from crossdiff_cli.mtf import EXPAND_RADIUS
 from crossdiff_cli.quality.assess import assess
 from crossdiff_cli.quality.judged import Judged, Reader
-from crossdiff_cli.quality.report import QualityReport
+from crossdiff_cli.quality.report import TRAINED_ON, QualityReport
 from crossdiff_cli.scene.grid import Grid, place
 from crossdiff_cli.scene.pair import PairOptions, ScenePair
 from crossdiff_cli.scene.raster import Raster
@@ -26,6 +26,8 @@ class JudgedFiles:
         pair: PAN and MS, with sensor and bands.
         fused: the result.
         extent: the part of the PAN grid that is judged.
+        under: the MS pixels that it takes.
+        place: where the result lies on the PAN grid.
         judged: what `quality.assess.assess` takes.
     """
 
@@ -52,16 +54,21 @@ class JudgedFiles:
             self._open.append(self.pair)
             self.fused = self._raster(fused, options)
             self._check_bands(self.fused, "result")
-            place_fused = self._place(self.fused, "result")
-            extent = place_fused.intersection(Window(0, 0, *self.pair.pan.shape))
+            self.place = self._place(self.fused, "result")
+            extent = self.place.intersection(Window(0, 0, *self.pair.pan.shape))
             if extent is None:
                 raise SceneError(f"the result {fused} lies outside of {pan}: give the PAN that it was sharpened with")
             self.extent = extent
             truth = None if reference is None else self._reference(reference, options)
-            self.judged = self._judged(_reader([self.fused], _moved(extent, place_fused)), truth)
+            self.judged = self._judged(_reader([self.fused], _moved(extent, self.place)), truth)
         except BaseException:
             self.close()
             raise
+
+    @property
+    def trained_on(self) -> tuple[str, ...]:
+        """Figures that do not judge this result freely, since the network that made it was trained on close ones."""
+        return TRAINED_ON if "CROSSDIFF_WEIGHTS" in self.fused.tags else ()
 
     def report(self) -> QualityReport:
         """Score the result.
@@ -137,6 +144,7 @@ class JudgedFiles:
             raise SceneError(
                 f"the result {self.fused.path} and {pair.ms[0].path} do not overlap: give the MS that it was made from"
             )
+        self.under = under
         return Judged(
             fused=fused,
             pan=_reader([pair.pan], (extent.row, extent.col)),

@@ -3,6 +3,9 @@
 import math
 from dataclasses import dataclass, fields
 
+TRAINED_ON = ("d_rho", "r_ergas", "r_sam", "r_q2n")
+"""Figures that the training loss of the network contains a close relative of; reports of its results say so."""
+
 
 @dataclass(frozen=True, slots=True)
 class BandQuality:

@@ -23,6 +23,7 @@ from crossdiff_cli.scene.tiles import Window
 
 _BAND_SUFFIX = re.compile(r"^(?P<path>.+?),band=(?P<band>\d+)$")
 _SAMPLE = 512
+_CACHE_BYTES = 192 * 2**20
 
 
 class Raster:
@@ -144,14 +145,30 @@ class Raster:
         data[:, *where], mask[where] = self._read_inside(inside)
         return data, mask
 
-    def _read_inside(self, window: Window) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    def read_reduced(self, window: Window, shape: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Read a window of the image, brought to a smaller `shape` by GDAL (overviews where there are any).
+
+        Returns:
+            data (bands, *shape), zero where invalid, and mask `shape`: a picture to look at, nothing to measure on.
+
+        Raises:
+            SceneError: the file is truncated or damaged there.
+        """
+        # Averages would mix masked pixels in: GDAL does not know every kind of mask that this class knows.
+        how = Resampling.nearest if self.masked else Resampling.average
+        return self._read_inside(window, {"out_shape": shape, "resampling": how})
+
+    def _read_inside(
+        self, window: Window, reduced: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         area = RasterioWindow(window.col, window.row, window.width, window.height)
         extra = [] if self._alpha is None else [self._alpha]
+        how = reduced or {}
         try:
-            raw = self._handle().read([*self.indexes, *extra], window=area)
-            mask = np.ones(window.shape, np.bool_)
+            raw = self._handle().read([*self.indexes, *extra], window=area, **_shaped(how, self.count + len(extra)))
+            mask = np.ones(raw.shape[1:], np.bool_)
             if self._mask_band:
-                mask &= self._handle().read_masks(self.indexes[0], window=area) > 0
+                mask &= self._handle().read_masks(self.indexes[0], window=area, **how) > 0
         except (RasterioError, OSError) as error:
             raise SceneError(
                 f"cannot read {self.path} at row {window.row}, column {window.col}: "
@@ -200,6 +217,15 @@ class Raster:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _shaped(how: dict[str, Any], bands: int) -> dict[str, Any]:
+    return {**how, "out_shape": (bands, *how["out_shape"])} if how else {}
+
+
+def bounded_cache() -> rasterio.Env:
+    """Keep GDAL's block cache, by default a share of the machine's memory, at a fixed size: memory follows the tile."""
+    return rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES)
 
 
 def _alpha_band(dataset: Any) -> int | None:

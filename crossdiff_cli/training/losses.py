@@ -9,7 +9,6 @@ from torch import Tensor
 from crossdiff_cli.fuse import Sampling
 from crossdiff_cli.mtf import degrade
 
-
 _FLAT = 0.01
 """Product of two deviations, normalised, under which a window counts as flat: its noise is no structure to follow."""
 

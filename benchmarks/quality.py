@@ -1,0 +1,162 @@
+"""Compare methods over the scenes of a manifest, at full and at reduced resolution: Markdown, JSON and a picture sheet.
+
+    python benchmarks/quality.py index.json -o out -m baselines -m external -m crossdiff=weights.safetensors
+
+At reduced resolution a scene's own reference counts where it is as sharp as its PAN; else PAN and MS go one ratio down
+by their MTFs and the MS is the reference. Every method gets the same georeferenced GeoTIFFs and writes the data type of
+the MS. Rows of an earlier run are reused with `--add previous.json`.
+"""
+
+import argparse
+import json
+import logging
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from quality_methods import Case, Method, MethodError, parse_methods, write
+from quality_table import Row, markdown, summary
+
+from crossdiff_cli.degrade import DegradeOptions, degrade
+from crossdiff_cli.device import keep_memory
+from crossdiff_cli.errors import CrossDiffError
+from crossdiff_cli.quality.files import JudgedFiles
+from crossdiff_cli.scene.pair import PairOptions, ScenePair
+from crossdiff_cli.scene.raster import Raster
+from crossdiff_cli.scene.tiles import Window
+from crossdiff_cli.scene.writer import to_dtype
+from crossdiff_cli.training.manifest import Entry, read_manifest
+from crossdiff_cli.training.patches import load_scene
+
+UNSEEN = {"TIR", "TIR1", "TIR2", "CIRRUS"}
+"""Bands that show no ground detail of the kind that PAN has; no method gets them."""
+NOWHERE = rasterio.Affine(1, 0, 500000, 0, -1, 5000000)
+NOWHERE_CRS = rasterio.crs.CRS.from_epsg(32633)
+"""Where a scene without georeference is put, since some tools need one."""
+
+
+def cases(entry: Entry, folder: Path) -> list[Case]:
+    """Write the pair of an entry at both scales."""
+    folder.mkdir(parents=True, exist_ok=True)
+    full = _full(entry, folder)
+    if entry.reference is not None and load_scene(entry).reference is not None:
+        return [full, replace(full, scale="reduced", reference=_reference(entry, full, folder))]
+    made = degrade(full.pan, [full.ms], folder / "reduced", DegradeOptions(pair=full.options, overwrite=True))
+    return [full, replace(full, scale="reduced", pan=made.pan, ms=made.ms, reference=made.reference)]
+
+
+def _kept(entry: Entry) -> list[int]:
+    return [i for i, name in enumerate(entry.bands or ()) if name.upper() not in UNSEEN]
+
+
+def _full(entry: Entry, folder: Path) -> Case:
+    kept = _kept(entry)
+    names = None if entry.bands is None else tuple(entry.bands[i] for i in kept)
+    bidx = None if entry.bands is None else tuple(i + 1 for i in kept)
+    with ScenePair(entry.pan, [entry.ms], PairOptions(sensor=entry.sensor or "auto", bands=names, bidx=bidx)) as pair:
+        transform = pair.pan.transform if pair.pan.georeferenced else NOWHERE
+        (row, col), (rows, cols) = pair.grid.offset, pair.grid.ratio
+        coarse = transform @ rasterio.Affine.translation(col, row) @ rasterio.Affine.scale(cols, rows)
+        nodata = pair.nodata if pair.nodata is not None and not np.isnan(pair.nodata) else None
+        paths = folder / "pan.tif", folder / "ms.tif"
+        for path, raster, where in ((paths[0], pair.pan, transform), (paths[1], pair.ms[0], coarse)):
+            data, mask = raster.read(Window(0, 0, *raster.shape))
+            value = nodata if not mask.all() else None
+            write(path, to_dtype(data, mask, raster.dtype, value), where, pair.crs or NOWHERE_CRS, value)
+        bands = tuple(band.name for band in pair.bands)
+        return Case(entry.name, pair.sensor.key, bands, "full", str(paths[0]), str(paths[1]), None)
+
+
+def _reference(entry: Entry, full: Case, folder: Path) -> str:
+    assert entry.reference is not None
+    with Raster(entry.reference, [i + 1 for i in _kept(entry)] or None) as raster, rasterio.open(full.pan) as pan:
+        data, mask = raster.read(Window(0, 0, *raster.shape))
+        path = folder / "reference.tif"
+        write(path, to_dtype(data, mask, raster.dtype, None), pan.transform, pan.crs, None)
+    return str(path)
+
+
+def evaluate(case: Case, name: str, method: Method, results: Path) -> Row:
+    """Run a method on a case, keep its result, score it."""
+    row: Row = {"scene": case.scene, "sensor": case.sensor, "scale": case.scale, "method": name}
+    out = results / f"{case.scene}.{case.scale}.{name.replace('/', '_')}.tif"
+    started = time.monotonic()
+    try:
+        method(case, out)
+        seconds = round(time.monotonic() - started, 3)
+        with JudgedFiles(str(out), case.pan, [case.ms], case.reference, case.options) as files:
+            return {**row, "seconds": seconds, **files.report().as_dict()}
+    except (MethodError, CrossDiffError) as error:
+        return {**row, "error": str(error)}
+
+
+def run(
+    entries: Sequence[Entry], methods: dict[str, Method], folder: Path, previous: Sequence[Row]
+) -> tuple[list[Row], list[Case]]:
+    """Every method on every case, scene by scene; rows of `previous` stand for methods that are not run again."""
+    rows = [row for row in previous if row["method"] not in methods]
+    results = folder / "results"
+    results.mkdir(parents=True, exist_ok=True)
+    every = []
+    for entry in entries:
+        for case in cases(entry, folder / "cases" / entry.name):
+            every.append(case)
+            for name, method in methods.items():
+                row = evaluate(case, name, method, results)
+                rows.append(row)
+                shown = row.get("error") or f"HQNR {row.get('hqnr', 0):.4f}  ERGAS {row.get('ergas', 0):.3f}"
+                print(f"{case.scene:<32} {case.scale:<8} {name:<16} {shown}", file=sys.stderr, flush=True)
+    return rows, every
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("manifest", type=Path, help="JSON list of scenes, as for `crossdiff adapt`")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for quality.md, .json and .png")
+    parser.add_argument("-m", "--method", action="append", default=[], help="baselines, external, or NAME=PATH")
+    parser.add_argument("--split", default="validation")
+    parser.add_argument("--scenes", help="comma-separated names; default all of the split")
+    parser.add_argument("--add", type=Path, action="append", default=[], help="quality.json of an earlier run")
+    parser.add_argument("--aside", default="", help="scenes to leave out of the means, comma-separated")
+    parser.add_argument("--keep", type=Path, help="folder that keeps the cases and the results")
+    parser.add_argument("--title", default="Quality")
+    parser.add_argument("--no-sheet", action="store_true", help="no picture sheet (it needs matplotlib)")
+    options = parser.parse_args(arguments)
+    logging.disable(logging.WARNING)
+    keep_memory()
+    entries = read_manifest(options.manifest, options.split)
+    if options.scenes:
+        wanted = options.scenes.split(",")
+        entries = [entry for entry in entries if entry.name in wanted]
+    methods, missing = parse_methods(options.method)
+    for line in missing:
+        print(line, file=sys.stderr)
+    previous = [row for path in options.add for row in json.loads(path.read_text())["rows"]]
+    folder = options.keep or Path(tempfile.mkdtemp(prefix="quality-"))
+    options.output.mkdir(parents=True, exist_ok=True)
+    try:
+        rows, every = run(entries, methods, folder, previous)
+        aside = [name for name in options.aside.split(",") if name]
+        remarks = [f"{len({row['scene'] for row in rows})} scenes, split `{options.split}`.", *missing]
+        (options.output / "quality.md").write_text(markdown(rows, options.title, remarks, aside), encoding="utf-8")
+        record = {"rows": rows, "summary": summary(rows, aside)}
+        (options.output / "quality.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+        if not options.no_sheet:
+            from quality_sheet import sheet
+
+            ours = [text.partition("=")[0] for text in options.method if "=" in text]
+            sheet(every, rows, ours, folder / "results", options.output / "quality.png")
+    finally:
+        if options.keep is None:
+            shutil.rmtree(folder, ignore_errors=True)
+    print(options.output / "quality.md")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""Rows of figures to Markdown: mean and standard deviation by group and method, and every scene."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from crossdiff_cli.quality.report import TRAINED_ON
+
+Row = dict[str, Any]
+
+FULL = {
+    "hqnr": "HQNR ↑", "d_lambda": "D_λ ↓", "d_s": "D_s ↓", "hqnr_inner": "HQNR* ↑", "d_rho": "D_ρ ↓",
+    "r_ergas": "R-ERGAS ↓", "r_sam": "R-SAM ↓", "r_q2n": "R-Q2n ↑", "qnr": "QNR ↑",
+}  # fmt: skip
+REDUCED = {
+    "ergas": "ERGAS ↓", "sam": "SAM ↓", "q2n": "Q2n ↑", "scc": "SCC ↑", "psnr": "PSNR ↑", "ssim": "SSIM ↑",
+    "r_ergas": "R-ERGAS ↓", "d_rho": "D_ρ ↓",
+}  # fmt: skip
+SCENE = {"full": ("hqnr", "d_rho", "r_ergas"), "reduced": ("ergas", "sam", "q2n")}
+_TITLES = {
+    "full": ("Full resolution", FULL),
+    "reduced": ("Reduced resolution, against the reference", REDUCED),
+}
+
+
+def group_of(sensor: str) -> str:
+    """`Landsat` (30 m, ratio 2, bands outside PAN) or `VHR`."""
+    return "Landsat" if sensor in {"l7", "l8", "l9"} else "VHR"
+
+
+def summary(rows: Sequence[Row], aside: Sequence[str] = ()) -> list[Row]:
+    """One row per group, scale and method: number of scenes, mean and standard deviation of each figure."""
+    out = []
+    for scale, (_, keys) in _TITLES.items():
+        for group in ("VHR", "Landsat"):
+            chosen = [r for r in rows if _counts(r, scale, group) and r["scene"] not in aside]
+            for method in dict.fromkeys(r["method"] for r in chosen):
+                mine = [r for r in chosen if r["method"] == method]
+                figures = {key: _spread([r[key] for r in mine if _known(r.get(key))]) for key in keys}
+                out.append({"group": group, "scale": scale, "method": method, "scenes": len(mine), "figures": figures})
+    return out
+
+
+def markdown(rows: Sequence[Row], heading: str, remarks: Sequence[str], aside: Sequence[str] = ()) -> str:
+    """The whole document."""
+    lines = [f"# {heading}", ""]
+    lines += [f"- {remark}" for remark in remarks]
+    lines += [
+        "- ↑ larger is better, ↓ smaller is better; mean ± standard deviation over scenes; bold: the best mean.",
+        "- HQNR* leaves out the blocks along the border. † the network's training loss contains a close relative of "
+        "this figure.",
+    ]
+    if aside:
+        lines.append(f"- Not in the means: {', '.join(aside)}.")
+    means = summary(rows, aside)
+    for scale, (title, keys) in _TITLES.items():
+        for group in ("VHR", "Landsat"):
+            part = [row for row in means if row["scale"] == scale and row["group"] == group]
+            if part:
+                lines += ["", f"## {title}: {group}, {_count(part)}", ""]
+                lines += _mean_table(part, keys)
+    for scale, shown in SCENE.items():
+        titles = _TITLES[scale][1]
+        for key in shown:
+            lines += ["", f"## Each scene: {titles[key]}, {_TITLES[scale][0].lower()}", ""]
+            lines += _scene_table([r for r in rows if r["scale"] == scale], key)
+    failed = [r for r in rows if "error" in r]
+    if failed:
+        lines += ["", "## No result", ""]
+        lines += [f"- {r['method']}, {r['scene']} ({r['scale']}): {r['error']}" for r in failed]
+    return "\n".join(lines) + "\n"
+
+
+def _mean_table(part: Sequence[Row], keys: dict[str, str]) -> list[str]:
+    best = {}
+    for key, title in keys.items():
+        values = [row["figures"][key][0] for row in part if row["figures"][key]]
+        best[key] = (max if "↑" in title else min)(values, default=None)
+    titles = [title + ("†" if key in TRAINED_ON else "") for key, title in keys.items()]
+    lines = [_line(["method", "scenes", *titles]), _line(["---"] + ["---:"] * (len(keys) + 1))]
+    for row in part:
+        cells = [row["method"], str(row["scenes"])]
+        for key in keys:
+            spread = row["figures"][key]
+            if not spread:
+                cells.append("–")
+                continue
+            mean, deviation = spread
+            text = _number(mean, key) + (f" ± {_number(deviation, key)}" if row["scenes"] > 1 else "")
+            cells.append(f"**{text}**" if mean == best[key] else text)
+        lines.append(_line(cells))
+    return lines
+
+
+def _scene_table(rows: Sequence[Row], key: str) -> list[str]:
+    methods = list(dict.fromkeys(r["method"] for r in rows))
+    figures = {(r["scene"], r["method"]): r.get(key) for r in rows}
+    lines = [_line(["scene", *methods]), _line(["---"] + ["---:"] * len(methods))]
+    for scene in dict.fromkeys(r["scene"] for r in rows):
+        values = [figures.get((scene, method)) for method in methods]
+        lines.append(_line([scene, *("–" if v is None or not _known(v) else _number(v, key) for v in values)]))
+    return lines
+
+
+def _count(part: Sequence[Row]) -> str:
+    scenes = max(row["scenes"] for row in part)
+    return f"{scenes} scene" + ("s" if scenes != 1 else "")
+
+
+def _counts(row: Row, scale: str, group: str) -> bool:
+    return "error" not in row and row["scale"] == scale and group_of(row["sensor"]) == group
+
+
+def _known(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def _spread(values: Sequence[float]) -> tuple[float, float] | None:
+    if not values:
+        return None
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def _number(value: float, key: str) -> str:
+    digits = {"ergas": 3, "sam": 3, "r_ergas": 3, "r_sam": 3, "psnr": 2}.get(key, 4)
+    return f"{value:.{digits}f}"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"

@@ -1,0 +1,103 @@
+"""`benchmarks/quality.py`: the table of methods over a manifest."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import rasterio
+from rasterio.transform import Affine
+
+from crossdiff_cli.quality.files import JudgedFiles
+from crossdiff_cli.scene.pair import PairOptions
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def manifest(make_pair, tmp_path):
+    """A georeferenced pair and one without, the second with a thermal band that no method gets."""
+    scenes = []
+    for name, bands, sensor, georeferenced in (
+        ("town", ["B", "G", "R", "NIR"], "qb", True),
+        ("plain", ["R", "G", "B", "NIR", "TIR"], "l7", False),
+    ):
+        files = make_pair(bands=len(bands), name=name, georeferenced=georeferenced, ratio=4 if sensor == "qb" else 2)
+        scenes.append(
+            {"name": name, "split": "validation", "sensor": sensor, "bands": bands,
+             "files": {"pan": Path(files.pan).name, "ms": Path(files.ms).name}}
+        )  # fmt: skip
+    path = tmp_path / "index.json"
+    path.write_text(json.dumps(scenes))
+    return path
+
+
+def bench(*arguments, code=0):
+    command = [sys.executable, str(BENCHMARKS / "quality.py"), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def test_table_rows_and_reuse(manifest, tmp_path, untrained_weights):
+    first = tmp_path / "first"
+    keep = tmp_path / "keep"
+    bench(manifest, "-o", first, "-m", "EXP", "-m", f"ours={untrained_weights}", "--keep", keep, "--no-sheet")
+    record = json.loads((first / "quality.json").read_text())
+    assert len(record["rows"]) == 2 * 2 * 2
+    assert not [row for row in record["rows"] if "error" in row]
+    for row in record["rows"]:
+        assert ("ergas" in row) == (row["scale"] == "reduced")
+        assert len(row["bands"]) == 4
+    row = next(r for r in record["rows"] if (r["scene"], r["scale"], r["method"]) == ("town", "reduced", "EXP"))
+    case, options = keep / "cases" / "town", PairOptions(sensor="qb", bands=("B", "G", "R", "NIR"))
+    reduced = [str(case / "reduced" / f"{name}.tif") for name in ("pan", "ms", "reference")]
+    with JudgedFiles(
+        str(keep / "results" / "town.reduced.EXP.tif"), reduced[0], [reduced[1]], reduced[2], options
+    ) as files:
+        assert files.report().ergas == pytest.approx(row["ergas"])
+    with rasterio.open(keep / "cases" / "plain" / "ms.tif") as file:
+        assert file.count == 4
+        assert file.transform == Affine(2, 0, 500000, 0, -2, 5000000)
+
+    second = tmp_path / "second"
+    results = keep / "results"
+    for path in results.glob("*.ours.tif"):
+        path.rename(results / path.name.replace(".ours", ""))
+    bench(manifest, "-o", second, "-m", f"theirs={results}", "--add", first / "quality.json", "--aside", "plain",
+          "--no-sheet")  # fmt: skip
+    again = json.loads((second / "quality.json").read_text())
+    assert again["rows"][:8] == record["rows"]
+    same = {(r["scene"], r["scale"]): r["hqnr"] for r in again["rows"] if r["method"] == "theirs"}
+    assert same == {(r["scene"], r["scale"]): r["hqnr"] for r in record["rows"] if r["method"] == "ours"}
+    text = (second / "quality.md").read_text(encoding="utf-8")
+    assert "## Full resolution: VHR, 1 scene\n" in text
+    assert "Full resolution: Landsat" not in text
+    assert "Not in the means: plain." in text
+    assert "| plain |" in text
+
+
+def test_missing_results_are_told_and_methods_checked(manifest, tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    bench(manifest, "-o", tmp_path / "out", "-m", f"theirs={empty}", "--scenes", "town", "--no-sheet")
+    text = (tmp_path / "out" / "quality.md").read_text(encoding="utf-8")
+    assert "## No result" in text
+    assert "town.full.tif does not exist" in text
+    assert "no method 'GSB'" in bench(manifest, "-o", tmp_path / "out", "-m", "GSB", code=1).stderr
+    assert "does not exist" in bench(manifest, "-o", tmp_path / "out", "-m", "x=/none", code=1).stderr
+
+
+def rows_of(text):
+    lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ") and "---" not in line]
+    return {cells[0]: [float(c) for c in cells[1:]] for cells in lines if len(cells) == 12 and cells[0] != "fault"}
+
+
+def test_the_faults_are_as_the_documentation_says():
+    command = [sys.executable, str(BENCHMARKS / "faults.py")]
+    found = rows_of(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    told = rows_of((BENCHMARKS.parent / "docs" / "quality.md").read_text(encoding="utf-8"))
+    assert len(told) == 12
+    for name, figures in told.items():
+        assert found[name] == pytest.approx(figures, abs=0.01), name
