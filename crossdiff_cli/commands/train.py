@@ -1,5 +1,6 @@
 """`crossdiff pretrain` and `crossdiff adapt`: the two stages of training."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,23 +10,28 @@ from crossdiff_cli.commands.failures import one_line_errors
 from crossdiff_cli.options import verbosity_options
 
 
-@click.command()
-@click.argument("manifest", type=click.Path(path_type=Path))
-@click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the result."
-)
-@click.option("--steps", type=click.IntRange(1), default=2000, show_default=True, help="Optimiser steps.")
-@click.option(
-    "--patch",
-    type=click.IntRange(32),
-    default=96,
-    show_default=True,
-    help="Side of a training window, a multiple of 8.",
-)
-@click.option("--batch", type=click.IntRange(1), default=4, show_default=True, help="Windows per scene and step.")
-@click.option("--groups", type=click.IntRange(1), default=4, show_default=True, help="Scenes per step.")
-@click.option("--rate", type=float, default=5e-4, show_default=True, help="Learning rate.")
-@click.option("--seed", type=int, default=0, show_default=True)
+def _training_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """MANIFEST, `-o` and the budget: the same for both stages."""
+    for option in reversed(
+        (
+            click.argument("manifest", type=click.Path(path_type=Path)),
+            click.option(
+                "-o", "--output", required=True, type=click.Path(path_type=Path, file_okay=False), help="Result folder."
+            ),
+            click.option("--steps", type=click.IntRange(1), default=2000, help="Optimiser steps."),
+            click.option("--patch", type=click.IntRange(32), default=96, help="Side of a window, a multiple of 8."),
+            click.option("--batch", type=click.IntRange(1), default=4, help="Windows per scene and step."),
+            click.option("--groups", type=click.IntRange(1), default=4, help="Scenes per step."),
+            click.option("--rate", type=click.FloatRange(0, min_open=True), default=5e-4, help="Learning rate."),
+            click.option("--seed", type=int, default=0, help="Seed of weights and draws."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+@click.command(context_settings={"show_default": True})
+@_training_options
 @verbosity_options
 def pretrain(manifest: Path, output: Path, **choices: Any) -> None:
     """Stage 1: train the encoders on the scenes of MANIFEST (split `train`), without labels.
@@ -39,24 +45,9 @@ def pretrain(manifest: Path, output: Path, **choices: Any) -> None:
     click.echo(path)
 
 
-@click.command()
-@click.argument("manifest", type=click.Path(path_type=Path))
-@click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the result."
-)
+@click.command(context_settings={"show_default": True})
+@_training_options
 @click.option("--weights", type=click.Path(path_type=Path), help="Weights with the encoders; default the shipped ones.")
-@click.option("--steps", type=click.IntRange(1), default=2000, show_default=True, help="Optimiser steps.")
-@click.option(
-    "--patch",
-    type=click.IntRange(32),
-    default=96,
-    show_default=True,
-    help="Side of a training window, a multiple of 8.",
-)
-@click.option("--batch", type=click.IntRange(1), default=4, show_default=True, help="Windows per scene and step.")
-@click.option("--groups", type=click.IntRange(1), default=4, show_default=True, help="Scenes per step.")
-@click.option("--rate", type=float, default=5e-4, show_default=True, help="Learning rate.")
-@click.option("--seed", type=int, default=0, show_default=True)
 @verbosity_options
 @click.option("--restart", is_flag=True, help="Begin with an untrained head instead of the one in the weights.")
 def adapt(manifest: Path, output: Path, *, weights: Path | None, restart: bool, **choices: Any) -> None:
