@@ -3,6 +3,7 @@ from conftest import SMALL, small_model
 
 from crossdiff_cli.fuse import Sampling, back_project, fuse, halo, local_gain, prepare
 from crossdiff_cli.model.crossdiff import CrossDiff
+from crossdiff_cli.model.fusion import limit_energy
 from crossdiff_cli.model.spectral import Spectrum, embed_wavelengths
 from crossdiff_cli.model.unet import STRIDE
 from crossdiff_cli.mtf import degrade, expand
@@ -130,3 +131,14 @@ def test_head_without_encoders_is_a_working_control():
     pan, ms = inputs()
     assert fuse(model, pan, ms, SAMPLING, SPECTRUM, rounds=1).shape == (1, 4, 96, 96)
     assert not any(name.startswith(("p2m", "m2p")) for name in model.state_dict())
+
+
+def test_no_band_gets_more_energy_than_the_detail_allows():
+    generator = torch.Generator().manual_seed(0)
+    detail = torch.randn(1, 2, 40, 40, generator=generator)
+    assert torch.equal(limit_energy(detail, detail), detail)
+    assert torch.allclose(limit_energy(0.3 * detail, detail), 0.3 * detail)
+    loud = limit_energy(5 * detail, detail)
+    assert 1.2 < float(loud.std() / detail.std()) < 1.3
+    unseen = limit_energy(detail, torch.zeros_like(detail))
+    assert 0.02 < float(unseen.std()) < 0.1

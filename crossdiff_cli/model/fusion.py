@@ -9,6 +9,12 @@ from torch import Tensor, nn
 from crossdiff_cli.model.blocks import Conditioning, ResBlock, upsample2
 from crossdiff_cli.model.spectral import BandOutput, BandStem, Spectrum
 
+LIMIT_RADIUS = 3
+_HEADROOM = 1.25
+"""RMS that a band may get, over that of the PAN detail."""
+_UNSEEN = 0.05
+"""RMS, in band deviations, that a band may get where the PAN shows nothing."""
+
 
 class Gate(nn.Module):
     """1x1 projection of both encoders' features, each channel weighted by a sigmoid gate of the same pixel."""
@@ -25,8 +31,29 @@ class Gate(nn.Module):
         return value * torch.sigmoid(gate)
 
 
+def limit_energy(injected: Tensor, detail: Tensor) -> Tensor:
+    """Scale down, locally, what has more energy than the PAN detail allows, so that no noise of the PAN is amplified.
+
+    Args:
+        injected: (B, C, H, W), what a band is about to get.
+        detail: (B, C, H, W), the PAN detail at the band's contrast, which MTF-GLP injects.
+
+    Returns:
+        `injected`, with an RMS in windows of 2 LIMIT_RADIUS + 1 pixels of at most `_HEADROOM` times that of `detail`.
+    """
+
+    def power(x: Tensor) -> Tensor:
+        size = 2 * LIMIT_RADIUS + 1
+        return nn.functional.avg_pool2d(x.square(), size, stride=1, padding=LIMIT_RADIUS, count_include_pad=False)
+
+    allowed = _HEADROOM**2 * (power(detail) + _UNSEEN**2)
+    return injected * torch.sqrt(allowed / power(injected).clamp_min(1e-12)).clamp(max=1.0)
+
+
 class FusionHead(nn.Module):
     """hrms = ms_up + (1 + g + c (beta - 1)) * detail + residual, with g, c and residual per band and PAN pixel.
+
+    The sum of detail and residual is limited by `limit_energy`.
 
     Untrained, g = c = residual = 0 and the head is MTF-GLP: the PAN detail is added with the gain std(ms) / std(pan).
     With c = 1 it is the locally regressed MTF-GLP.
@@ -52,9 +79,9 @@ class FusionHead(nn.Module):
 
     @property
     def radius(self) -> int:
-        """Reach of the head beyond its input features, in PAN pixels: blocks, upsampling, and the stem."""
+        """Reach of the head beyond its input features, in PAN pixels: blocks, upsampling, stem and limiter."""
         scales = [2 ** (level + 1) for level in range(len(self.widths))]
-        return sum(s * ResBlock.RADIUS for s in scales) + sum(scales[1:]) + 4
+        return sum(s * ResBlock.RADIUS for s in scales) + sum(scales[1:]) + 4 + LIMIT_RADIUS
 
     def forward(
         self,
@@ -94,4 +121,4 @@ class FusionHead(nn.Module):
         assert h is not None
         g, c, residual = self.out(torch.nn.functional.silu(h), spectrum).unbind(dim=1)
         gain = 1 + g + c * (beta - 1)
-        return ms_up + gain * detail + residual
+        return ms_up + limit_energy(gain * detail + residual, detail)
