@@ -199,7 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-o", "--output", type=Path, default=Path(__file__).parent, help="folder (default: this one)")
     parser.add_argument("--seed", type=int, default=7, help="another seed, another town (default: %(default)s)")
-    parser.add_argument("--size", type=int, default=256, metavar="MS_PX", help="MS rows and columns (default: 256)")
+    parser.add_argument("--size", type=int, default=448, metavar="MS_PX", help="MS rows and columns (default: 448)")
     parser.add_argument("--reference", action="store_true", help="also write reference.tif: ideal MS at PAN resolution")
     options = parser.parse_args(arguments)
     if options.size < 1 or options.seed < 0:

@@ -1,11 +1,13 @@
 """PAN, MS and result side by side as a PNG: `python quicklook.py FUSED [-o quicklook.png]`, for the example scene."""
 
 import argparse
+import warnings
 from pathlib import Path
 
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio.errors import NotGeoreferencedWarning
 
 HERE = Path(__file__).parent
 ROW, COLUMN, SIZE = 100, 300, 320
@@ -41,6 +43,7 @@ def main() -> None:
     arguments = parser.parse_args()
     gap = np.ones((3, SIZE, GAP))
     parts = [part for panel in panels(arguments.fused) for part in (panel, gap)][:-1]
+    warnings.simplefilter("ignore", NotGeoreferencedWarning)
     picture = np.rint(np.concatenate(parts, axis=2) * 255).astype("uint8")
     shape = {"count": 3, "height": picture.shape[1], "width": picture.shape[2], "dtype": "uint8"}
     with rasterio.Env(GDAL_PAM_ENABLED="NO"), rasterio.open(arguments.output, "w", driver="PNG", **shape) as file:
