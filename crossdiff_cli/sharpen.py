@@ -5,8 +5,9 @@ import math
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -109,8 +110,9 @@ def sharpen(pan: str, ms: Sequence[str], output: Path, options: SharpenOptions |
         extent = pair.footprint if options.extent == "intersection" else Window(0, 0, *pair.pan.shape)
         profile = _profile(pair, extent, found, options, digest(path))
         job = _Job(pair, found, model, device, options)
-        with Writer(output, profile, overwrite=options.overwrite) as writer:
-            for tile, data, mask in job.run(extent):
+        # Closing the run waits for its readers: the files they read from are closed only afterwards.
+        with Writer(output, profile, overwrite=options.overwrite) as writer, closing(job.run(extent)) as parts:
+            for tile, data, mask in parts:
                 core = Window(tile.core.row - extent.row, tile.core.col - extent.col, *tile.core.shape)
                 writer.write(to_dtype(data, mask, profile.dtype, profile.nodata), core)
             writer.tag(CROSSDIFF_CONSISTENCY=f"{job.consistency:.6f}")
@@ -152,7 +154,7 @@ class _Job:
         """See `SharpenResult.consistency`."""
         return math.sqrt(self._squared_error / self._squared_signal) if self._squared_signal else 0.0
 
-    def run(self, extent: Window) -> Iterator[tuple[Tile, NDArray[np.float32], NDArray[np.bool_]]]:
+    def run(self, extent: Window) -> Generator[tuple[Tile, NDArray[np.float32], NDArray[np.bool_]], None, None]:
         """Yield each tile with its fused core (C, rows, cols) in DN and the core's mask."""
         plan = list(tiles(extent, self.options.tile, self.halo, STRIDE))
         with (
