@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import SMALL, small_model
-from torch import nn
 
 from crossdiff_cli.errors import TrainingError
 from crossdiff_cli.fuse import Sampling
@@ -13,12 +12,12 @@ from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.weights import load
 from crossdiff_cli.mtf import degrade, expand
 from crossdiff_cli.training.adapt import LossWeights, adapt
-from crossdiff_cli.training.loop import Plan, fit
+from crossdiff_cli.training.loop import Plan
 from crossdiff_cli.training.losses import local_correlation, spectral_loss, structural_loss
 from crossdiff_cli.training.manifest import read_manifest
 from crossdiff_cli.training.patches import Sampler, explained_detail, load_scene
 from crossdiff_cli.training.pretrain import pretrain
-from crossdiff_cli.training.stages import Budget, run_adapt, run_pretrain
+from crossdiff_cli.training.stages import Budget, PretrainOptions, Sources, run_adapt, run_pretrain
 
 
 @pytest.fixture
@@ -147,64 +146,6 @@ def test_structural_loss_prefers_the_detail_of_the_pan():
     assert float(sharp) < 0.05 < float(blurred) < float(noise)
 
 
-class Toy(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.line = nn.Linear(3, 1)
-
-
-def toy_step(model):
-    def step(generator):
-        x = torch.randn(16, 3, generator=generator)
-        return {"error": (model.line(x)[:, 0] - x.sum(dim=1)).square().mean()}
-
-    return step
-
-
-def test_fit_learns_and_ends_with_the_average(tmp_path):
-    model = Toy()
-    fit(model, toy_step(model), Plan(steps=400, learning_rate=0.05, ema_decay=0.9))
-    assert torch.allclose(model.line.weight, torch.ones(1, 3), atol=0.05)
-
-
-def test_a_resumed_run_is_bit_exact(tmp_path):
-    whole = Toy()
-    fit(whole, toy_step(whole), Plan(steps=60, checkpoint=tmp_path / "whole", checkpoint_every=20))
-    stopped = Toy()
-    plan = Plan(steps=60, checkpoint=tmp_path / "part", checkpoint_every=20)
-    calls = 0
-
-    def dying(generator):
-        nonlocal calls
-        calls += 1
-        if calls > 35:
-            raise KeyboardInterrupt
-        return toy_step(stopped)(generator)
-
-    with pytest.raises(KeyboardInterrupt):
-        fit(stopped, dying, plan)
-    resumed = Toy()
-    torch.nn.init.zeros_(resumed.line.weight)
-    fit(resumed, toy_step(resumed), plan)
-    assert torch.equal(resumed.line.weight, whole.line.weight)
-    assert torch.equal(resumed.line.bias, whole.line.bias)
-
-
-def test_damaged_and_foreign_checkpoints_and_diverged_losses(tmp_path):
-    model = Toy()
-    path = tmp_path / "c"
-    path.write_bytes(b"nothing")
-    with pytest.raises(TrainingError, match="damaged"):
-        fit(model, toy_step(model), Plan(steps=5, checkpoint=path))
-    path.unlink()
-    fit(model, toy_step(model), Plan(steps=5, checkpoint=path, checkpoint_every=2))
-    with pytest.raises(TrainingError, match="seed 0 and 5 steps, not 1 and 5"):
-        fit(model, toy_step(model), Plan(steps=5, checkpoint=path, seed=1))
-    with pytest.raises(TrainingError, match="not finite at step 0"):
-        fit(model, lambda _: {"x": model.line.weight.sum() * float("nan")}, Plan(steps=5))
-
-
 def test_both_stages_learn_and_stage_two_leaves_the_encoders_alone(sampler):
     torch.manual_seed(0)
     model = CrossDiff(SMALL)
@@ -232,16 +173,16 @@ def test_both_stages_learn_and_stage_two_leaves_the_encoders_alone(sampler):
     assert not torch.equal(model.head.out.kernels.out.weight, before["head.out.kernels.out.weight"])
 
 
-def test_stages_write_weights_that_load(manifest, tmp_path, monkeypatch):
-    monkeypatch.setattr("crossdiff_cli.training.stages.Architecture", lambda: SMALL)
+def test_stages_write_weights_that_load(manifest, tmp_path):
     budget = Budget(steps=2, patch=32, batch=1, groups=2)
-    encoders = run_pretrain(manifest, tmp_path / "run", budget)
-    final = run_adapt(manifest, tmp_path / "run", encoders, budget, restart=True)
+    sources = Sources(scenes=(manifest,))
+    encoders = run_pretrain(sources, tmp_path / "run", PretrainOptions(budget, architecture=SMALL))
+    final = run_adapt(sources, tmp_path / "run", encoders, budget, restart=True)
     model, provenance = load(final)
     assert model.architecture == SMALL
     assert provenance["pretrain"]["scenes"] == provenance["adapt"]["scenes"] == ["a", "b"]
     with pytest.raises(TrainingError, match="no multiple of 8"):
-        run_pretrain(manifest, tmp_path / "run", Budget(steps=2, patch=33))
+        run_pretrain(sources, tmp_path / "run", PretrainOptions(Budget(steps=2, patch=33)))
 
 
 def test_small_model_fixture_is_deterministic():

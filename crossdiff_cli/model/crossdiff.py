@@ -32,6 +32,8 @@ class Architecture:
     """Timestep whose features are taken from P2M: T, where the chain ends in the upsampled MS."""
     m2p_timestep: int = 200
     """Timestep whose features are taken from M2P, fed with the PAN itself."""
+    objective: str = "x0"
+    """What the encoders were asked for: x0, eps or v."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types for JSON."""

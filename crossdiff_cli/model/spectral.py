@@ -24,6 +24,10 @@ class Spectrum:
     ratio: float
     """MS pixel size over PAN pixel size."""
 
+    def to(self, device: torch.device) -> "Spectrum":
+        """The same on another device."""
+        return Spectrum(self.center_nm.to(device), self.width_nm.to(device), self.pan_nm.to(device), self.ratio)
+
 
 def embed_wavelengths(center_nm: Tensor, width_nm: Tensor) -> Tensor:
     """Embed bands (N,) as sines and cosines integrated over their Gaussian response: (N, EMBEDDING_WIDTH).

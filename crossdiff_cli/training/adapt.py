@@ -8,7 +8,7 @@ from crossdiff_cli.fuse import fuse, prepare
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.training.loop import Plan, fit
 from crossdiff_cli.training.losses import spectral_loss, structural_loss
-from crossdiff_cli.training.patches import Sampler
+from crossdiff_cli.training.patches import Example, Sampler
 
 _INNER = (slice(None), slice(None), slice(8, -8), slice(8, -8))
 """Pixels that count: at the very border of a window the network sees its padding, which no tile's core does."""
@@ -40,15 +40,17 @@ def adapt(model: CrossDiff, sampler: Sampler, plan: Plan, groups: int, weights: 
         model.p2m.eval()
         model.m2p.eval()
 
-    def step(generator: Generator) -> dict[str, Tensor]:
+    def draw(generator: Generator) -> list[Example]:
+        return [sampler.draw(generator, reduced=weights.supervised > 0 and g % 2 == 0) for g in range(groups)]
+
+    def step(examples: list[Example], _generator: Generator) -> dict[str, Tensor]:
         losses: dict[str, Tensor] = {}
 
         def add(name: str, weight: float, value: Tensor) -> None:
             losses[name] = losses.get(name, value.new_zeros(())) + value * (weight / groups)
 
-        for group in range(groups):
+        for group, example in enumerate(examples):
             reduced = weights.supervised > 0 and group % 2 == 0
-            example = sampler.draw(generator, reduced=reduced)
             hrms = fuse(model, example.pan, example.ms, example.sampling, example.spectrum, rounds)
             if example.reference is not None and weights.supervised:
                 error = (hrms - example.reference)[_INNER].abs()
@@ -63,4 +65,4 @@ def adapt(model: CrossDiff, sampler: Sampler, plan: Plan, groups: int, weights: 
                 add("structural", weights.structural, structure)
         return losses
 
-    fit(model.head, step, plan)
+    fit(model.head, draw, step, plan)

@@ -1,24 +1,32 @@
-"""The optimiser loop of both stages: warm-up and cosine, clipping, EMA, checkpoint and resume."""
+"""The optimiser loop of both stages: warm-up and cosine, clipping, EMA, batches drawn ahead, checkpoint and resume."""
 
-import json
 import logging
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
 from crossdiff_cli.errors import TrainingError
+from crossdiff_cli.training.checkpoint import State, resume, save
+from crossdiff_cli.training.distributed import Workers
 
 _log = logging.getLogger(__name__)
 
 _WARM_UP = 100
+
+Batch = TypeVar("Batch")
+Draw = Callable[[Generator], Batch]
+"""Draws a batch; it depends on the generator alone. Runs in a thread of its own, one step ahead."""
+Step = Callable[[Batch, Generator], dict[str, Tensor]]
+"""Returns named losses of a batch; their sum is minimised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,61 +42,153 @@ class Plan:
     checkpoint: Path | None = None
     """Where the state is kept, and resumed from when it exists."""
     checkpoint_every: int = 250
+    run: Mapping[str, str] = field(default_factory=dict)
+    """What else makes this run another: a checkpoint of a different one is refused."""
 
 
-Step = Callable[[Generator], dict[str, Tensor]]
-"""Draws a batch with the generator and returns named losses; their sum is minimised."""
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a run stands."""
+
+    step: int
+    losses: dict[str, float]
+    """Running means."""
+    steps_per_s: float
+    waiting: float
+    """Share of the time spent waiting for batches."""
 
 
-def fit(module: nn.Module, step: Step, plan: Plan) -> None:
+Watch = Callable[[Progress], None]
+"""Told of every checkpoint, while the module holds its averaged parameters."""
+
+
+def fit(
+    module: nn.Module,
+    draw: Draw[Batch],
+    step: Step[Batch],
+    plan: Plan,
+    *,
+    workers: Workers | None = None,
+    watch: Watch | None = None,
+) -> None:
     """Train the parameters of `module` that require gradients; at the end it holds their exponential moving average.
 
-    The draws of step n depend on (seed, n) alone, so a resumed run goes on as if it had not stopped.
+    The draws of step n depend on (seed, n, process) alone, so a resumed run goes on as if it had not stopped.
 
     Raises:
-        TrainingError: the loss is not finite, or the checkpoint is damaged or of another run.
+        TrainingError: the loss is not finite, or the checkpoint cannot be written, is damaged or of another run.
     """
+    workers = workers or Workers()
     parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
     ema = {name: p.detach().clone() for name, p in parameters.items()}
     optimizer = torch.optim.AdamW(
         parameters.values(), lr=plan.learning_rate, betas=(0.9, 0.99), weight_decay=plan.weight_decay
     )
-    first = _resume(plan, parameters, ema, optimizer)
+    state, run = State(parameters, ema, optimizer), {**plan.run, "seed": str(plan.seed), "steps": str(plan.steps)}
+    first = resume(plan.checkpoint, run, state) if plan.checkpoint else 0
     mean: dict[str, float] = {}
-    started, bar = (
-        time.monotonic(),
-        tqdm(range(first, plan.steps), initial=first, total=plan.steps, unit="step", mininterval=5),
+    started, waited = time.monotonic(), 0.0
+    bar = tqdm(
+        range(first, plan.steps), initial=first, total=plan.steps, unit="step", mininterval=5, disable=not workers.first
     )
-    for n in bar:
-        generator = Generator().manual_seed(plan.seed * 1_000_003 + n)
-        for group in optimizer.param_groups:
-            group["lr"] = plan.learning_rate * _schedule(n, plan.steps)
-        losses = step(generator)
-        total = torch.stack(list(losses.values())).sum()
-        if not torch.isfinite(total):
-            kept = f"; the last good state is {plan.checkpoint}" if plan.checkpoint else ""
-            raise TrainingError(
-                f"the loss is not finite at step {n}: lower the learning rate ({plan.learning_rate:g}){kept}"
-            )
-        optimizer.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(parameters.values(), plan.clip)
-        optimizer.step()
-        decay = min(plan.ema_decay, (1 + n) / (10 + n))
-        with torch.no_grad():
-            for name, p in parameters.items():
-                ema[name].lerp_(p, 1 - decay)
-        for name, value in losses.items():
-            now = float(value.detach())
-            mean[name] = 0.98 * mean.get(name, now) + 0.02 * now
-        bar.set_postfix({name: f"{value:.4f}" for name, value in mean.items()}, refresh=False)
-        if plan.checkpoint and ((n + 1) % plan.checkpoint_every == 0 or n + 1 == plan.steps):
-            _save(plan, n + 1, parameters, ema, optimizer)
-            rate = (n + 1 - first) / (time.monotonic() - started)
-            _log.info("step %d: %s, %.2f steps/s", n + 1, {k: round(v, 5) for k, v in mean.items()}, rate)
+    with _ahead(draw, plan, workers, first) as batches:
+        for n in bar:
+            for group in optimizer.param_groups:
+                group["lr"] = plan.learning_rate * _schedule(n, plan.steps)
+            asked = time.monotonic()
+            batch = next(batches)
+            waited += time.monotonic() - asked
+            losses = step(batch, _generator(plan, n, workers, purpose=1))
+            _descend(losses, n, optimizer, parameters, plan, workers)
+            _average(ema, parameters, min(plan.ema_decay, (1 + n) / (10 + n)))
+            for name, value in losses.items():
+                now = float(value.detach())
+                mean[name] = 0.98 * mean.get(name, now) + 0.02 * now
+            bar.set_postfix({name: f"{value:.4f}" for name, value in mean.items()}, refresh=False)
+            if (n + 1) % plan.checkpoint_every == 0 or n + 1 == plan.steps:
+                if plan.checkpoint and workers.first:
+                    save(plan.checkpoint, n + 1, run, state)
+                seconds = time.monotonic() - started
+                progress = Progress(n + 1, dict(mean), (n + 1 - first) / seconds, waited / seconds)
+                _tell(progress, workers)
+                if watch is not None and workers.first:
+                    with _averaged(state):
+                        watch(progress)
     with torch.no_grad():
         for name, p in parameters.items():
             p.copy_(ema[name])
+
+
+@contextmanager
+def _ahead(draw: Draw[Batch], plan: Plan, workers: Workers, first: int) -> Iterator[Iterator[Batch]]:
+    """Batches from step `first` on, each drawn by one thread while the step before it is computed."""
+
+    def prepared(n: int) -> Batch:
+        return draw(_generator(plan, n, workers, purpose=0))
+
+    with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+
+        def batches() -> Iterator[Batch]:
+            following = pool.submit(prepared, first)
+            for n in range(first, plan.steps):
+                batch = following.result()
+                if n + 1 < plan.steps:
+                    following = pool.submit(prepared, n + 1)
+                yield batch
+
+        try:
+            yield batches()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _generator(plan: Plan, step: int, workers: Workers, purpose: int) -> Generator:
+    """Randomness for `purpose` (0 drawing, 1 training) of a step in this process."""
+    return Generator().manual_seed(((plan.seed * 1_000_003 + step) * 2 + purpose) * workers.count + workers.rank)
+
+
+def _descend(
+    losses: dict[str, Tensor],
+    n: int,
+    optimizer: torch.optim.Optimizer,
+    parameters: Mapping[str, nn.Parameter],
+    plan: Plan,
+    workers: Workers,
+) -> None:
+    total = torch.stack(list(losses.values())).sum()
+    shared = total.detach().clone()
+    workers.average([shared])
+    if not torch.isfinite(shared):
+        kept = f"; the last good state is {plan.checkpoint}" if plan.checkpoint and plan.checkpoint.exists() else ""
+        raise TrainingError(
+            f"the loss is not finite at step {n}: lower the learning rate ({plan.learning_rate:g}){kept}"
+        )
+    optimizer.zero_grad(set_to_none=True)
+    total.backward()  # type: ignore[no-untyped-call]
+    workers.average_gradients(parameters.values())
+    nn.utils.clip_grad_norm_(parameters.values(), plan.clip)
+    optimizer.step()
+
+
+def _average(ema: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter], decay: float) -> None:
+    with torch.no_grad():
+        for name, p in parameters.items():
+            ema[name].lerp_(p, 1 - decay)
+
+
+@contextmanager
+def _averaged(state: State) -> Iterator[None]:
+    """Within, the parameters are the averaged ones; they are put back."""
+    kept = {name: p.detach().clone() for name, p in state.parameters.items()}
+    with torch.no_grad():
+        for name, p in state.parameters.items():
+            p.copy_(state.ema[name])
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for name, p in state.parameters.items():
+                p.copy_(kept[name])
 
 
 def _schedule(step: int, steps: int) -> float:
@@ -96,48 +196,10 @@ def _schedule(step: int, steps: int) -> float:
     return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
 
 
-def _save(
-    plan: Plan, step: int, parameters: dict[str, nn.Parameter], ema: dict[str, Tensor], optimizer: torch.optim.Optimizer
-) -> None:
-    assert plan.checkpoint is not None
-    state: dict[str, Tensor] = {}
-    for name, p in parameters.items():
-        state[f"parameter.{name}"], state[f"ema.{name}"] = p.detach(), ema[name]
-        for key in ("exp_avg", "exp_avg_sq"):
-            state[f"{key}.{name}"] = optimizer.state[p][key]
-    temporary = plan.checkpoint.with_name(f".{plan.checkpoint.name}.tmp")
-    metadata = {"step": str(step), "seed": str(plan.seed), "steps": str(plan.steps)}
-    save_file({k: v.contiguous() for k, v in state.items()}, temporary, {"run": json.dumps(metadata)})
-    temporary.replace(plan.checkpoint)
-
-
-def _resume(
-    plan: Plan, parameters: dict[str, nn.Parameter], ema: dict[str, Tensor], optimizer: torch.optim.Optimizer
-) -> int:
-    if plan.checkpoint is None or not plan.checkpoint.exists():
-        return 0
-    try:
-        with safe_open(plan.checkpoint, framework="pt") as file:
-            run = json.loads(file.metadata()["run"])
-            state = {name: file.get_tensor(name) for name in file.keys()}
-        step = int(run["step"])
-        if (run["seed"], run["steps"]) != (str(plan.seed), str(plan.steps)):
-            raise TrainingError(
-                f"{plan.checkpoint} is of a run with seed {run['seed']} and {run['steps']} steps, not {plan.seed} and "
-                f"{plan.steps}: go on with those, or remove it"
-            )
-        with torch.no_grad():
-            for name, p in parameters.items():
-                p.copy_(state[f"parameter.{name}"])
-                ema[name].copy_(state[f"ema.{name}"])
-                optimizer.state[p] = {
-                    "step": torch.tensor(float(step)),
-                    "exp_avg": state[f"exp_avg.{name}"].clone(memory_format=torch.preserve_format),
-                    "exp_avg_sq": state[f"exp_avg_sq.{name}"].clone(memory_format=torch.preserve_format),
-                }
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise TrainingError(
-            f"{plan.checkpoint} is damaged or of another network ({error}): remove it to start anew"
-        ) from error
-    _log.info("resumed %s at step %d", plan.checkpoint, step)
-    return step
+def _tell(progress: Progress, workers: Workers) -> None:
+    if workers.first:
+        losses = ", ".join(f"{name} {value:.5f}" for name, value in progress.losses.items())
+        _log.info(
+            "step %d: %s, %.2f steps/s, %.1f %% of the time waiting for data",
+            progress.step, losses, progress.steps_per_s, 100 * progress.waiting,
+        )  # fmt: skip

@@ -21,8 +21,8 @@ class Entry:
     split: str
 
 
-def read_manifest(path: Path, split: str) -> list[Entry]:
-    """Read the entries of one split.
+def read_manifest(path: Path, split: str, *, required: bool = True) -> list[Entry]:
+    """Read the entries of one split; `required` says that there must be some.
 
     The file is a JSON list; each item has `files` with `pan`, `ms` and perhaps `reference` (relative to the manifest),
     and perhaps `name`, `sensor`, `bands` and `split` (default `train`).
@@ -38,7 +38,7 @@ def read_manifest(path: Path, split: str) -> list[Entry]:
             f"{path} is no manifest (a JSON list of scenes with files.pan and files.ms): {error!r}"
         ) from error
     chosen = [entry for entry in entries if entry.split == split]
-    if not chosen:
+    if required and not chosen:
         raise TrainingError(f"{path} lists {len(entries)} scenes, none with split {split!r}")
     return chosen
 

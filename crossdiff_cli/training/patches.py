@@ -3,8 +3,9 @@
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import product
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,7 @@ from crossdiff_cli.mtf import EXPAND_RADIUS, degrade
 from crossdiff_cli.scene.pair import PairOptions, ScenePair
 from crossdiff_cli.scene.raster import Raster
 from crossdiff_cli.scene.tiles import Window
-from crossdiff_cli.survey import survey
+from crossdiff_cli.survey import Statistics, survey
 from crossdiff_cli.training.manifest import Entry
 
 _log = logging.getLogger(__name__)
@@ -45,6 +46,16 @@ class Example:
     reference: Tensor | None
     """(B, C, H, W), the HRMS."""
 
+    def to(self, device: torch.device) -> "Example":
+        """The same on another device."""
+        return replace(
+            self,
+            pan=self.pan.to(device),
+            ms=self.ms.to(device),
+            spectrum=self.spectrum.to(device),
+            reference=None if self.reference is None else self.reference.to(device),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingScene:
@@ -67,6 +78,8 @@ class TrainingScene:
     """Nyquist gain of the PAN, for the Wald protocol."""
     reference: Tensor | None
     """(1, C, H, W) where the publisher kept it."""
+    statistics: Statistics
+    """What takes PAN and MS back to the units of their files."""
 
     @property
     def pixels(self) -> int:
@@ -123,6 +136,7 @@ def load_scene(entry: Entry) -> TrainingScene:
             ),
             pan_gain=pair.sensor.pan_nyquist_gain,
             reference=reference,
+            statistics=replace(statistics, ms_mean=statistics.ms_mean[keep], ms_std=statistics.ms_std[keep]),
         )
 
 
@@ -154,6 +168,8 @@ class Sampler:
     batch: int
     jitter_px: float = 0.1
     """Standard deviation of the residual misregistration that is simulated, PAN pixels."""
+    augment: bool = True
+    """Whether windows are flipped and their bands, wavelengths and radiometry varied."""
 
     def __post_init__(self) -> None:
         if self.size % STRIDE:
@@ -172,31 +188,37 @@ class Sampler:
             scene = self.scenes[int(torch.multinomial(weights, 1, generator=generator))]
             example = self._windows(scene, generator, reduced=reduced)
             if example is not None:
-                return _augment(example, generator, self.jitter_px)
+                return _augment(example, generator, self.jitter_px) if self.augment else example
         raise TrainingError(
             f"no valid window of {self.size} pixels in the scenes, of which the first is {self.scenes[0].name}"
         )
 
     def _windows(self, scene: TrainingScene, generator: Generator, *, reduced: bool) -> Example | None:
         if not reduced or scene.reference is not None:
-            return _batch(scene, self.size, self.batch, generator)
+            return _batch(scene, self.size, self.batch, _origins(scene, self.size, generator))
         if min(scene.ms_mask.shape) < self.size:
             return None
-        return _batch(_wald(scene, generator), self.size, self.batch, generator)
+        pair = _wald(scene, generator)
+        return _batch(pair, self.size, self.batch, _origins(pair, self.size, generator))
 
 
 def _wald(scene: TrainingScene, generator: Generator) -> TrainingScene:
-    """The scene one ratio down: PAN and MS degraded by their MTFs, the MS as reference.
-
-    The simulated ratio is the scene's own half of the time, else 2, 3 or 4; the grid phase is random.
-    """
-    gains, (rows, cols) = scene.sampling.gains, scene.ms_mask.shape
-    pan = degrade(scene.pan, (rows, cols), scene.sampling.ratio, scene.sampling.offset, [scene.pan_gain])
-    seen = degrade(scene.pan_mask[None, None].float(), (rows, cols), scene.sampling.ratio, scene.sampling.offset, [0.3])
+    """The Wald pair; its ratio is the scene's own half of the time, else 2, 3 or 4; the grid phase is random."""
     ratio = scene.spectrum.ratio
     if _uniform(generator) < 0.5:
         ratio = float(torch.randint(2, 5, (1,), generator=generator))
     offset = (_uniform(generator) * ratio - ratio, _uniform(generator) * ratio - ratio)
+    return wald_pair(scene, ratio, offset)
+
+
+def wald_pair(scene: TrainingScene, ratio: float, offset: tuple[float, float]) -> TrainingScene:
+    """The scene one ratio down: PAN and MS degraded by their MTFs, the MS as reference.
+
+    `offset` says where the outer corner of the degraded MS lies, in pixels of the MS.
+    """
+    gains, (rows, cols) = scene.sampling.gains, scene.ms_mask.shape
+    pan = degrade(scene.pan, (rows, cols), scene.sampling.ratio, scene.sampling.offset, [scene.pan_gain])
+    seen = degrade(scene.pan_mask[None, None].float(), (rows, cols), scene.sampling.ratio, scene.sampling.offset, [0.3])
     small = (math.ceil((rows - offset[0]) / ratio), math.ceil((cols - offset[1]) / ratio))
     ms = degrade(scene.ms, small, (ratio, ratio), offset, gains)
     mask = degrade(scene.ms_mask[None, None].float(), small, (ratio, ratio), offset, [0.3])[0, 0] > 0.999
@@ -212,11 +234,20 @@ def _wald(scene: TrainingScene, generator: Generator) -> TrainingScene:
     )
 
 
-def _batch(scene: TrainingScene, size: int, batch: int, generator: Generator) -> Example | None:
+def window_of(scene: TrainingScene, size: int) -> Example | None:
+    """The valid window of `size` pixels that lies nearest to the middle of a scene, whole with its margin of MS."""
+    step = tuple(max(1, round(r)) for r in scene.sampling.ratio)
+    starts = [range(0, max(1, n - size + 1), s) for n, s in zip(scene.pan_mask.shape, step, strict=True)]
+    middle = [(n - size) / 2 for n in scene.pan_mask.shape]
+    nearest = sorted(product(starts[0], starts[1]), key=lambda at: math.dist(at, middle))
+    return _batch(scene, size, 1, nearest)
+
+
+def _batch(scene: TrainingScene, size: int, batch: int, origins: Iterable[tuple[int, int]]) -> Example | None:
     """Cut windows whose MS pixels lie alike under them, so that one sampling holds for all."""
     sampling, windows = scene.sampling, []
     height, width = scene.pan_mask.shape
-    for origin in _origins(scene, size, generator):
+    for origin in origins:
         rows = _ms_range(origin[0], size, sampling.offset[0], sampling.ratio[0])
         cols = _ms_range(origin[1], size, sampling.offset[1], sampling.ratio[1])
         if rows.start < 0 or cols.start < 0 or rows.stop > scene.ms_mask.shape[0] or cols.stop > scene.ms_mask.shape[1]:

@@ -1,17 +1,19 @@
 """Stage 1: teach P2M and M2P to predict one image from the other, along the diffusion chain."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Generator, Tensor, nn
 
 from crossdiff_cli.fuse import prepare
 from crossdiff_cli.model.crossdiff import CrossDiff
-from crossdiff_cli.model.schedule import NoiseSchedule
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.model.unet import UNet
-from crossdiff_cli.training.loop import Plan, fit
-from crossdiff_cli.training.patches import Sampler
+from crossdiff_cli.training.distributed import Workers
+from crossdiff_cli.training.loop import Plan, Watch, fit
+from crossdiff_cli.training.objective import Objective, Prediction
+from crossdiff_cli.training.patches import Example, Sampler
 
 _NOISE_FREE = 0.25
 """Share of samples without noise: features are taken from noise-free input, so it has to be trained on."""
@@ -19,7 +21,51 @@ _AT_FEATURE_TIMESTEP = 0.25
 """Share of samples at the timestep whose features are used."""
 
 
-def pretrain(model: CrossDiff, sampler: Sampler, plan: Plan, groups: int) -> None:
+@dataclass(frozen=True, slots=True)
+class Pretext:
+    """How the cross-prediction is asked for."""
+
+    objective: Objective = "x0"
+    min_snr: float | None = None
+    """gamma of min-SNR weighting, for x0; None counts all timesteps alike."""
+    condition_dropout: float = 0.1
+    """Share of samples whose condition is replaced by its mean."""
+    prior_dropout: float = 0.1
+    """Share of samples whose chain ends in the mean instead of the prior, so that images can be drawn from the
+    condition alone."""
+    octave_down: bool = True
+    """Whether P2M learns from pairs one ratio down, whose x_0 is the original MS; else x_0 is the upsampled MS, as
+    published."""
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    dtype: torch.dtype = torch.float32
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One prediction: a branch, what it should find, what it starts from and what it is shown."""
+
+    unet: UNet
+    feature_timestep: int
+    x_0: Tensor
+    """(B, C, H, W), normalised."""
+    prior: Tensor
+    condition: Tensor
+    spectrum: Spectrum
+
+
+Batches = list[Example]
+
+
+def pretrain(
+    model: CrossDiff,
+    sampler: Sampler,
+    plan: Plan,
+    groups: int,
+    pretext: Pretext | None = None,
+    *,
+    workers: Workers | None = None,
+    watch: Watch | None = None,
+) -> None:
     """Train both encoders, with their light decoders, on cross-prediction.
 
     P2M sees pairs one ratio down, where x_0 is the original MS; M2P sees those and full-resolution pairs, where x_0 is
@@ -30,54 +76,89 @@ def pretrain(model: CrossDiff, sampler: Sampler, plan: Plan, groups: int) -> Non
         sampler: source of batches.
         plan: steps and rates.
         groups: scenes per step.
+        pretext: objective, dropout, device and precision.
+        workers: the processes that train together.
+        watch: told of every checkpoint.
+
+    Raises:
+        TrainingError: as `loop.fit`.
     """
     assert model.p2m is not None and model.m2p is not None
-    p2m, m2p, schedule = model.p2m, model.m2p, model.architecture.schedule()
-    features = (model.architecture.p2m_timestep, model.architecture.m2p_timestep)
+    pretext = pretext or Pretext()
+    prediction = Prediction(pretext.objective, model.architecture.schedule(), pretext.min_snr)
 
-    def step(generator: Generator) -> dict[str, Tensor]:
+    def draw(generator: Generator) -> Batches:
+        kinds = (group % 2 == 0 or group % 4 == 1 for group in range(groups))
+        return [sampler.draw(generator, reduced=reduced) for reduced in kinds]
+
+    def step(batches: Batches, generator: Generator) -> dict[str, Tensor]:
         losses: dict[str, list[Tensor]] = {"p2m": [], "m2p": []}
-        for group in range(groups):
-            reduced = group % 2 == 0
-            example = sampler.draw(generator, reduced=reduced or group % 4 == 1)
-            pan_low, ms_up, _ = prepare(example.pan, example.ms, example.sampling)
-            pan, prior = example.pan, pan_low.mean(dim=1, keepdim=True)
-            if example.reference is not None:
-                losses["p2m"].append(
-                    _loss(p2m, schedule, features[0], example.reference, ms_up, pan, example.spectrum, generator)
-                )
-            losses["m2p"].append(_loss(m2p, schedule, features[1], pan, prior, ms_up, example.spectrum, generator))
+        for example in batches:
+            for name, task in tasks(model, example.to(pretext.device), octave_down=pretext.octave_down).items():
+                losses[name].append(_loss(task, prediction, pretext, generator))
         return {name: _mean(values) for name, values in losses.items()}
 
-    fit(nn.ModuleDict({"p2m": p2m, "m2p": m2p}), step, plan)
+    fit(nn.ModuleDict({"p2m": model.p2m, "m2p": model.m2p}), draw, step, plan, workers=workers, watch=watch)
 
 
-def _loss(
-    unet: UNet,
-    schedule: NoiseSchedule,
-    feature_timestep: int,
-    x_0: Tensor,
-    prior: Tensor,
-    condition: Tensor,
-    spectrum: Spectrum,
-    generator: Generator,
-) -> Tensor:
-    """Mean absolute error of the predicted x_0 (ResShift, eq. 9, with an L1 norm)."""
-    batch = x_0.shape[0]
-    timestep = torch.randint(1, schedule.timesteps + 1, (batch,), generator=generator)
-    chosen = torch.rand(batch, generator=generator) < _AT_FEATURE_TIMESTEP
-    timestep = torch.where(chosen, feature_timestep, timestep)
-    noisy = torch.rand(batch, generator=generator) >= _NOISE_FREE
-    eps = torch.randn(x_0.shape, generator=generator) * noisy[:, None, None, None]
-    x_t = schedule.add_noise(x_0, prior, timestep, eps)
+def tasks(model: CrossDiff, example: Example, *, octave_down: bool = True) -> dict[str, Task]:
+    """What both branches can be asked of an example: P2M only where the MS it should find is known."""
+    assert model.p2m is not None and model.m2p is not None
+    pan_low, ms_up, _ = prepare(example.pan, example.ms, example.sampling)
+    timesteps, spectrum = model.architecture, example.spectrum
+    found = {
+        "m2p": Task(model.m2p, timesteps.m2p_timestep, example.pan, pan_low.mean(dim=1, keepdim=True), ms_up, spectrum)
+    }
+    target = example.reference if octave_down else ms_up
+    if target is not None:
+        prior = ms_up if octave_down else torch.zeros_like(ms_up)
+        found["p2m"] = Task(model.p2m, timesteps.p2m_timestep, target, prior, example.pan, spectrum)
+    return found
+
+
+def predict(task: Task, prediction: Prediction, x_t: Tensor, timestep: Tensor, dtype: torch.dtype) -> Tensor:
+    """The branch's correction d for x_t (B, C, H, W) at `timestep` (B,) int64, in float32."""
     layout = torch.channels_last
-    predicted = unet(
-        x_t.contiguous(memory_format=layout),
-        timestep / schedule.timesteps,
-        condition.contiguous(memory_format=layout),
-        spectrum,
+    with torch.autocast(x_t.device.type, dtype, enabled=dtype != torch.float32):
+        output = task.unet(
+            x_t.contiguous(memory_format=layout),
+            (timestep / prediction.schedule.timesteps).to(x_t.device),
+            task.condition.contiguous(memory_format=layout),
+            task.spectrum,
+        )
+    return output.float() - x_t
+
+
+def _loss(task: Task, prediction: Prediction, pretext: Pretext, generator: Generator) -> Tensor:
+    """Mean absolute error of what is predicted (ResShift, eq. 9, with an L1 norm), at random timesteps."""
+    batch, schedule = task.x_0.shape[0], prediction.schedule
+
+    def chance(share: float) -> Tensor:
+        return torch.rand(batch, generator=generator) < share
+
+    timestep = torch.randint(1, schedule.timesteps + 1, (batch,), generator=generator)
+    timestep = torch.where(chance(_AT_FEATURE_TIMESTEP), task.feature_timestep, timestep)
+    noisy = ~chance(_NOISE_FREE)
+    eps = (torch.randn(task.x_0.shape, generator=generator) * noisy[:, None, None, None]).to(task.x_0)
+    no_prior, no_condition = chance(pretext.prior_dropout), chance(pretext.condition_dropout)
+    prior = _dropped(task.prior, no_prior)
+    x_t = schedule.add_noise(task.x_0, prior, timestep, eps)
+    shown = Task(
+        task.unet,
+        task.feature_timestep,
+        task.x_0,
+        prior,
+        _dropped(task.condition, no_condition & ~no_prior),
+        task.spectrum,
     )
-    return (predicted - x_0).abs().mean()
+    found = predict(shown, prediction, x_t, timestep, pretext.dtype)
+    error = (found - prediction.target(task.x_0, x_t, eps, timestep)).abs().mean(dim=(1, 2, 3))
+    return (error * prediction.weight(timestep).to(error)).mean()
+
+
+def _dropped(image: Tensor, which: Tensor) -> Tensor:
+    """`image` (B, C, H, W) with the samples of `which` (B,) replaced by zero, the mean of normalised images."""
+    return image * (~which).to(image)[:, None, None, None]
 
 
 def _mean(values: Sequence[Tensor]) -> Tensor:

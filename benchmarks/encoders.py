@@ -1,0 +1,249 @@
+"""What the encoders are worth: one fusion head, trained alike on different frozen features and judged on windows.
+
+    python benchmarks/encoders.py index.json -o out -a none -a random -a both=pretrain/encoders.safetensors
+
+An arm is `none` (no encoders), `random` (untrained ones), or NAME=FILE with changes after commas: `only=p2m` or
+`only=m2p`, `p2m=T` or `m2p=T` (another feature timestep), `noisy` (noise added as at that timestep), `without=SENSOR`
+(its scenes are kept from the head; FILE should not have seen them either). All arms of a run see the same batches.
+Figures are of one window per validation scene and scale, on the registered grid: compare them within a table only.
+"""
+
+import argparse
+import json
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from encoders_table import markdown
+from torch import Generator, Tensor, nn
+
+from crossdiff_cli.device import keep_memory
+from crossdiff_cli.fuse import fuse
+from crossdiff_cli.model.crossdiff import Architecture, CrossDiff
+from crossdiff_cli.model.fusion import FusionHead
+from crossdiff_cli.model.spectral import Spectrum
+from crossdiff_cli.model.weights import default_weights, load
+from crossdiff_cli.quality.assess import assess_arrays
+from crossdiff_cli.survey import Statistics
+from crossdiff_cli.training.adapt import LossWeights, adapt
+from crossdiff_cli.training.loop import Plan
+from crossdiff_cli.training.manifest import read_manifest
+from crossdiff_cli.training.patches import Example, Sampler, TrainingScene, load_scene, wald_pair, window_of
+from crossdiff_cli.training.reimage import reimage, sharpen_scene
+
+SIZES = range(480, 63, -32)
+"""Sides of the windows that are tried, in PAN pixels, multiples of the network's stride."""
+EDGE = 16
+"""What is sharpened but not judged around a window."""
+FIGURES = ("q2n", "ergas", "sam", "scc", "hqnr", "d_rho", "r_ergas")
+
+Features = tuple[list[Tensor], list[Tensor]] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One kind of features."""
+
+    name: str
+    file: Path | None = None
+    random: bool = False
+    only: str | None = None
+    p2m: int | None = None
+    m2p: int | None = None
+    noisy: bool = False
+    without: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "Arm":
+        """From the command line."""
+        head, *rest = text.split(",")
+        name, _, file = head.partition("=")
+        changes = {key: value for key, _, value in (change.partition("=") for change in rest)}
+        unknown = set(changes) - {"only", "p2m", "m2p", "noisy", "without"}
+        if unknown or not (file or name in {"none", "random"}):
+            raise SystemExit(f"arm {text!r}: write none, random or NAME=FILE[,change...]; see --help")
+        return cls(
+            name,
+            Path(file) if file else None,
+            random=name == "random",
+            only=changes.get("only"),
+            p2m=int(changes["p2m"]) if "p2m" in changes else None,
+            m2p=int(changes["m2p"]) if "m2p" in changes else None,
+            noisy="noisy" in changes,
+            without=changes.get("without"),
+        )
+
+
+class Controlled(CrossDiff):
+    """CrossDiff whose features can be noisy, or of one encoder alone."""
+
+    arm = Arm("none")
+
+    def features(self, pan: Tensor, ms_up: Tensor, spectrum: Spectrum) -> Features:
+        """As in CrossDiff, changed as the arm says."""
+        if self.p2m is None or self.m2p is None:
+            return None
+        if self.arm.noisy:
+            a, schedule, generator = self.architecture, self.architecture.schedule(), Generator().manual_seed(0)
+            noise = [torch.randn(x.shape, generator=generator) for x in (ms_up, pan)]
+            noisy_ms = ms_up + schedule.sigma[a.p2m_timestep] * noise[0]
+            noisy_pan = pan + schedule.sigma[a.m2p_timestep] * noise[1]
+            t = torch.ones(pan.shape[0])
+            p2m = self.p2m.encode(noisy_ms, t * (a.p2m_timestep / a.timesteps), pan, spectrum)
+            m2p = self.m2p.encode(noisy_pan, t * (a.m2p_timestep / a.timesteps), ms_up, spectrum)
+        else:
+            both = super().features(pan, ms_up, spectrum)
+            assert both is not None
+            p2m, m2p = both
+        if self.arm.only == "p2m":
+            m2p = [torch.zeros_like(x) for x in m2p]
+        if self.arm.only == "m2p":
+            p2m = [torch.zeros_like(x) for x in p2m]
+        return p2m, m2p
+
+
+def build(arm: Arm, seed: int) -> Controlled:
+    """The arm's encoders with an untrained head; `seed` sets the head and the random encoders."""
+    source = load(arm.file)[0] if arm.file else None
+    architecture = source.architecture if source else Architecture()
+    architecture = replace(
+        architecture,
+        p2m_timestep=architecture.p2m_timestep if arm.p2m is None else arm.p2m,
+        m2p_timestep=architecture.m2p_timestep if arm.m2p is None else arm.m2p,
+    )
+    torch.manual_seed(seed)
+    model = Controlled(architecture, encoders=source is not None or arm.random)
+    model.arm = arm
+    if source is not None:
+        for mine, theirs in ((model.p2m, source.p2m), (model.m2p, source.m2p)):
+            assert isinstance(mine, nn.Module) and isinstance(theirs, nn.Module)
+            mine.load_state_dict(theirs.state_dict())
+    torch.manual_seed(seed)
+    model.head = FusionHead(architecture.widths, architecture.head_widths, encoders=model.p2m is not None)
+    model.channels_last()
+    return model
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """One window of a validation scene."""
+
+    scene: str
+    sensor: str
+    scale: str
+    example: Example
+    statistics: Statistics
+
+    def figures(self, model: CrossDiff) -> dict[str, float]:
+        """Sharpen the window and score it in the unit of the MS."""
+        e = self.example
+        with torch.inference_mode():
+            hrms = fuse(model, e.pan, e.ms, e.sampling, e.spectrum, rounds=1)
+        inside = slice(EDGE, -EDGE)
+        unit = self.statistics.denormalise_ms
+        pan = e.pan[0] * self.statistics.pan_std + self.statistics.pan_mean
+        report = assess_arrays(
+            unit(hrms[0])[:, inside, inside],
+            pan[:, inside, inside],
+            unit(e.ms[0]),
+            e.sampling.ratio,
+            (e.sampling.offset[0] - EDGE, e.sampling.offset[1] - EDGE),
+            e.sampling.gains,
+            reference=None if e.reference is None else unit(e.reference[0])[:, inside, inside],
+        )
+        keys = ("q2n", "ergas", "sam", "scc") if self.scale == "reduced" else ("hqnr", "d_rho", "r_ergas")
+        return {key: float(getattr(report, key)) for key in keys}
+
+
+def judges(manifest: Path, aside: Sequence[str]) -> list[Judge]:
+    """The central window of every validation scene not set aside, at both scales where it is large enough."""
+    found = []
+    for entry in read_manifest(manifest, "validation"):
+        if entry.name in aside:
+            continue
+        scene = load_scene(entry)
+        for scale, pair in (("full", replace(scene, reference=None)), ("reduced", _with_reference(scene))):
+            example = next(filter(None, (window_of(pair, size) for size in SIZES)), None)
+            if example is not None:
+                found.append(Judge(scene.name, scene.sensor, scale, example, scene.statistics))
+    return found
+
+
+def _with_reference(scene: TrainingScene) -> TrainingScene:
+    if scene.reference is not None:
+        return scene
+    return wald_pair(scene, scene.spectrum.ratio, (-0.5, -0.5))
+
+
+def scenes(manifest: Path, extra: Path | None) -> list[TrainingScene]:
+    """Training scenes and re-imaged ones, from two files' splits."""
+    real = [load_scene(entry) for entry in read_manifest(manifest, "train")]
+    simulated = [load_scene(entry) for entry in read_manifest(extra, "train")] if extra else []
+    generator, shipped = Generator().manual_seed(7), load(default_weights())[0].channels_last()
+    return [*real, *simulated, *(reimage(s, sharpen_scene(shipped, s), generator) for s in real)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("manifest", type=Path)
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for encoders.json and .md")
+    parser.add_argument("-a", "--arm", action="append", default=[], help="what to compare, see above")
+    parser.add_argument("--seeds", default="0,1")
+    parser.add_argument("--steps", default="250", help="budgets of the head, each a training of its own")
+    parser.add_argument("--simulated", type=Path, help="a manifest of simulated scenes, for training")
+    parser.add_argument("--aside", default="", help="validation scenes to leave out, comma-separated")
+    parser.add_argument("--cache", type=Path, help="file that keeps the prepared scenes")
+    options = parser.parse_args()
+    logging.disable(logging.WARNING)
+    keep_memory()
+    options.output.mkdir(parents=True, exist_ok=True)
+    record = options.output / "encoders.json"
+    rows: list[dict[str, Any]] = json.loads(record.read_text())["rows"] if record.exists() else []
+    if options.arm:
+        training, windows = _prepared(options)
+        for seed in (int(s) for s in options.seeds.split(",")):
+            for steps in (int(s) for s in options.steps.split(",")):
+                for arm in (Arm.parse(text) for text in options.arm):
+                    if any((r["arm"], r["seed"], r["steps"]) == (arm.name, seed, steps) for r in rows):
+                        continue
+                    rows += trial(arm, seed, steps, training, windows)
+                    record.write_text(json.dumps({"rows": rows}, indent=1), encoding="utf-8")
+                    (options.output / "encoders.md").write_text(markdown(rows), encoding="utf-8")
+    print(markdown(rows))
+
+
+def _prepared(options: argparse.Namespace) -> tuple[list[TrainingScene], list[Judge]]:
+    if options.cache and options.cache.exists():
+        kept: tuple[list[TrainingScene], list[Judge]] = torch.load(options.cache, weights_only=False)
+        return kept
+    prepared = scenes(options.manifest, options.simulated), judges(options.manifest, options.aside.split(","))
+    if options.cache:
+        torch.save(prepared, options.cache)
+    return prepared
+
+
+def trial(
+    arm: Arm, seed: int, steps: int, training: Sequence[TrainingScene], windows: Sequence[Judge]
+) -> list[dict[str, Any]]:
+    """Train the head of one arm and judge it: one row per window."""
+    chosen = [scene for scene in training if scene.sensor != arm.without]
+    model, started = build(arm, seed), time.monotonic()
+    if steps:
+        plan = Plan(steps=steps, learning_rate=1e-3, seed=seed)
+        adapt(model, Sampler(chosen, 128, 2), plan, groups=2, weights=LossWeights())
+    trained = time.monotonic() - started
+    model.eval()
+    head = {"arm": arm.name, "seed": seed, "steps": steps}
+    rows = [{**head, "scene": w.scene, "sensor": w.sensor, "scale": w.scale, **w.figures(model)} for w in windows]
+    print(f"{arm.name} seed {seed}: {steps} steps in {trained:.0f} s, judged in "
+          f"{time.monotonic() - started - trained:.0f} s", file=sys.stderr, flush=True)  # fmt: skip
+    return rows
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""The state of a training run on disk: two files, so that one is always whole."""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from crossdiff_cli.errors import TrainingError
+
+_log = logging.getLogger(__name__)
+
+_SHOWN = 100
+"""Characters of a value that a message shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What a run needs to go on as if it had not stopped; changed in place."""
+
+    parameters: Mapping[str, nn.Parameter]
+    ema: Mapping[str, Tensor]
+    optimizer: torch.optim.Optimizer
+
+
+def previous(path: Path) -> Path:
+    """Where the checkpoint before the newest is kept."""
+    return path.with_name(f"{path.name}.previous")
+
+
+def save(path: Path, step: int, run: Mapping[str, str], state: State) -> None:
+    """Write the state after `step` steps of `run`; the file before it becomes the previous one.
+
+    Raises:
+        TrainingError: it cannot be written, a full disk for one; the files of earlier steps are as they were.
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, p in state.parameters.items():
+        tensors[f"parameter.{name}"], tensors[f"ema.{name}"] = p.detach(), state.ema[name]
+        for key in ("exp_avg", "exp_avg_sq"):
+            tensors[f"{key}.{name}"] = state.optimizer.state[p].get(key, torch.zeros_like(p))
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        save_file(
+            {k: v.to("cpu").contiguous() for k, v in tensors.items()},
+            temporary,
+            {"run": json.dumps({**run, "step": str(step)})},
+        )
+        if path.exists():
+            path.replace(previous(path))
+        temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        kept = f"; {path} holds an earlier step, start again from there" if path.exists() else ""
+        raise TrainingError(
+            f"cannot write the checkpoint of step {step} to {path} ({error}): make room on the disk{kept}"
+        ) from error
+
+
+def resume(path: Path, run: Mapping[str, str], state: State) -> int:
+    """Fill `state` from the newest whole checkpoint and return its step; 0 where there is none.
+
+    Raises:
+        TrainingError: the checkpoint is of another run, or there are files but none is whole.
+    """
+    failures = []
+    for candidate in (path, previous(path)):
+        if not candidate.exists():
+            continue
+        try:
+            step = _load(candidate, run, state)
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            failures.append(f"{candidate} is damaged or of another network ({error})")
+            continue
+        for failure in failures:
+            _log.warning("%s: going on from %s", failure, candidate)
+        _log.info("resumed %s at step %d", candidate, step)
+        return step
+    if failures:
+        raise TrainingError(f"{'; '.join(failures)}: remove it to start anew")
+    return 0
+
+
+def _load(path: Path, run: Mapping[str, str], state: State) -> int:
+    with safe_open(path, framework="pt") as file:
+        stored = json.loads(file.metadata()["run"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
+    step = int(stored.pop("step"))
+    for key in {*stored, *run}:
+        if stored.get(key) != run.get(key):
+            raise TrainingError(
+                f"{path} is of a run with {key} {_short(stored.get(key))}, not {_short(run.get(key))}: "
+                "go on with that, or remove it"
+            )
+    with torch.no_grad():
+        for name, p in state.parameters.items():
+            p.copy_(tensors[f"parameter.{name}"])
+            state.ema[name].copy_(tensors[f"ema.{name}"])
+            state.optimizer.state[p] = {
+                "step": torch.tensor(float(step)),
+                "exp_avg": tensors[f"exp_avg.{name}"].to(p).clone(memory_format=torch.preserve_format),
+                "exp_avg_sq": tensors[f"exp_avg_sq.{name}"].to(p).clone(memory_format=torch.preserve_format),
+            }
+    return step
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

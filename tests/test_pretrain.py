@@ -1,0 +1,137 @@
+"""The pretrain command from scenes on disk to weights, a journal and pictures; and several processes together."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import rasterio
+import torch
+from click.testing import CliRunner
+from safetensors.torch import load_file
+
+from crossdiff_cli.cli import main
+from crossdiff_cli.model.weights import load
+
+SIZES = ["--patch", "32", "--batch", "1", "--groups", "2", "--steps", "2"]
+
+
+@pytest.fixture
+def manifest(make_pair, tmp_path):
+    items = []
+    for name, split in (("a", "train"), ("b", "validation")):
+        files = make_pair(shape=(480, 480), name=name, seed=ord(name))
+        items.append({"name": name, "files": {"pan": files.pan, "ms": files.ms}, "sensor": "vhr",
+                      "bands": ["B", "G", "R", "NIR"], "split": split})  # fmt: skip
+    path = tmp_path / "manifest.json"
+    path.write_text(json.dumps(items))
+    return path
+
+
+def test_pretrain_writes_weights_a_journal_and_pictures(manifest, tmp_path):
+    out = tmp_path / "run"
+    arguments = ["pretrain", str(manifest), "-o", str(out), *SIZES, "--objective", "v", "--sample", "1"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    model, provenance = load(out / "encoders.safetensors")
+    assert model.architecture.objective == provenance["pretrain"]["objective"] == "v"
+    lines = [json.loads(line) for line in (out / "pretrain.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2]
+    assert {name: len(row) for name, row in lines[0]["validation"].items()} == {"m2p": 5, "p2m": 5}
+    assert lines[0]["patches_per_s"] > 0
+    assert 0 <= lines[0]["waiting"] < 1
+    with rasterio.open(out / "samples.png") as picture:
+        assert (picture.count, picture.height) == (3, 32)
+        assert picture.width == 6 * 32 + 5 * 4
+        shown = picture.read()
+    pan, true = shown[:, :, :32], shown[:, :, 4 * 36 : 4 * 36 + 32]
+    assert (pan[0] == pan[1]).all()
+    assert (true[0] != true[2]).any()
+    again = CliRunner().invoke(main, [*arguments, "--steps", "3"])
+    assert again.exit_code == 1
+    assert "steps 2, not 3" in again.output
+
+
+def test_an_untrained_network_restores_the_prior(manifest, tmp_path):
+    """Its correction is zero, so the drawn picture of the restored MS is the upsampled MS."""
+    out = tmp_path / "run"
+    result = CliRunner().invoke(
+        main, ["pretrain", str(manifest), "-o", str(out), *SIZES, "--rate", "1e-30", "--sample", "1"]
+    )
+    assert result.exit_code == 0, result.output
+    journal = json.loads((out / "pretrain.jsonl").read_text())
+    assert journal["validation"]["p2m"][-1] > 0.9
+
+
+def test_bad_choices_are_one_line(manifest, tmp_path):
+    for arguments, code, words in (
+        (["--patch", "33"], 1, "no multiple of 8"),
+        (["--objective", "x1"], 2, "Invalid value for '--objective'"),
+        (["--patch", "512", "--steps", "1"], 1, "512"),
+    ):
+        result = CliRunner().invoke(main, ["pretrain", str(manifest), "-o", str(tmp_path / "o"), *SIZES, *arguments])
+        assert result.exit_code == code, result.output
+        assert words in result.output
+        assert "Traceback" not in result.output
+
+
+WORKER = """
+import sys
+from pathlib import Path
+from crossdiff_cli.model.crossdiff import Architecture
+from crossdiff_cli.training.stages import Budget, PretrainOptions, Sources, run_pretrain
+small = Architecture(widths=(8, 8, 8), blocks=(1, 1, 1), decoder_width=8, head_widths=(8, 8, 8))
+budget = Budget(steps=3, patch=32, batch=1, groups=2, checkpoint_every=3)
+run_pretrain(Sources(scenes=(Path(sys.argv[1]),)), Path(sys.argv[2]), PretrainOptions(budget, architecture=small))
+"""
+
+
+def _together(count: int, code: str, *arguments: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, *map(str, arguments)],
+            env={**os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count),
+                 "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"},
+            stderr=subprocess.PIPE, text=True,
+        )
+        for rank in range(count)
+    ]  # fmt: skip
+    for process in processes:
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+
+
+def test_two_processes_train_one_network_on_different_batches(manifest, tmp_path):
+    """Averaged gradients of two processes differ from those of one; and one writes what both agree on."""
+    _together(2, WORKER, manifest, tmp_path / "two")
+    _together(2, WORKER, manifest, tmp_path / "two again")
+    _together(1, WORKER, manifest, tmp_path / "one")
+    two, again, one = (load_file(tmp_path / n / "encoders.safetensors") for n in ("two", "two again", "one"))
+    name = "p2m.levels.0.0.conv1.weight"
+    assert torch.equal(two[name], again[name])
+    assert not torch.equal(two[name], one[name])
+    assert len((tmp_path / "two" / "pretrain.jsonl").read_text().splitlines()) == 1
+
+
+def test_workers_average_what_they_hold(tmp_path):
+    """The mean of two processes' numbers, computed by hand."""
+    code = (
+        "import sys, torch\n"
+        "from pathlib import Path\n"
+        "from crossdiff_cli.training.distributed import joined\n"
+        "with joined() as workers:\n"
+        "    a, b = torch.full((3,), 1.0 + workers.rank), torch.tensor([[10.0 * workers.rank]])\n"
+        "    p = torch.nn.Parameter(torch.zeros(2))\n"
+        "    p.grad = torch.ones(2) if workers.first else None\n"
+        "    workers.average([a, b]); workers.average_gradients([p])\n"
+        "    Path(sys.argv[1], f'{workers.rank}').write_text(str([a.tolist(), b.tolist(), p.grad.tolist()]))\n"
+    )
+    _together(2, code, tmp_path)
+    expected = str([[1.5, 1.5, 1.5], [[5.0]], [0.5, 0.5]])
+    assert [(tmp_path / name).read_text() for name in "01"] == [expected, expected]

@@ -1,0 +1,88 @@
+"""Re-imaged scenes: the truth is sharpened whole, and PAN and MS are exact images of it."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Generator, Tensor
+
+from crossdiff_cli.fuse import Sampling, fuse
+from crossdiff_cli.model.crossdiff import Architecture, CrossDiff
+from crossdiff_cli.model.spectral import Spectrum
+from crossdiff_cli.survey import Statistics
+from crossdiff_cli.training import reimage as module
+from crossdiff_cli.training.patches import Sampler, TrainingScene
+from crossdiff_cli.training.reimage import reimage, sharpen_scene
+
+SMALL = Architecture(widths=(8, 8, 8), blocks=(1, 1, 1), decoder_width=8, head_widths=(8, 8, 8))
+
+
+def _smooth(bands: int, size: int, seed: int) -> Tensor:
+    coarse = torch.randn(1, bands, size // 4, size // 4, generator=Generator().manual_seed(seed))
+    image = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bicubic")
+    return (image - image.mean(dim=(2, 3), keepdim=True)) / image.std(dim=(2, 3), keepdim=True)
+
+
+@pytest.fixture
+def scene() -> TrainingScene:
+    """Four bands, ratio 4, 256 PAN pixels."""
+    return TrainingScene(
+        name="made",
+        sensor="wv4",
+        pan=_smooth(1, 256, 0),
+        pan_mask=torch.ones(256, 256, dtype=torch.bool),
+        ms=_smooth(4, 64, 1),
+        ms_mask=torch.ones(64, 64, dtype=torch.bool),
+        sampling=Sampling((4.0, 4.0), (0.0, 0.0), (0.3,) * 4),
+        spectrum=Spectrum(
+            torch.tensor([480.0, 545.0, 672.0, 850.0]), torch.full((4,), 60.0), torch.tensor([450.0, 800.0]), 4.0
+        ),
+        pan_gain=0.15,
+        reference=None,
+        statistics=Statistics(0.0, 1.0, torch.zeros(4), torch.ones(4)),
+    )
+
+
+def test_a_scene_sharpened_in_windows_equals_one_pass(scene: TrainingScene, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    model = CrossDiff(SMALL).eval()
+    whole = fuse(model, scene.pan, scene.ms, scene.sampling, scene.spectrum, rounds=1).detach()
+    monkeypatch.setattr(module, "_CORE", 64)
+    monkeypatch.setattr(module, "_HALO", 80)
+    assert torch.allclose(sharpen_scene(model, scene), whole, atol=1e-3)
+
+
+def test_the_ms_is_the_truth_averaged_by_its_mtf(scene: TrainingScene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_NOISE", 0.0)
+    truth = _smooth(4, 256, 2)
+    for seed in range(6):
+        made = reimage(scene, truth, Generator().manual_seed(seed))
+        assert made.reference is truth
+        ratio, offset = made.sampling.ratio[0], made.sampling.offset
+        assert ratio in {2.0, 3.0, 4.0}
+        sigma = ratio * (-2 * torch.log(torch.tensor(made.sampling.gains[1]))).sqrt() / torch.pi
+        row, col = 9, 12
+        middle = offset[0] + (row + 0.5) * ratio, offset[1] + (col + 0.5) * ratio
+        at = torch.arange(256) + 0.5
+        weight = torch.exp(-0.5 * ((at - middle[0]) / sigma) ** 2)[:, None]
+        weight = weight * torch.exp(-0.5 * ((at - middle[1]) / sigma) ** 2)
+        assert made.ms[0, 1, row, col] == pytest.approx(float((truth[0, 1] * weight).sum() / weight.sum()), abs=0.02)
+
+
+def test_the_pan_sees_the_bands_inside_its_range(scene: TrainingScene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_NOISE", 0.0)
+    truth = _smooth(4, 256, 3)
+    made = reimage(replace(scene, pan=torch.zeros(1, 1, 256, 256)), truth, Generator().manual_seed(4))
+    low, high = made.spectrum.pan_nm
+    weights = torch.linalg.lstsq(truth.flatten(2)[0].T, made.pan.flatten()[:, None]).solution[:, 0]
+    inside = (scene.spectrum.center_nm > low) & (scene.spectrum.center_nm < high)
+    assert float(made.pan.mean()) == pytest.approx(0.0, abs=1e-4)
+    assert float(made.pan.std()) == pytest.approx(1.0, abs=1e-3)
+    assert float(weights[inside].min()) > 4 * float(weights[~inside].max() if (~inside).any() else 0.0)
+
+
+def test_a_re_imaged_scene_feeds_the_sampler(scene: TrainingScene) -> None:
+    made = reimage(scene, _smooth(4, 256, 5), Generator().manual_seed(1))
+    example = Sampler([made], 64, 2).draw(Generator().manual_seed(0), reduced=True)
+    assert example.reference is not None
+    assert example.reference.shape == (*example.ms.shape[:2], 64, 64)
