@@ -3,7 +3,8 @@
     python benchmarks/encoders.py index.json -o out -a none -a random -a both=pretrain/encoders.safetensors
 
 An arm is `none` (no encoders), `random` (untrained ones), or NAME=FILE with changes after commas: `only=p2m` or
-`only=m2p`, `p2m=T` or `m2p=T` (another feature timestep), `noisy` (noise added as at that timestep), `without=SENSOR`
+`only=m2p`, `p2m=T` or `m2p=T` (another feature timestep), `noisy` (noise added as at that timestep), `pyramids`
+(without the light decoders), `without=SENSOR`
 (its scenes are kept from the head; FILE should not have seen them either). All arms of a run see the same batches.
 Figures are of one window per validation scene and scale, on the registered grid: compare them within a table only.
 """
@@ -25,7 +26,7 @@ from torch import Generator, Tensor, nn
 from crossdiff_cli.device import keep_memory
 from crossdiff_cli.fuse import fuse
 from crossdiff_cli.model.crossdiff import Architecture, CrossDiff
-from crossdiff_cli.model.fusion import FusionHead
+from crossdiff_cli.model.fusion import Features, FusionHead
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.model.weights import default_weights, load
 from crossdiff_cli.quality.assess import assess_arrays
@@ -42,8 +43,6 @@ EDGE = 16
 """What is sharpened but not judged around a window."""
 FIGURES = ("q2n", "ergas", "sam", "scc", "hqnr", "d_rho", "r_ergas")
 
-Features = tuple[list[Tensor], list[Tensor]] | None
-
 
 @dataclass(frozen=True, slots=True)
 class Arm:
@@ -56,6 +55,7 @@ class Arm:
     p2m: int | None = None
     m2p: int | None = None
     noisy: bool = False
+    pyramids: bool = False
     without: str | None = None
 
     @classmethod
@@ -64,7 +64,7 @@ class Arm:
         head, *rest = text.split(",")
         name, _, file = head.partition("=")
         changes = {key: value for key, _, value in (change.partition("=") for change in rest)}
-        unknown = set(changes) - {"only", "p2m", "m2p", "noisy", "without"}
+        unknown = set(changes) - {"only", "p2m", "m2p", "noisy", "pyramids", "without"}
         if unknown or not (file or name in {"none", "random"}):
             raise SystemExit(f"arm {text!r}: write none, random or NAME=FILE[,change...]; see --help")
         return cls(
@@ -75,6 +75,7 @@ class Arm:
             p2m=int(changes["p2m"]) if "p2m" in changes else None,
             m2p=int(changes["m2p"]) if "m2p" in changes else None,
             noisy="noisy" in changes,
+            pyramids="pyramids" in changes,
             without=changes.get("without"),
         )
 
@@ -84,7 +85,7 @@ class Controlled(CrossDiff):
 
     arm = Arm("none")
 
-    def features(self, pan: Tensor, ms_up: Tensor, spectrum: Spectrum) -> Features:
+    def features(self, pan: Tensor, pan_low: Tensor, ms_up: Tensor, spectrum: Spectrum) -> Features | None:
         """As in CrossDiff, changed as the arm says."""
         if self.p2m is None or self.m2p is None:
             return None
@@ -97,14 +98,17 @@ class Controlled(CrossDiff):
             p2m = self.p2m.encode(noisy_ms, t * (a.p2m_timestep / a.timesteps), pan, spectrum)
             m2p = self.m2p.encode(noisy_pan, t * (a.m2p_timestep / a.timesteps), ms_up, spectrum)
         else:
-            both = super().features(pan, ms_up, spectrum)
-            assert both is not None
-            p2m, m2p = both
+            found = super().features(pan, pan_low, ms_up, spectrum)
+            assert found is not None
+            p2m, m2p = found.p2m, found.m2p
         if self.arm.only == "p2m":
             m2p = [torch.zeros_like(x) for x in m2p]
         if self.arm.only == "m2p":
             p2m = [torch.zeros_like(x) for x in p2m]
-        return p2m, m2p
+        features = self.decoded(p2m, m2p, pan - pan_low, spectrum)
+        if self.arm.only == "m2p" or self.arm.pyramids:
+            features = replace(features, detail=pan - pan_low)
+        return replace(features, decoded=torch.zeros_like(features.decoded)) if self.arm.pyramids else features
 
 
 def build(arm: Arm, seed: int) -> Controlled:
@@ -124,7 +128,9 @@ def build(arm: Arm, seed: int) -> Controlled:
             assert isinstance(mine, nn.Module) and isinstance(theirs, nn.Module)
             mine.load_state_dict(theirs.state_dict())
     torch.manual_seed(seed)
-    model.head = FusionHead(architecture.widths, architecture.head_widths, encoders=model.p2m is not None)
+    model.head = FusionHead(
+        architecture.widths, architecture.decoder_width, architecture.head_widths, encoders=model.p2m is not None
+    )
     model.channels_last()
     return model
 

@@ -1,6 +1,11 @@
-"""Make the example scene: a simulated WorldView-4-like PAN and MS pair, with the vendor's IMD files beside them."""
+"""Make the example scene, or others for training: a simulated PAN and MS pair of any visible and near-infrared sensor.
+
+Without arguments the example is made (WorldView-4, with IMD files). A set of scenes to train on, in `simulated/`:
+python examples/make_scene.py --sensor wv2 --jitter --count 20 --reference --manifest -o simulated
+"""
 
 import argparse
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +16,7 @@ from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
 from rasterio.warp import transform as reproject_points
-from simulator import landscape, sensor
+from simulator import cameras, landscape, sensor
 from simulator.canvas import Canvas
 
 EPSG = 32633
@@ -25,40 +30,48 @@ MARGIN_PX = 16
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A finished pair: PAN (1, 4n, 4n) and MS (4, n, n) numbers; reference (4, 4n, 4n) when asked for."""
+    """A finished pair: PAN (1, rn, rn) and MS (bands, n, n) numbers; reference (bands, rn, rn) when asked for."""
 
     pan: NDArray[np.uint16]
     ms: NDArray[np.uint16]
     reference: NDArray[np.uint16] | None
 
 
-def simulate(ms_size: int, seed: int, with_reference: bool = False) -> Scene:
+def simulate(
+    ms_size: int,
+    seed: int,
+    with_reference: bool = False,
+    camera: sensor.Camera = sensor.WORLDVIEW_4,
+    shift: tuple[float, float] = (0.0, 0.0),
+) -> Scene:
     """Build the landscape and photograph it.
 
     Args:
         ms_size: rows and columns of the MS.
         seed: the same seed gives the same pixels.
+        camera: what it is photographed by.
+        shift: how far the MS really lies from where its grid says, in PAN pixels (rows, columns), to half a pixel.
         with_reference: also image the MS bands at PAN resolution without noise, by an MTF as good there as the MS
             has at its own resolution.
     """
     step = sensor.SUPERSAMPLING
-    ms_step = step * sensor.RATIO
+    ms_step = step * camera.ratio
     margin = MARGIN_PX * ms_step
     rng = np.random.default_rng([seed, 0])
-    canvas = Canvas(ms_size * ms_step + 2 * margin, sensor.PAN_GSD / step, rng)
+    canvas = Canvas(ms_size * ms_step + 2 * margin, camera.pan_gsd / step, rng, camera.bands)
     landscape.build(canvas, seed)
     radiance = canvas.radiance()
-    pan_band = sensor.PAN_BAND
-    pan = sensor.image_band(radiance[-1], step, margin, pan_band.nyquist_gain)
+    pan = sensor.image_band(radiance[-1], step, margin, camera.pan.nyquist_gain)
+    moved = np.roll(radiance[:-1], [round(-s * step) for s in shift], axis=(1, 2))
     ms, reference = [], []
-    for band, layer in zip(sensor.MS_BANDS, radiance, strict=False):
-        ms.append(sensor.digitise(sensor.image_band(layer, ms_step, margin, band.nyquist_gain), band, rng))
+    for band, layer, off in zip(camera.ms, radiance[:-1], moved, strict=True):
+        seen = sensor.image_band(off, ms_step, margin, band.nyquist_gain)
+        ms.append(sensor.digitise(seen, band, rng, camera.max_dn))
         if with_reference:
             sharp = sensor.image_band(layer, step, margin, band.nyquist_gain) / band.radiance_per_dn
-            reference.append(np.clip(np.rint(sharp), 1, sensor.MAX_DN).astype(np.uint16))
-    return Scene(
-        sensor.digitise(pan, pan_band, rng)[None], np.stack(ms), np.stack(reference) if with_reference else None
-    )
+            reference.append(np.clip(np.rint(sharp), 1, camera.max_dn).astype(np.uint16))
+    digits = sensor.digitise(pan, camera.pan, rng, camera.max_dn)
+    return Scene(digits[None], np.stack(ms), np.stack(reference) if with_reference else None)
 
 
 def write_raster(path: Path, data: NDArray[np.uint16], bands: Sequence[sensor.Band], gsd: float) -> None:
@@ -82,9 +95,9 @@ def write_raster(path: Path, data: NDArray[np.uint16], bands: Sequence[sensor.Ba
         photometric="MINISBLACK",
     ) as target:
         target.write(data)
-        target.descriptions = tuple(BAND_TITLES[band.name] for band in bands)
+        target.descriptions = tuple(BAND_TITLES.get(band.name, band.name) for band in bands)
         if len(bands) > 1:
-            target.colorinterp = [COLOURS[band.name] for band in bands]
+            target.colorinterp = [COLOURS.get(band.name, ColorInterp.undefined) for band in bands]
         target.update_tags(
             TIFFTAG_IMAGEDESCRIPTION="Simulated scene: no place, no satellite", TIFFTAG_DATETIME="2018:04:26 10:04:31"
         )
@@ -146,7 +159,7 @@ def _calibration(band: sensor.Band) -> dict[str, str]:
     return {
         "absCalFactor": f"{band.radiance_per_dn * width:.6e}",
         "effectiveBandwidth": f"{width:.6e}",
-        "TDILevel": "16" if band is sensor.PAN_BAND else "8",
+        "TDILevel": "16" if band.name == sensor.PAN_BAND.name else "8",
     }
 
 
@@ -195,24 +208,52 @@ def _map_fields(size: int, gsd: float) -> dict[str, str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Make pan.tif and ms.tif, each with its IMD file, in a folder."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Make pan.tif and ms.tif in a folder, or in one folder per seed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, default=Path(__file__).parent, help="folder (default: this one)")
     parser.add_argument("--seed", type=int, default=7, help="another seed, another town (default: %(default)s)")
     parser.add_argument("--size", type=int, default=448, metavar="MS_PX", help="MS rows and columns (default: 448)")
     parser.add_argument("--reference", action="store_true", help="also write reference.tif: ideal MS at PAN resolution")
+    parser.add_argument("--sensor", default="wv4", help="sensor of the table of CrossDiff (default: %(default)s)")
+    parser.add_argument("--jitter", action="store_true", help="vary its band edges, MTF gains and noise by the seed")
+    parser.add_argument("--shift", default="0,0", metavar="Y,X", help="PAN pixels that the MS lies off (default: 0,0)")
+    parser.add_argument("--count", type=int, default=1, help="scenes, of successive seeds, each in its own folder")
+    parser.add_argument("--manifest", action="store_true", help="also write manifest.json, for `crossdiff pretrain`")
     options = parser.parse_args(arguments)
-    if options.size < 1 or options.seed < 0:
-        parser.error("--size must be at least 1 and --seed at least 0")
-    options.output.mkdir(parents=True, exist_ok=True)
-    scene = simulate(options.size, options.seed, options.reference)
-    pan_gsd, ms_gsd = sensor.PAN_GSD, sensor.PAN_GSD * sensor.RATIO
-    write_raster(options.output / "pan.tif", scene.pan, [sensor.PAN_BAND], pan_gsd)
-    write_imd(options.output / "pan.IMD", [sensor.PAN_BAND], options.size * sensor.RATIO, pan_gsd)
-    write_raster(options.output / "ms.tif", scene.ms, sensor.MS_BANDS, ms_gsd)
-    write_imd(options.output / "ms.IMD", sensor.MS_BANDS, options.size, ms_gsd)
+    if options.size < 1 or options.seed < 0 or options.count < 1:
+        parser.error("--size and --count must be at least 1 and --seed at least 0")
+    shift = tuple(float(part) for part in options.shift.split(","))
+    items = []
+    for seed in range(options.seed, options.seed + options.count):
+        folder = options.output / str(seed) if options.count > 1 else options.output
+        rng = np.random.default_rng([seed, 1]) if options.jitter else None
+        camera = cameras.camera(options.sensor, rng)
+        write_scene(folder, simulate(options.size, seed, options.reference, camera, (shift[0], shift[1])), camera)
+        names = ["pan", "ms", *(["reference"] if options.reference else [])]
+        items.append(
+            {
+                "name": f"simulated {camera.key} {seed}",
+                "sensor": camera.key,
+                "bands": [band.name for band in camera.ms],
+                "split": "train",
+                "files": {name: str((folder / f"{name}.tif").relative_to(options.output)) for name in names},
+            }
+        )
+    if options.manifest:
+        (options.output / "manifest.json").write_text(json.dumps(items, indent=1), encoding="utf-8")
+
+
+def write_scene(folder: Path, scene: Scene, camera: sensor.Camera) -> None:
+    """Write pan.tif, ms.tif and perhaps reference.tif; IMD files beside the first two for WorldView-4."""
+    folder.mkdir(parents=True, exist_ok=True)
+    ms_gsd = camera.pan_gsd * camera.ratio
+    write_raster(folder / "pan.tif", scene.pan, [camera.pan], camera.pan_gsd)
+    write_raster(folder / "ms.tif", scene.ms, camera.ms, ms_gsd)
+    if camera.key == sensor.WORLDVIEW_4.key:
+        write_imd(folder / "pan.IMD", [camera.pan], scene.pan.shape[1], camera.pan_gsd)
+        write_imd(folder / "ms.IMD", camera.ms, scene.ms.shape[1], ms_gsd)
     if scene.reference is not None:
-        write_raster(options.output / "reference.tif", scene.reference, sensor.MS_BANDS, pan_gsd)
+        write_raster(folder / "reference.tif", scene.reference, camera.ms, camera.pan_gsd)
 
 
 if __name__ == "__main__":

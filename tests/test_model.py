@@ -77,12 +77,15 @@ def test_no_pixel_farther_than_the_halo_matters():
 def test_both_encoders_see_both_images():
     pan, ms = inputs()
     model = small_model()
-    _, ms_up, _ = prepare(pan, ms, SAMPLING)
-    plain = model.features(pan, ms_up, SPECTRUM)
-    for changed in (model.features(pan + 1, ms_up, SPECTRUM), model.features(pan, ms_up.flip(1), SPECTRUM)):
-        for branch in (0, 1):
-            for level in range(3):
-                assert (plain[branch][level] - changed[branch][level]).abs().max() > 1e-3
+    pan_low, ms_up, _ = prepare(pan, ms, SAMPLING)
+    plain = model.features(pan, pan_low, ms_up, SPECTRUM)
+    for changed in (
+        model.features(pan + 1, pan_low, ms_up, SPECTRUM),
+        model.features(pan, pan_low, ms_up.flip(1), SPECTRUM),
+    ):
+        for before, after in zip((*plain.p2m, *plain.m2p), (*changed.p2m, *changed.m2p), strict=True):
+            assert (before - after).abs().max() > 1e-3
+        assert (plain.decoded - changed.decoded).abs().amax(dim=(0, 2, 3)).min() > 0
 
 
 def test_decoders_predict_the_shape_of_their_target():
@@ -90,8 +93,34 @@ def test_decoders_predict_the_shape_of_their_target():
     model = small_model()
     _, ms_up, _ = prepare(pan, ms, SAMPLING)
     t = torch.ones(1)
-    assert model.p2m(ms_up, t, pan, SPECTRUM).shape == ms_up.shape
-    assert model.m2p(pan, t, ms_up, SPECTRUM).shape == pan.shape
+    assert model.p2m(ms_up, t, pan, pan - ms_up, SPECTRUM).shape == ms_up.shape
+    assert model.m2p(pan, t, ms_up, None, SPECTRUM).shape == pan.shape
+
+
+def test_p2m_predicts_a_gain_on_the_detail_and_a_residual():
+    """The correction is affine in the detail: what is left without any is the residual."""
+    pan, ms = inputs()
+    model = small_model()
+    torch.nn.init.normal_(model.p2m.ms_out.kernels.out.weight, std=0.1)
+    pan_low, ms_up, _ = prepare(pan, ms, SAMPLING)
+    decoded = model.p2m.decode(model.p2m.encode(ms_up, torch.ones(1), pan, SPECTRUM))
+    none, once, twice = (model.p2m.correct(decoded, k * (pan - pan_low), SPECTRUM) for k in (0, 1, 2))
+    assert torch.allclose(none, model.p2m.correct(decoded, None, SPECTRUM))
+    assert torch.allclose(twice - none, 2 * (once - none), atol=1e-4)
+    assert (once - none).abs().max() > 1e-3
+
+
+def test_the_head_can_take_the_detail_that_p2m_predicts():
+    """With w = 1 and all else 0 the result is MS_up plus P2M's detail, as far as the limiter lets it."""
+    pan, ms = inputs()
+    model = small_model(trained=False)
+    torch.nn.init.normal_(model.p2m.ms_out.kernels.out.weight, std=0.02)
+    pan_low, ms_up, beta = prepare(pan, ms, SAMPLING)
+    model.head.out.forward = lambda h, s: torch.stack([torch.full_like(ms_up, v) for v in (0.0, 0.0, 1.0, 0.0)], 1)
+    features = model.features(pan, pan_low, ms_up, SPECTRUM)
+    wanted = ms_up + limit_energy(features.detail, pan - pan_low)
+    assert torch.allclose(model(pan, pan_low, ms_up, beta, SPECTRUM), wanted, atol=1e-5)
+    assert features.detail.abs().max() > 1e-3
 
 
 def test_back_projection_brings_the_result_to_the_ms():

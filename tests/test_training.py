@@ -7,7 +7,7 @@ import torch
 from conftest import SMALL, small_model
 
 from crossdiff_cli.errors import TrainingError
-from crossdiff_cli.fuse import Sampling
+from crossdiff_cli.fuse import Sampling, prepare
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.weights import load
 from crossdiff_cli.mtf import degrade, expand
@@ -155,9 +155,10 @@ def test_both_stages_learn_and_stage_two_leaves_the_encoders_alone(sampler):
         total = 0.0
         for seed in range(4):
             example = sampler.draw(torch.Generator().manual_seed(900 + seed), reduced=True)
-            ms_up = expand(example.ms, (32, 32), example.sampling.ratio, example.sampling.offset)
+            pan_low, ms_up, _ = prepare(example.pan, example.ms, example.sampling)
+            detail = example.pan - pan_low
             with torch.no_grad():
-                predicted = model.p2m(ms_up, torch.ones(2), example.pan, example.spectrum)
+                predicted = model.p2m(ms_up, torch.ones(2), example.pan, detail, example.spectrum)
             total += float((predicted - example.reference).abs().mean() / (ms_up - example.reference).abs().mean())
         return total / 4
 

@@ -19,17 +19,10 @@ def test_round_trip_is_bit_equal(tmp_path):
     assert loaded.architecture == SMALL
     for name, value in loaded.head.state_dict().items():
         assert torch.equal(value, model.head.state_dict()[name])
-    for name, value in loaded.p2m.levels.state_dict().items():
-        assert torch.equal(value, model.p2m.levels.state_dict()[name])
+    for name, value in loaded.p2m.state_dict().items():
+        assert torch.equal(value, model.p2m.state_dict()[name])
     assert not loaded.training
     assert not any(p.requires_grad for p in loaded.parameters())
-
-
-def test_decoders_are_not_stored(tmp_path):
-    save(small_model(), tmp_path / "w.safetensors", {})
-    with safe_open(tmp_path / "w.safetensors", "pt") as file:
-        names = list(file.keys())
-    assert not [n for n in names if "laterals" in n or "_out." in n]
 
 
 def test_files_that_are_no_weights(tmp_path):

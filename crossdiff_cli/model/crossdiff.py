@@ -6,7 +6,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from crossdiff_cli.model.fusion import FusionHead
+from crossdiff_cli.model.fusion import Features, FusionHead
 from crossdiff_cli.model.schedule import NoiseSchedule
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.model.unet import UNet
@@ -21,7 +21,7 @@ class Architecture:
     blocks: tuple[int, ...] = (1, 2, 2)
     """Residual blocks per level."""
     decoder_width: int = 48
-    """Channels of the light decoder, dropped after pretraining."""
+    """Channels of the light decoder."""
     head_widths: tuple[int, ...] = (48, 48, 64)
     """Fusion head channels per level."""
     timesteps: int = 1000
@@ -60,7 +60,7 @@ class CrossDiff(nn.Module):
         self.architecture = a
         self.p2m = UNet("ms", a.widths, a.blocks, a.decoder_width) if encoders else None
         self.m2p = UNet("pan", a.widths, a.blocks, a.decoder_width) if encoders else None
-        self.head = FusionHead(a.widths, a.head_widths, encoders=encoders)
+        self.head = FusionHead(a.widths, a.decoder_width, a.head_widths, encoders=encoders)
 
     def channels_last(self) -> Self:
         """Lay the weights out as convolutions run fastest."""
@@ -72,18 +72,25 @@ class CrossDiff(nn.Module):
         """Receptive field of the whole network in PAN pixels."""
         return self.head.radius + (self.p2m.radius if self.p2m is not None else 0)
 
-    def features(self, pan: Tensor, ms_up: Tensor, spectrum: Spectrum) -> tuple[list[Tensor], list[Tensor]] | None:
-        """Both encoders' pyramids from noise-free input at their feature timesteps: same input, same features."""
+    def features(self, pan: Tensor, pan_low: Tensor, ms_up: Tensor, spectrum: Spectrum) -> Features | None:
+        """What both encoders say of noise-free input at their feature timesteps: same input, same features."""
         if self.p2m is None or self.m2p is None:
             return None
         a = self.architecture
         t = torch.ones(pan.shape[0], device=pan.device)
         p2m = self.p2m.encode(ms_up, t * (a.p2m_timestep / a.timesteps), pan, spectrum)
         m2p = self.m2p.encode(pan, t * (a.m2p_timestep / a.timesteps), ms_up, spectrum)
-        return p2m, m2p
+        return self.decoded(p2m, m2p, pan - pan_low, spectrum)
+
+    def decoded(self, p2m: list[Tensor], m2p: list[Tensor], detail: Tensor, spectrum: Spectrum) -> Features:
+        """Both pyramids, through the light decoders; `detail` (B, C, H, W) is that of the PAN."""
+        assert self.p2m is not None and self.m2p is not None
+        mine = self.p2m.decode(p2m)
+        both = torch.cat([mine, self.m2p.decode(m2p)], dim=1)
+        return Features(p2m, m2p, both, self.p2m.correct(mine, detail, spectrum))
 
     def forward(self, pan: Tensor, pan_low: Tensor, ms_up: Tensor, beta: Tensor, spectrum: Spectrum) -> Tensor:
         """Fuse one window; shapes as in `FusionHead.forward`, height and width multiples of `unet.STRIDE`."""
-        pyramids = self.features(pan, ms_up, spectrum)
-        hrms: Tensor = self.head(pyramids, pan, pan_low, ms_up, beta, spectrum)
+        features = self.features(pan, pan_low, ms_up, spectrum)
+        hrms: Tensor = self.head(features, pan, pan_low, ms_up, beta, spectrum)
         return hrms

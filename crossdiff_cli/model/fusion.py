@@ -1,5 +1,6 @@
 """The fusion head: two frozen feature pyramids, PAN and MS in; how much PAN detail each band takes out."""
 
+from dataclasses import dataclass
 from functools import reduce
 from itertools import pairwise
 
@@ -14,6 +15,19 @@ _HEADROOM = 1.25
 """RMS that a band may get, over that of the PAN detail."""
 _UNSEEN = 0.05
 """RMS, in band deviations, that a band may get where the PAN shows nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What the frozen encoders say of a window."""
+
+    p2m: list[Tensor]
+    """(B, width, H/2, W/2), (.., H/4, W/4), (.., H/8, W/8)."""
+    m2p: list[Tensor]
+    decoded: Tensor
+    """(B, 2 decoder_width, H/2, W/2): both light decoders."""
+    detail: Tensor
+    """(B, C, H, W): the detail of each band that P2M predicts from the PAN."""
 
 
 class Gate(nn.Module):
@@ -51,15 +65,18 @@ def limit_energy(injected: Tensor, detail: Tensor) -> Tensor:
 
 
 class FusionHead(nn.Module):
-    """hrms = ms_up + (1 + g + c (beta - 1)) * detail + residual, with g, c and residual per band and PAN pixel.
+    """hrms = ms_up + (1 + g + c (beta - 1)) * detail + w (predicted - detail) + residual.
 
-    The sum of detail and residual is limited by `limit_energy`.
+    g, c, w and residual are found per band and PAN pixel; `predicted` is P2M's detail. What is added is limited by
+    `limit_energy`.
 
-    Untrained, g = c = residual = 0 and the head is MTF-GLP: the PAN detail is added with the gain std(ms) / std(pan).
+    Untrained, g = c = w = residual = 0 and the head is MTF-GLP: the PAN detail is added with gain std(ms) / std(pan).
     With c = 1 it is the locally regressed MTF-GLP.
     """
 
-    def __init__(self, feature_widths: tuple[int, ...], widths: tuple[int, ...], *, encoders: bool = True) -> None:
+    def __init__(
+        self, feature_widths: tuple[int, ...], decoder_width: int, widths: tuple[int, ...], *, encoders: bool = True
+    ) -> None:
         """`feature_widths` of one pyramid, `widths` of the head at 1/2, 1/4 and 1/8 of the PAN grid.
 
         Without `encoders` the head works on PAN and MS alone: the control of the encoders' worth.
@@ -73,9 +90,10 @@ class FusionHead(nn.Module):
         self.gates = (
             nn.ModuleList(Gate(f, w) for f, w in zip(feature_widths, widths, strict=True)) if encoders else None
         )
+        self.decoded = nn.Conv2d(2 * decoder_width, widths[0], 1) if encoders else None
         self.ups = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in pairwise(widths))
         self.blocks = nn.ModuleList(ResBlock(width, condition_width) for width in widths)
-        self.out = BandOutput(widths[0], maps=3, zero=True)
+        self.out = BandOutput(widths[0], maps=4, zero=True)
 
     @property
     def radius(self) -> int:
@@ -85,7 +103,7 @@ class FusionHead(nn.Module):
 
     def forward(
         self,
-        pyramids: tuple[list[Tensor], list[Tensor]] | None,
+        features: Features | None,
         pan: Tensor,
         pan_low: Tensor,
         ms_up: Tensor,
@@ -95,7 +113,7 @@ class FusionHead(nn.Module):
         """Fuse one window.
 
         Args:
-            pyramids: features of P2M and M2P, or None for the control without encoders.
+            features: of P2M and M2P, or None for the control without encoders.
             pan: (B, 1, H, W), normalised.
             pan_low: (B, C, H, W), the PAN at the resolution of each MS band.
             ms_up: (B, C, H, W), the MS on the PAN grid, normalised.
@@ -112,13 +130,17 @@ class FusionHead(nn.Module):
         h: Tensor | None = None
         for level in reversed(range(len(self.widths))):
             parts = [stem] if level == 0 else []
-            if self.gates is not None and pyramids is not None:
-                parts.append(self.gates[level](pyramids[0][level], pyramids[1][level]))
+            if self.decoded is not None and features is not None and level == 0:
+                parts.append(self.decoded(features.decoded))
+            if self.gates is not None and features is not None:
+                parts.append(self.gates[level](features.p2m[level], features.m2p[level]))
             if h is not None:
                 parts.append(upsample2(self.ups[level](h)))
             if parts:
                 h = self.blocks[level](reduce(torch.add, parts), condition)
         assert h is not None
-        g, c, residual = self.out(torch.nn.functional.silu(h), spectrum).unbind(dim=1)
-        gain = 1 + g + c * (beta - 1)
-        return ms_up + limit_energy(gain * detail + residual, detail)
+        g, c, w, residual = self.out(torch.nn.functional.silu(h), spectrum).unbind(dim=1)
+        injected = (1 + g + c * (beta - 1)) * detail + residual
+        if features is not None:
+            injected = injected + w * (features.detail - detail)
+        return ms_up + limit_energy(injected, detail)

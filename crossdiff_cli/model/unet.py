@@ -1,8 +1,8 @@
-"""Conditional UNet of the cross-predictive pretext task: `encode` gives the feature pyramid, `forward` the prediction.
+"""Conditional UNet of the cross-predictive pretext task: `encode` gives the features, `decode` and `correct` the rest.
 
 One class, used twice. P2M: the target is the MS, the condition the PAN. M2P: the target is the PAN, the condition the
 MS. The encoder is deep and the decoder light (1x1 laterals, bilinear sums), so that the prediction has to be made in
-the part that is kept.
+the encoder.
 """
 
 from itertools import pairwise
@@ -39,14 +39,14 @@ class UNet(nn.Module):
         )
         self.downs = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairwise(widths))
         self.laterals = nn.ModuleList(nn.Conv2d(width, decoder_width, 1) for width in widths)
-        self.ms_out = BandOutput(decoder_width, maps=1, zero=True) if target == "ms" else None
+        self.ms_out = BandOutput(decoder_width, maps=2, zero=True) if target == "ms" else None
         self.pan_out = nn.Conv2d(decoder_width, 4, 1) if target == "pan" else None
 
     @property
     def radius(self) -> int:
-        """Receptive field of the features: no input farther than this many PAN pixels can change one."""
+        """Receptive field: no input farther than this many PAN pixels can change a feature, decoded or not."""
         scales = [2 ** (level + 1) for level in range(len(self.widths))]
-        return STRIDE + sum(s * n * ResBlock.RADIUS for s, n in zip(scales, self.blocks, strict=True))
+        return STRIDE + sum(s * n * ResBlock.RADIUS for s, n in zip(scales, self.blocks, strict=True)) + sum(scales[1:])
 
     def encode(self, x_t: Tensor, timestep: Tensor, condition: Tensor, spectrum: Spectrum) -> list[Tensor]:
         """Return the feature pyramid [(B, widths[0], H/2, W/2), (.., H/4, W/4), (.., H/8, W/8)].
@@ -69,14 +69,28 @@ class UNet(nn.Module):
             pyramid.append(h)
         return pyramid
 
-    def forward(self, x_t: Tensor, timestep: Tensor, condition: Tensor, spectrum: Spectrum) -> Tensor:
-        """Predict x_0, of the shape of `x_t`: x_t plus the decoded correction."""
-        pyramid = self.encode(x_t, timestep, condition, spectrum)
-        h = self.laterals[-1](pyramid[-1])
+    def decode(self, pyramid: list[Tensor]) -> Tensor:
+        """The light decoder: all levels projected and summed at half the PAN grid, (B, decoder_width, H/2, W/2)."""
+        h: Tensor = self.laterals[-1](pyramid[-1])
         for features, lateral in zip(pyramid[-2::-1], self.laterals[-2::-1], strict=True):
             h = upsample2(h) + lateral(features)
-        h = torch.nn.functional.silu(h)
+        return torch.nn.functional.silu(h)
+
+    def correct(self, decoded: Tensor, detail: Tensor | None, spectrum: Spectrum) -> Tensor:
+        """x_0 - x_t as predicted, of the shape of the target.
+
+        P2M: a gain on `detail` (B, C, H, W), what the PAN shows beyond each band's resolution, and a residual. M2P: a
+        residual alone.
+        """
         if self.ms_out is not None:
-            return x_t + self.ms_out(h, spectrum)[:, 0]
+            gain, residual = self.ms_out(decoded, spectrum).unbind(dim=1)
+            return residual if detail is None else gain * detail + residual
         assert self.pan_out is not None
-        return x_t + torch.nn.functional.pixel_shuffle(self.pan_out(h), 2)
+        return torch.nn.functional.pixel_shuffle(self.pan_out(decoded), 2)
+
+    def forward(
+        self, x_t: Tensor, timestep: Tensor, condition: Tensor, detail: Tensor | None, spectrum: Spectrum
+    ) -> Tensor:
+        """Predict x_0, of the shape of `x_t`: x_t plus the decoded correction; arguments as `encode` and `correct`."""
+        decoded = self.decode(self.encode(x_t, timestep, condition, spectrum))
+        return x_t + self.correct(decoded, detail, spectrum)

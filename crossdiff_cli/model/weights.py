@@ -14,7 +14,7 @@ from torch import Tensor
 from crossdiff_cli.errors import WeightsError
 from crossdiff_cli.model.crossdiff import Architecture, CrossDiff
 
-FORMAT = "crossdiff-1"
+FORMAT = "crossdiff-2"
 DEFAULT_NAME = "crossdiff.safetensors"
 _MAX_CHANNELS = 4096
 
@@ -32,7 +32,7 @@ def default_weights() -> Path:
 
 
 def save(model: CrossDiff, path: Path, provenance: dict[str, Any], dtype: torch.dtype = torch.bfloat16) -> None:
-    """Write the encoders and the head; the decoders of the pretext task are dropped.
+    """Write the networks.
 
     Args:
         model: the networks.
@@ -40,11 +40,7 @@ def save(model: CrossDiff, path: Path, provenance: dict[str, Any], dtype: torch.
         provenance: JSON-able facts on data, steps and scores.
         dtype: storage type.
     """
-    state = {
-        name: value.detach().to("cpu", dtype).contiguous()
-        for name, value in model.state_dict().items()
-        if not _is_decoder(name)
-    }
+    state = {name: value.detach().to("cpu", dtype).contiguous() for name, value in model.state_dict().items()}
     metadata = {
         "format": FORMAT,
         "architecture": json.dumps(model.architecture.as_dict()),
@@ -96,7 +92,7 @@ def digest(path: Path) -> str:
 
 
 def _fill(model: CrossDiff, state: dict[str, Tensor], path: Path) -> None:
-    wanted = {name: value for name, value in model.state_dict().items() if not _is_decoder(name)}
+    wanted = model.state_dict()
     if state.keys() != wanted.keys():
         odd = sorted(state.keys() ^ wanted.keys())
         raise WeightsError(
@@ -109,11 +105,7 @@ def _fill(model: CrossDiff, state: dict[str, Tensor], path: Path) -> None:
             )
         if not torch.isfinite(value.float()).all():
             raise WeightsError(f"{path}: {name} holds numbers that are not finite; fetch the file again")
-    model.load_state_dict({name: value.float() for name, value in state.items()}, strict=False)
-
-
-def _is_decoder(name: str) -> bool:
-    return name.split(".", maxsplit=1)[0] in {"p2m", "m2p"} and name.split(".")[1] in {"laterals", "ms_out", "pan_out"}
+    model.load_state_dict({name: value.float() for name, value in state.items()})
 
 
 def _check_size(architecture: Architecture) -> None:

@@ -1,7 +1,7 @@
 """Stage 1: teach P2M and M2P to predict one image from the other, along the diffusion chain."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Generator, Tensor, nn
@@ -50,6 +50,8 @@ class Task:
     """(B, C, H, W), normalised."""
     prior: Tensor
     condition: Tensor
+    detail: Tensor | None
+    """(B, C, H, W), what the PAN shows beyond each band's resolution; P2M only."""
     spectrum: Spectrum
 
 
@@ -107,12 +109,16 @@ def tasks(model: CrossDiff, example: Example, *, octave_down: bool = True) -> di
     pan_low, ms_up, _ = prepare(example.pan, example.ms, example.sampling)
     timesteps, spectrum = model.architecture, example.spectrum
     found = {
-        "m2p": Task(model.m2p, timesteps.m2p_timestep, example.pan, pan_low.mean(dim=1, keepdim=True), ms_up, spectrum)
+        "m2p": Task(
+            model.m2p, timesteps.m2p_timestep, example.pan, pan_low.mean(dim=1, keepdim=True), ms_up, None, spectrum
+        )
     }
     target = example.reference if octave_down else ms_up
     if target is not None:
         prior = ms_up if octave_down else torch.zeros_like(ms_up)
-        found["p2m"] = Task(model.p2m, timesteps.p2m_timestep, target, prior, example.pan, spectrum)
+        found["p2m"] = Task(
+            model.p2m, timesteps.p2m_timestep, target, prior, example.pan, example.pan - pan_low, spectrum
+        )
     return found
 
 
@@ -124,6 +130,7 @@ def predict(task: Task, prediction: Prediction, x_t: Tensor, timestep: Tensor, d
             x_t.contiguous(memory_format=layout),
             (timestep / prediction.schedule.timesteps).to(x_t.device),
             task.condition.contiguous(memory_format=layout),
+            task.detail,
             task.spectrum,
         )
     return output.float() - x_t
@@ -143,13 +150,12 @@ def _loss(task: Task, prediction: Prediction, pretext: Pretext, generator: Gener
     no_prior, no_condition = chance(pretext.prior_dropout), chance(pretext.condition_dropout)
     prior = _dropped(task.prior, no_prior)
     x_t = schedule.add_noise(task.x_0, prior, timestep, eps)
-    shown = Task(
-        task.unet,
-        task.feature_timestep,
-        task.x_0,
-        prior,
-        _dropped(task.condition, no_condition & ~no_prior),
-        task.spectrum,
+    hidden = no_condition & ~no_prior
+    shown = replace(
+        task,
+        prior=prior,
+        condition=_dropped(task.condition, hidden),
+        detail=None if task.detail is None else _dropped(task.detail, hidden),
     )
     found = predict(shown, prediction, x_t, timestep, pretext.dtype)
     error = (found - prediction.target(task.x_0, x_t, eps, timestep)).abs().mean(dim=(1, 2, 3))

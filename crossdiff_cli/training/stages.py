@@ -114,7 +114,7 @@ def run_adapt(sources: Sources, folder: Path, weights: Path | None, budget: Budg
     if restart:
         torch.manual_seed(budget.seed)
         a = model.architecture
-        model.head = FusionHead(a.widths, a.head_widths, encoders=model.p2m is not None)
+        model.head = FusionHead(a.widths, a.decoder_width, a.head_widths, encoders=model.p2m is not None)
     model.channels_last()
     adapt(model, sampler, _plan(folder / "adapt.checkpoint", budget, sampler), budget.groups, LossWeights())
     target = folder / DEFAULT_NAME

@@ -1,11 +1,12 @@
 """The ground as fine layers: light per band, height, slope shading; painted in metres, then lit by the sun."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from simulator.sensor import SUN_AZIMUTH, SUN_ELEVATION, Floats, material_light, path_radiance
+from simulator.sensor import BANDS, SUN_AZIMUTH, SUN_ELEVATION, Band, Floats, material_light, path_radiance
 
 _AZIMUTH, _ELEVATION = math.radians(SUN_AZIMUTH), math.radians(SUN_ELEVATION)
 TO_SUN = (math.sin(_AZIMUTH), -math.cos(_AZIMUTH))
@@ -71,17 +72,17 @@ class Canvas:
     """Square ground of `size` samples with a common origin in the middle.
 
     Attributes:
-        light: (2, 5, size, size) radiance from the sun and from the sky, flat and unshadowed.
+        light: (2, bands, size, size) radiance from the sun and from the sky, flat and unshadowed.
         height: metres above the ground.
         shade: sunlight on the local slope against flat ground.
         textures: unit-variance random fields by name, from fine to broad.
     """
 
-    def __init__(self, size: int, sample: float, rng: np.random.Generator) -> None:
-        """Make an empty canvas; `sample` is the sample distance in metres."""
-        self.size, self.sample = size, sample
-        self.materials = material_light()
-        self.light = np.zeros((2, 5, size, size), dtype=np.float32)
+    def __init__(self, size: int, sample: float, rng: np.random.Generator, bands: Sequence[Band] = BANDS) -> None:
+        """Make an empty canvas, seen in `bands`; `sample` is the sample distance in metres."""
+        self.size, self.sample, self.bands = size, sample, tuple(bands)
+        self.materials = material_light(bands)
+        self.light = np.zeros((2, len(bands), size, size), dtype=np.float32)
         self.height = np.zeros((size, size), dtype=np.float32)
         self.shade = np.ones((size, size), dtype=np.float32)
         self.textures = {
@@ -156,7 +157,7 @@ class Canvas:
         keep = 1.0 - part
         target = self.light[(slice(None), slice(None), *patch.window)]
         for source in range(2):
-            for band in range(5):
+            for band in range(len(self.bands)):
                 layer = target[source, band][inner]
                 layer *= keep
                 layer += strength * self.materials[material][source, band]
@@ -169,12 +170,12 @@ class Canvas:
         layer += cover * (shade - layer)
 
     def radiance(self) -> Floats:
-        """Light the scene: radiance (5, size, size) at the sensor, with cast shadows, sky view and path radiance."""
+        """Light the scene: (bands, size, size) radiance at the sensor, with cast shadows, sky and path radiance."""
         sun = self.shade * self._lit()
         sky = self._sky_view()
         out = self.light[0] * sun
         out += self.light[1] * sky
-        out += path_radiance()[:, None, None]
+        out += path_radiance(self.bands)[:, None, None]
         return np.asarray(out)
 
     def _lit(self) -> Floats:

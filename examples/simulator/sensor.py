@@ -1,6 +1,7 @@
-"""Light, materials and camera: from reflectance spectra to the digital numbers of a WorldView-4-like sensor."""
+"""Light, materials and camera: from reflectance spectra to the digital numbers of a sensor."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,14 +13,11 @@ Floats = NDArray[np.floating[Any]]
 WAVELENGTHS = np.arange(400.0, 1001.0, 5.0)
 """Grid on which spectra are integrated, nm."""
 
-RATIO = 4
-PAN_GSD = 0.31
 SUPERSAMPLING = 2
 """Ground samples per PAN pixel along each axis."""
 
 SUN_AZIMUTH = 151.4
 SUN_ELEVATION = 49.2
-MAX_DN = 2047
 EDGE_NM = 3.0
 """Width over which a band's response falls off at either end, nm."""
 
@@ -51,6 +49,28 @@ MS_BANDS = (
 )
 PAN_BAND = Band("P", 450.0, 800.0, 0.16, 0.165, 18.0, 1.2)
 BANDS = (*MS_BANDS, PAN_BAND)
+
+
+@dataclass(frozen=True, slots=True)
+class Camera:
+    """An instrument: its MS bands in file order, its PAN band, and how both sample the ground."""
+
+    key: str
+    ms: tuple[Band, ...]
+    pan: Band
+    ratio: int
+    """MS pixels over PAN pixels along each axis."""
+    pan_gsd: float
+    """Metres."""
+    max_dn: int
+
+    @property
+    def bands(self) -> tuple[Band, ...]:
+        """The MS bands, and the PAN band last."""
+        return (*self.ms, self.pan)
+
+
+WORLDVIEW_4 = Camera("wv4", MS_BANDS, PAN_BAND, 4, 0.31, 2047)
 
 _NODES = (400, 450, 500, 550, 600, 650, 680, 700, 720, 750, 800, 900, 1000)
 _SPECTRA: dict[str, tuple[float, ...]] = {
@@ -117,25 +137,27 @@ def _upward_transmission() -> NDArray[np.float64]:
     return np.asarray(np.exp(-0.5 * 0.00877 * um**-4.05 - 0.25 * 0.12 * (um / 0.55) ** -1.3))
 
 
-def band_average(spectrum: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Average a spectral radiance at WAVELENGTHS over the response of each of BANDS; shape (5,)."""
-    responses = np.stack([band.response() for band in BANDS])
+def band_average(spectrum: NDArray[np.float64], bands: Sequence[Band] = BANDS) -> NDArray[np.float64]:
+    """Average a spectral radiance at WAVELENGTHS over the response of each band; shape (bands,)."""
+    responses = np.stack([band.response() for band in bands])
     return np.asarray(responses @ spectrum / responses.sum(axis=1))
 
 
-def material_light() -> dict[str, Floats]:
-    """Band radiance at the sensor of each material, flat and unshadowed: (2, 5), from the sun and from the sky."""
+def material_light(bands: Sequence[Band] = BANDS) -> dict[str, Floats]:
+    """Band radiance at the sensor of each material, flat and unshadowed: (2, bands), from the sun and from the sky."""
     direct, sky, _ = irradiance()
     up = _upward_transmission() / math.pi
-    return {
-        name: np.stack([band_average(light * up * reflectance(name)) for light in (direct, sky)]).astype(np.float32)
-        for name in _SPECTRA
-    }
+
+    def seen(name: str) -> Floats:
+        both = [band_average(light * up * reflectance(name), bands) for light in (direct, sky)]
+        return np.stack(both).astype(np.float32)
+
+    return {name: seen(name) for name in _SPECTRA}
 
 
-def path_radiance() -> Floats:
-    """Radiance the air adds in each of BANDS; shape (5,)."""
-    return band_average(irradiance()[2]).astype(np.float32)
+def path_radiance(bands: Sequence[Band] = BANDS) -> Floats:
+    """Radiance the air adds in each band; shape (bands,)."""
+    return band_average(irradiance()[2], bands).astype(np.float32)
 
 
 def _camera_matrix(samples: int, pixel: int, margin: int, nyquist_gain: float) -> Floats:
@@ -173,9 +195,11 @@ def image_band(radiance: Floats, pixel: int, margin: int, nyquist_gain: float) -
     return np.asarray(rows @ radiance @ columns.T, dtype=np.float32)
 
 
-def digitise(radiance: Floats, band: Band, rng: np.random.Generator) -> NDArray[np.uint16]:
-    """Radiance to 11-bit numbers, with the photon noise and the read noise of the band."""
+def digitise(
+    radiance: Floats, band: Band, rng: np.random.Generator, max_dn: int = WORLDVIEW_4.max_dn
+) -> NDArray[np.uint16]:
+    """Radiance to numbers from 1 to `max_dn`, with the photon noise and the read noise of the band."""
     dn = radiance.astype(np.float64) / band.radiance_per_dn
     deviation = np.sqrt(np.maximum(dn, 0.0) / band.electrons_per_dn + band.read_noise_dn**2)
     noisy = dn + deviation * rng.standard_normal(dn.shape)
-    return np.clip(np.rint(noisy), 1, MAX_DN).astype(np.uint16)
+    return np.clip(np.rint(noisy), 1, max_dn).astype(np.uint16)
