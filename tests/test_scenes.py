@@ -73,20 +73,22 @@ def test_manifests_folders_and_pairs_together(tmp_path, make_pair):
             ]
         )
     )
-    entries = resolve([tmp_path, manifest], [("q.tif", "r.tif")], "train")
+    entries = resolve([str(tmp_path), str(manifest), "q.tif", "r.tif"], "train")
     assert [(e.name, e.pan) for e in entries] == [("a", a.pan), ("x", str(tmp_path / "p.tif")), ("r.tif", "q.tif")]
-    assert [e.name for e in resolve([tmp_path, manifest], (), "validation")] == ["y"]
+    assert [e.name for e in resolve([str(tmp_path), str(manifest), "q.tif", "r.tif"], "validation")] == ["y"]
     with pytest.raises(TrainingError, match="no scene to train on"):
-        resolve([], (), "train")
+        resolve([], "train")
+    with pytest.raises(TrainingError, match=r"q\.tif is neither a manifest .* no MS follows it"):
+        resolve([str(manifest), "q.tif"], "train")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(TrainingError, match=r"empty holds no PAN and MS .* --pair PAN MS"):
-        resolve([tmp_path / "empty"], (), "train")
+    with pytest.raises(TrainingError, match=r"empty holds no PAN and MS .* name the files"):
+        resolve([str(tmp_path / "empty")], "train")
 
 
 def test_an_unreadable_scene_is_left_out_or_fatal(tmp_path, make_pair, caplog):
     good = make_pair(name="good", bands=3)
     (tmp_path / "bad.tif").write_bytes(b"no image")
-    entries = resolve([], [(good.pan, good.ms), (good.pan, str(tmp_path / "bad.tif"))], "train")
+    entries = resolve([good.pan, good.ms, good.pan, str(tmp_path / "bad.tif")], "train")
     with caplog.at_level(logging.WARNING):
         scenes = load_scenes(entries)
     assert [scene.name for scene in scenes] == [good.ms]

@@ -176,7 +176,7 @@ def test_both_stages_learn_and_stage_two_leaves_the_encoders_alone(sampler):
 
 def test_stages_write_weights_that_load(manifest, tmp_path):
     budget = Budget(steps=2, patch=32, batch=1, groups=2)
-    sources = Sources(scenes=(manifest,))
+    sources = Sources(scenes=(str(manifest),))
     encoders = run_pretrain(sources, tmp_path / "run", PretrainOptions(budget, architecture=SMALL))
     final = run_adapt(sources, tmp_path / "run", encoders, budget, restart=True)
     model, provenance = load(final)

@@ -10,15 +10,14 @@ from crossdiff_cli.commands.failures import one_line_errors
 from crossdiff_cli.options import verbosity_options
 
 _BUDGET = ("steps", "patch", "batch", "groups", "rate", "seed", "checkpoint_every")
-_SOURCES = ("scenes", "pairs", "strict", "reimage")
+_SOURCES = ("scenes", "strict", "reimage")
 
 
 def _training_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """SCENES, `-o` and the budget: the same for both stages."""
     for option in reversed(
         (
-            click.argument("scenes", nargs=-1, type=click.Path(path_type=Path, exists=True)),
-            click.option("--pair", "pairs", nargs=2, multiple=True, metavar="PAN MS", help="A pair; may be repeated."),
+            click.argument("scenes", nargs=-1, required=True),
             click.option(
                 "-o", "--output", required=True, type=click.Path(path_type=Path, file_okay=False), help="Result folder."
             ),
@@ -46,7 +45,7 @@ def _split(choices: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 @click.command(context_settings={"show_default": True})
 @_training_options
 @click.option(
-    "--validate", "held_out", multiple=True, type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    "--validate", "held_out", multiple=True, metavar="MANIFEST",
     help="Manifest whose split `validation` is held out; default those of SCENES.",
 )  # fmt: skip
 @click.option("--objective", type=click.Choice(["x0", "eps", "v"]), default="x0", help="What the networks predict.")
@@ -62,10 +61,10 @@ def _split(choices: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 def pretrain(output: Path, **choices: Any) -> None:
     """Stage 1: train the encoders on SCENES, without labels.
 
-    SCENES are manifests (JSON, split `train`) and folders of pairs whose names differ in one word (a_pan.tif,
-    a_ms.tif). Writes OUTPUT/encoders.safetensors and a line for every checkpoint to OUTPUT/pretrain.jsonl; goes on from
-    OUTPUT/pretrain.checkpoint when there is one. Several processes train together under `torchrun --nproc-per-node N -m
-    crossdiff_cli pretrain ...`.
+    SCENES are manifests (JSON, split `train`), folders of pairs whose names differ in one word (a_pan.tif, a_ms.tif),
+    or PAN and MS files in turn. Writes OUTPUT/encoders.safetensors and a line for every checkpoint to
+    OUTPUT/pretrain.jsonl; goes on from OUTPUT/pretrain.checkpoint when there is one. Several processes train together
+    under `torchrun --nproc-per-node N -m crossdiff_cli pretrain ...`.
     """
     with one_line_errors():
         from crossdiff_cli.training.pretrain import Pretext

@@ -12,38 +12,48 @@ from crossdiff_cli.training.patches import TrainingScene, load_scene
 _log = logging.getLogger(__name__)
 
 
-def resolve(sources: Sequence[Path], pairs: Sequence[tuple[str, str]], split: str) -> list[Entry]:
-    """List the scenes of manifests (`*.json`, those of `split`), folders (pairs by their names) and explicit pairs.
+def resolve(sources: Sequence[str], split: str) -> list[Entry]:
+    """List the scenes that are named.
 
-    Folders and pairs belong to the split `train`.
+    Args:
+        sources: manifests (`*.json`, of which those of `split` count), folders (pairs by their names), and pairs of
+            rasters, PAN then MS. Folders and pairs belong to the split `train`.
+        split: `train` or `validation`.
 
     Raises:
-        TrainingError: nothing is there, or a manifest is malformed.
+        TrainingError: there is nothing to train on, a PAN has no MS after it, or a manifest is malformed.
     """
     entries: list[Entry] = []
-    for source in sources:
-        if source.is_dir():
-            found, remarks = find_pairs(source)
-            for remark in remarks:
-                _log.warning("%s", remark)
-            if not found:
-                raise TrainingError(
-                    f"{source} holds no PAN and MS whose names differ in one word (a_pan.tif, a_ms.tif): "
-                    "name the files with --pair PAN MS"
-                )
-            if split == "train":
-                entries += [
-                    Entry(p.name, str(p.pan), str(p.ms), None if p.reference is None else str(p.reference), None, None,
-                          split)
-                    for p in found
-                ]  # fmt: skip
+    remaining = iter(sources)
+    for source in remaining:
+        path = Path(source)
+        if path.suffix.lower() == ".json":
+            entries += read_manifest(path, split, required=split == "train")
+        elif path.is_dir():
+            entries += _in_folder(path) if split == "train" else []
         else:
-            entries += read_manifest(source, split, required=split == "train")
-    if split == "train":
-        entries += [Entry(ms, pan, ms, None, None, None, split) for pan, ms in pairs]
-        if not entries:
-            raise TrainingError("no scene to train on: name manifests, folders, or files with --pair PAN MS")
+            ms = next(remaining, None)
+            if ms is None:
+                raise TrainingError(f"{source} is neither a manifest (.json) nor a folder, and no MS follows it")
+            if split == "train":
+                entries.append(Entry(ms, source, ms, None, None, None, split))
+    if split == "train" and not entries:
+        raise TrainingError("no scene to train on: name manifests, folders, or PAN and MS files in turn")
     return entries
+
+
+def _in_folder(folder: Path) -> list[Entry]:
+    found, remarks = find_pairs(folder)
+    for remark in remarks:
+        _log.warning("%s", remark)
+    if not found:
+        raise TrainingError(
+            f"{folder} holds no PAN and MS whose names differ in one word (a_pan.tif, a_ms.tif): name the files"
+        )
+    return [
+        Entry(p.name, str(p.pan), str(p.ms), None if p.reference is None else str(p.reference), None, None, "train")
+        for p in found
+    ]
 
 
 def load_scenes(entries: Sequence[Entry], *, strict: bool = False) -> list[TrainingScene]:

@@ -47,10 +47,9 @@ class Budget:
 class Sources:
     """Where the scenes are."""
 
-    scenes: tuple[Path, ...] = ()
-    """Manifests and folders."""
-    pairs: tuple[tuple[str, str], ...] = ()
-    held_out: tuple[Path, ...] = ()
+    scenes: tuple[str, ...] = ()
+    """Manifests, folders, and PAN and MS files in turn."""
+    held_out: tuple[str, ...] = ()
     """Manifests (split `validation`) to validate on; the manifests of `scenes` when there is none."""
     strict: bool = False
     """Whether a scene that cannot be read ends the run."""
@@ -134,7 +133,7 @@ def _sampler(sources: Sources, budget: Budget, workers: Workers) -> Sampler:
     if budget.patch % STRIDE:
         raise TrainingError(f"--patch {budget.patch} is no multiple of {STRIDE}")
     keep_memory()
-    scenes = load_scenes(resolve(sources.scenes, sources.pairs, "train"), strict=sources.strict)
+    scenes = load_scenes(resolve(sources.scenes, "train"), strict=sources.strict)
     if sources.reimage:
         scenes = [*scenes, *reimaged(scenes, sources.reimage, budget.seed)]
     if workers.first:
@@ -143,7 +142,7 @@ def _sampler(sources: Sources, budget: Budget, workers: Workers) -> Sampler:
 
 
 def _held(sources: Sources, budget: Budget) -> Held | None:
-    entries = resolve(sources.held_out or [s for s in sources.scenes if not s.is_dir()], (), "validation")
+    entries = resolve(sources.held_out or sources.scenes, "validation")
     if not entries:
         _log.info("no scenes of split `validation`: the pretext task is not validated")
         return None
