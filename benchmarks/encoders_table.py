@@ -28,8 +28,11 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def _cell(rows: Sequence[Row], key: str) -> str:
+    rows = [row for row in rows if key in row]
+    if not rows:
+        return "–"
     means = [
-        statistics.fmean(row[key] for row in rows if row["seed"] == seed and key in row)
+        statistics.fmean(row[key] for row in rows if row["seed"] == seed)
         for seed in sorted({row["seed"] for row in rows})
     ]
     spread = f" ± {(max(means) - min(means)) / 2:.4f}" if len(means) > 1 else ""
