@@ -24,23 +24,20 @@ from encoders_table import markdown
 from torch import Generator, Tensor, nn
 
 from crossdiff_cli.device import keep_memory
-from crossdiff_cli.fuse import fuse
 from crossdiff_cli.model.crossdiff import Architecture, CrossDiff
 from crossdiff_cli.model.fusion import Features, FusionHead
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.model.weights import default_weights, load
-from crossdiff_cli.quality.assess import assess_arrays
-from crossdiff_cli.survey import Statistics
 from crossdiff_cli.training.adapt import LossWeights, adapt
 from crossdiff_cli.training.loop import Plan
 from crossdiff_cli.training.manifest import read_manifest
-from crossdiff_cli.training.patches import Example, Sampler, TrainingScene, load_scene, wald_pair, window_of
+from crossdiff_cli.training.patches import Sampler, wald_pair, windows_of
 from crossdiff_cli.training.reimage import reimage, sharpen_scene
+from crossdiff_cli.training.selection import JudgedWindow
+from crossdiff_cli.training.training_scene import TrainingScene, load_scene
 
 SIZES = range(480, 63, -32)
 """Sides of the windows that are tried, in PAN pixels, multiples of the network's stride."""
-EDGE = 16
-"""What is sharpened but not judged around a window."""
 FIGURES = ("q2n", "ergas", "sam", "scc", "hqnr", "d_rho", "r_ergas")
 
 
@@ -137,31 +134,14 @@ def build(arm: Arm, seed: int) -> Controlled:
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """One window of a validation scene."""
+    """One window of a validation scene at one of two scales."""
 
-    scene: str
-    sensor: str
+    window: JudgedWindow
     scale: str
-    example: Example
-    statistics: Statistics
 
     def figures(self, model: CrossDiff) -> dict[str, float]:
-        """Sharpen the window and score it in the unit of the MS."""
-        e = self.example
-        with torch.inference_mode():
-            hrms = fuse(model, e.pan, e.ms, e.sampling, e.spectrum, rounds=1)
-        inside = slice(EDGE, -EDGE)
-        unit = self.statistics.denormalise_ms
-        pan = e.pan[0] * self.statistics.pan_std + self.statistics.pan_mean
-        report = assess_arrays(
-            unit(hrms[0])[:, inside, inside],
-            pan[:, inside, inside],
-            unit(e.ms[0]),
-            e.sampling.ratio,
-            (e.sampling.offset[0] - EDGE, e.sampling.offset[1] - EDGE),
-            e.sampling.gains,
-            reference=None if e.reference is None else unit(e.reference[0])[:, inside, inside],
-        )
+        """What counts at this scale."""
+        report = self.window.report(model)
         keys = ("q2n", "ergas", "sam", "scc") if self.scale == "reduced" else ("hqnr", "d_rho", "r_ergas")
         return {key: float(getattr(report, key)) for key in keys}
 
@@ -174,9 +154,8 @@ def judges(manifest: Path, aside: Sequence[str]) -> list[Judge]:
             continue
         scene = load_scene(entry)
         for scale, pair in (("full", replace(scene, reference=None)), ("reduced", _with_reference(scene))):
-            example = next(filter(None, (window_of(pair, size) for size in SIZES)), None)
-            if example is not None:
-                found.append(Judge(scene.name, scene.sensor, scale, example, scene.statistics))
+            examples = next(filter(None, (windows_of(pair, size, 1) for size in SIZES)), [])
+            found += [Judge(JudgedWindow(scene.name, scene.sensor, e, scene.statistics), scale) for e in examples]
     return found
 
 
@@ -245,7 +224,10 @@ def trial(
     trained = time.monotonic() - started
     model.eval()
     head = {"arm": arm.name, "seed": seed, "steps": steps}
-    rows = [{**head, "scene": w.scene, "sensor": w.sensor, "scale": w.scale, **w.figures(model)} for w in windows]
+    rows = [
+        {**head, "scene": w.window.scene, "sensor": w.window.sensor, "scale": w.scale, **w.figures(model)}
+        for w in windows
+    ]
     print(f"{arm.name} seed {seed}: {steps} steps in {trained:.0f} s, judged in "
           f"{time.monotonic() - started - trained:.0f} s", file=sys.stderr, flush=True)  # fmt: skip
     return rows

@@ -32,7 +32,7 @@ from crossdiff_cli.scene.raster import Raster
 from crossdiff_cli.scene.tiles import Window
 from crossdiff_cli.scene.writer import to_dtype
 from crossdiff_cli.training.manifest import Entry, read_manifest
-from crossdiff_cli.training.patches import load_scene
+from crossdiff_cli.training.training_scene import load_scene
 
 UNSEEN = {"TIR", "TIR1", "TIR2", "CIRRUS"}
 """Bands that show no ground detail of the kind that PAN has; no method gets them."""

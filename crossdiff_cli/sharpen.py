@@ -22,6 +22,7 @@ from crossdiff_cli import __version__
 from crossdiff_cli.device import Precision, choose_device, keep_memory, network_dtype
 from crossdiff_cli.errors import OutputError, SceneError
 from crossdiff_cli.fuse import Sampling, fuse, halo
+from crossdiff_cli.heads import own_head
 from crossdiff_cli.masking import extend, extend_coarse
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.spectral import Spectrum
@@ -45,7 +46,7 @@ class SharpenOptions:
 
     pair: PairOptions = field(default_factory=PairOptions)
     weights: Path | None = None
-    """None for the shipped ones."""
+    """None for the head adapted to the sensor, if the sensor is named and there is one, else for the shipped ones."""
     device: str = "auto"
     precision: Precision = "auto"
     tile: int = 1536
@@ -101,7 +102,7 @@ def sharpen(pan: str, ms: Sequence[str], output: Path, options: SharpenOptions |
     started = time.monotonic()
     check_target(output, overwrite=options.overwrite)
     keep_memory()
-    path = options.weights or default_weights()
+    path = options.weights or own_head(options.pair.sensor) or default_weights()
     device = choose_device(options.device)
     model, _ = load(path, device)
     with bounded_cache(), ScenePair(pan, ms, options.pair) as pair:

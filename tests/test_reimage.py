@@ -11,8 +11,9 @@ from crossdiff_cli.model.crossdiff import Architecture, CrossDiff
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.survey import Statistics
 from crossdiff_cli.training import reimage as module
-from crossdiff_cli.training.patches import Sampler, TrainingScene
+from crossdiff_cli.training.patches import Sampler
 from crossdiff_cli.training.reimage import reimage, sharpen_scene
+from crossdiff_cli.training.training_scene import TrainingScene
 
 SMALL = Architecture(widths=(8, 8, 8), blocks=(1, 1, 1), decoder_width=8, head_widths=(8, 8, 8))
 

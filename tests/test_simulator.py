@@ -12,7 +12,7 @@ import torch
 
 from crossdiff_cli.sensors import find_sensor
 from crossdiff_cli.training.manifest import read_manifest
-from crossdiff_cli.training.patches import load_scene
+from crossdiff_cli.training.training_scene import load_scene
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 

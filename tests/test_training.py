@@ -15,9 +15,12 @@ from crossdiff_cli.training.adapt import LossWeights, adapt
 from crossdiff_cli.training.loop import Plan
 from crossdiff_cli.training.losses import local_correlation, spectral_loss, structural_loss
 from crossdiff_cli.training.manifest import read_manifest
-from crossdiff_cli.training.patches import Sampler, explained_detail, load_scene
+from crossdiff_cli.training.patches import Sampler
 from crossdiff_cli.training.pretrain import pretrain
-from crossdiff_cli.training.stages import Budget, PretrainOptions, Sources, run_adapt, run_pretrain
+from crossdiff_cli.training.run_adapt import AdaptOptions, run_adapt
+from crossdiff_cli.training.run_pretrain import PretrainOptions, run_pretrain
+from crossdiff_cli.training.setup import Budget, Sources
+from crossdiff_cli.training.training_scene import explained_detail, load_scene
 
 
 @pytest.fixture
@@ -178,8 +181,10 @@ def test_stages_write_weights_that_load(manifest, tmp_path):
     budget = Budget(steps=2, patch=32, batch=1, groups=2)
     sources = Sources(scenes=(str(manifest),))
     encoders = run_pretrain(sources, tmp_path / "run", PretrainOptions(budget, architecture=SMALL))
-    final = run_adapt(sources, tmp_path / "run", encoders, budget, restart=True)
-    model, provenance = load(final)
+    options = AdaptOptions(budget, encoders, restart=True, select=False)
+    final = run_adapt(sources, tmp_path / "run" / "head.safetensors", options)
+    model, provenance = load(final.output)
+    assert final.before is None
     assert model.architecture == SMALL
     assert provenance["pretrain"]["scenes"] == provenance["adapt"]["scenes"] == ["a", "b"]
     with pytest.raises(TrainingError, match="no multiple of 8"):

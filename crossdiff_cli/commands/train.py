@@ -10,31 +10,30 @@ from crossdiff_cli.commands.failures import one_line_errors
 from crossdiff_cli.options import verbosity_options
 
 _BUDGET = ("steps", "patch", "batch", "groups", "rate", "seed", "checkpoint_every")
-_SOURCES = ("scenes", "strict", "reimage")
+_SOURCES = ("strict", "reimage")
 
 
-def _training_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """SCENES, `-o` and the budget: the same for both stages."""
-    for option in reversed(
-        (
-            click.argument("scenes", nargs=-1, required=True),
-            click.option(
-                "-o", "--output", required=True, type=click.Path(path_type=Path, file_okay=False), help="Result folder."
-            ),
-            click.option("--steps", type=click.IntRange(1), default=2000, help="Optimiser steps."),
-            click.option("--patch", type=click.IntRange(32), default=96, help="Side of a window, a multiple of 8."),
-            click.option("--batch", type=click.IntRange(1), default=4, help="Windows per scene and step."),
-            click.option("--groups", type=click.IntRange(1), default=4, help="Scenes per step."),
-            click.option("--rate", type=click.FloatRange(0, min_open=True), default=5e-4, help="Learning rate."),
-            click.option("--seed", type=click.IntRange(0), default=0, help="Seed of weights and draws."),
-            click.option("--checkpoint-every", type=click.IntRange(1), default=250, help="Steps between checkpoints."),
-            click.option("--reimage", type=click.IntRange(0), default=0, metavar="N",
-                         help="Also train on each scene sharpened and imaged again N times by made-up sensors."),
-            click.option("--strict", is_flag=True, help="Fail on a scene that cannot be read, instead of a warning."),
-        )
-    ):  # fmt: skip
-        command = option(command)
-    return command
+def _training_options(steps: int, patch: int, rate: float, every: int) -> Callable[[Callable[..., Any]], Any]:
+    """The budget and the sources, with the defaults of a stage."""
+    options = (
+        click.option("--steps", type=click.IntRange(1), default=steps, help="Optimiser steps."),
+        click.option("--patch", type=click.IntRange(32), default=patch, help="Side of a window, a multiple of 8."),
+        click.option("--batch", type=click.IntRange(1), default=4, help="Windows per scene and step."),
+        click.option("--groups", type=click.IntRange(1), default=4, help="Scenes per step."),
+        click.option("--rate", type=click.FloatRange(0, min_open=True), default=rate, help="Learning rate."),
+        click.option("--seed", type=click.IntRange(0), default=0, help="Seed of weights and draws."),
+        click.option("--checkpoint-every", type=click.IntRange(1), default=every, help="Steps between checkpoints."),
+        click.option("--reimage", type=click.IntRange(0), default=0, metavar="N",
+                     help="Also train on each scene sharpened and imaged again N times by made-up sensors."),
+        click.option("--strict", is_flag=True, help="Fail on a scene that cannot be read, instead of a warning."),
+    )  # fmt: skip
+
+    def add(command: Callable[..., Any]) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
 
 
 def _split(choices: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -43,7 +42,9 @@ def _split(choices: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 @click.command(context_settings={"show_default": True})
-@_training_options
+@click.argument("scenes", nargs=-1, required=True)
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path, file_okay=False), help="Result folder.")
+@_training_options(steps=2000, patch=96, rate=5e-4, every=250)
 @click.option(
     "--validate", "held_out", multiple=True, metavar="MANIFEST",
     help="Manifest whose split `validation` is held out; default those of SCENES.",
@@ -58,7 +59,7 @@ def _split(choices: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 @click.option("--device", default="auto", metavar="auto|cpu|cuda[:N]", help="Where to train.")
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", help="Of the networks.")
 @verbosity_options
-def pretrain(output: Path, **choices: Any) -> None:
+def pretrain(scenes: tuple[str, ...], output: Path, **choices: Any) -> None:
     """Stage 1: train the encoders on SCENES, without labels.
 
     SCENES are manifests (JSON, split `train`), folders of pairs whose names differ in one word (a_pan.tif, a_ms.tif),
@@ -68,10 +69,11 @@ def pretrain(output: Path, **choices: Any) -> None:
     """
     with one_line_errors():
         from crossdiff_cli.training.pretrain import Pretext
-        from crossdiff_cli.training.stages import Budget, PretrainOptions, Sources, run_pretrain
+        from crossdiff_cli.training.run_pretrain import PretrainOptions, run_pretrain
+        from crossdiff_cli.training.setup import Budget, Sources
 
         budget, sources = _split(choices)
-        sources["held_out"] = choices.pop("held_out")
+        sources |= {"scenes": scenes, "held_out": choices.pop("held_out")}
         run = {name: choices.pop(name) for name in ("device", "precision", "samples")}
         path = run_pretrain(
             Sources(**sources), output, PretrainOptions(Budget(**budget), Pretext(**choices), **run)
@@ -80,18 +82,42 @@ def pretrain(output: Path, **choices: Any) -> None:
 
 
 @click.command(context_settings={"show_default": True})
-@_training_options
+@click.argument("scenes", nargs=-1)
+@click.option("--sensor", metavar="NAME", help="Sensor of the scenes; `sharpen --sensor NAME` then uses the head.")
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False),
+              help="Weight file to write; default the one that `sharpen --sensor NAME` looks for.")  # fmt: skip
+@_training_options(steps=200, patch=96, rate=3e-4, every=25)
 @click.option("--weights", type=click.Path(path_type=Path), help="Weights with the encoders; default the shipped ones.")
-@verbosity_options
 @click.option("--restart", is_flag=True, help="Begin with an untrained head instead of the one in the weights.")
-def adapt(output: Path, *, weights: Path | None, restart: bool, **choices: Any) -> None:
-    """Stage 2: freeze the encoders and train the fusion head on SCENES (as for `pretrain`).
+@click.option(
+    "--select/--no-select", default=True, help="Hold out a quarter of each scene and keep the best head on it."
+)
+@click.option("--force", is_flag=True, help="Overwrite a head that is better on the held-out windows.")
+@verbosity_options
+def adapt(scenes: tuple[str, ...], *, sensor: str | None, output: Path | None, **choices: Any) -> None:
+    """Stage 2: freeze the encoders and fit the fusion head to SCENES (as for `pretrain`), without a reference.
 
-    Writes OUTPUT/crossdiff.safetensors; goes on from OUTPUT/adapt.checkpoint when there is one.
+    Without SCENES the pairs under the current folder are taken (a_pan.tif, a_ms.tif). A quarter of each scene is not
+    trained on; the head with the highest HQNR there is kept, and its figures are printed beside those it began with.
     """
+    from crossdiff_cli.heads import head_path
+
+    if sensor is None and output is None:
+        raise click.UsageError("name the sensor with --sensor, or a weight file with -o")
     with one_line_errors():
-        from crossdiff_cli.training.stages import Budget, Sources, run_adapt
+        from crossdiff_cli.training.run_adapt import AdaptOptions, run_adapt
+        from crossdiff_cli.training.setup import Budget, Sources
 
         budget, sources = _split(choices)
-        path = run_adapt(Sources(**sources), output, weights, Budget(**budget), restart=restart)
-    click.echo(path)
+        sources |= {"scenes": scenes or (".",), "sensor": sensor}
+        target = output or head_path(str(sensor))
+        result = run_adapt(Sources(**sources), target, AdaptOptions(Budget(**budget), **choices))
+    click.echo(f"fitted to {', '.join(result.scenes)}", err=True)
+    if result.before is not None and result.after is not None:
+        click.echo(
+            f"HQNR {result.before.hqnr:.4f} -> {result.after.hqnr:.4f}, D_rho {result.before.d_rho:.4f} -> "
+            f"{result.after.d_rho:.4f} on {result.windows} windows not trained on"
+            + ("" if result.after != result.before else ": no step was better, the head is as it was"),
+            err=True,
+        )
+    click.echo(result.output)

@@ -6,7 +6,7 @@ from torch import Generator, Tensor
 
 from crossdiff_cli.fuse import fuse, prepare
 from crossdiff_cli.model.crossdiff import CrossDiff
-from crossdiff_cli.training.loop import Plan, fit
+from crossdiff_cli.training.loop import Plan, Watch, fit
 from crossdiff_cli.training.losses import spectral_loss, structural_loss
 from crossdiff_cli.training.patches import Example, Sampler
 
@@ -23,7 +23,16 @@ class LossWeights:
     supervised: float = 1.0
 
 
-def adapt(model: CrossDiff, sampler: Sampler, plan: Plan, groups: int, weights: LossWeights, rounds: int = 1) -> None:
+def adapt(
+    model: CrossDiff,
+    sampler: Sampler,
+    plan: Plan,
+    groups: int,
+    weights: LossWeights,
+    rounds: int = 1,
+    *,
+    watch: Watch | None = None,
+) -> None:
     """Fit the head at full resolution without a reference, and where there is one with `weights.supervised`.
 
     Args:
@@ -33,6 +42,7 @@ def adapt(model: CrossDiff, sampler: Sampler, plan: Plan, groups: int, weights: 
         groups: scenes per step.
         weights: of the loss terms.
         rounds: back-projections after the head, as in sharpening.
+        watch: told of every checkpoint.
     """
     model.requires_grad_(False)
     model.head.requires_grad_(True)
@@ -65,4 +75,4 @@ def adapt(model: CrossDiff, sampler: Sampler, plan: Plan, groups: int, weights: 
                 add("structural", weights.structural, structure)
         return losses
 
-    fit(model.head, draw, step, plan)
+    fit(model.head, draw, step, plan, watch=watch)

@@ -1,6 +1,5 @@
 """Training examples from scenes: random windows at full resolution, and by the Wald protocol one ratio down."""
 
-import logging
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -8,29 +7,17 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 import torch
-import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from crossdiff_cli.errors import TrainingError
 from crossdiff_cli.fuse import Sampling
-from crossdiff_cli.masking import extend
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.model.unet import STRIDE
 from crossdiff_cli.mtf import EXPAND_RADIUS, degrade
-from crossdiff_cli.scene.pair import PairOptions, ScenePair
-from crossdiff_cli.scene.raster import Raster
-from crossdiff_cli.scene.tiles import Window
-from crossdiff_cli.survey import Statistics, survey
-from crossdiff_cli.training.manifest import Entry
-
-_log = logging.getLogger(__name__)
+from crossdiff_cli.training.training_scene import TrainingScene
 
 _MARGIN = EXPAND_RADIUS + 1
 _TRIES = 50
-_MIN_REFERENCE_DETAIL = 0.75
-"""Share of the PAN's detail that a reference must explain to be learned from."""
-_NON_OPTICAL = {"TIR", "TIR1", "TIR2", "CIRRUS"}
-"""Bands that no PAN detail belongs to, left out of training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,107 +42,6 @@ class Example:
             spectrum=self.spectrum.to(device),
             reference=None if self.reference is None else self.reference.to(device),
         )
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingScene:
-    """A whole scene in memory, normalised, masked pixels filled."""
-
-    name: str
-    sensor: str
-    """Key of the sensor."""
-    pan: Tensor
-    """(1, 1, H, W)."""
-    pan_mask: Tensor
-    """(H, W)."""
-    ms: Tensor
-    """(1, C, h, w)."""
-    ms_mask: Tensor
-    """(h, w)."""
-    sampling: Sampling
-    spectrum: Spectrum
-    pan_gain: float
-    """Nyquist gain of the PAN, for the Wald protocol."""
-    reference: Tensor | None
-    """(1, C, H, W) where the publisher kept it."""
-    statistics: Statistics
-    """What takes PAN and MS back to the units of their files."""
-
-    @property
-    def pixels(self) -> int:
-        """PAN pixels."""
-        return self.pan.numel()
-
-
-def load_scene(entry: Entry) -> TrainingScene:
-    """Read a scene whole, survey, register and normalise it.
-
-    Raises:
-        SceneError, SensorError: the pair cannot be used.
-    """
-    options = PairOptions(sensor=entry.sensor or "auto", bands=entry.bands)
-    with ScenePair(entry.pan, [entry.ms], options) as pair:
-        found = survey(pair)
-        whole = pair.read(Window(0, 0, *pair.pan.shape))
-        keep = [i for i, band in enumerate(pair.bands) if band.name.upper() not in _NON_OPTICAL]
-        bands = [pair.bands[i] for i in keep]
-        statistics = found.statistics
-        pan = statistics.normalise_pan(torch.from_numpy(whole.pan))[None]
-        ms = statistics.normalise_ms(torch.from_numpy(whole.ms))[None, keep]
-        pan_mask, ms_mask = torch.from_numpy(whole.pan_mask), torch.from_numpy(whole.ms_mask)
-        offset = (whole.offset[0] + found.shift[0], whole.offset[1] + found.shift[1])
-        reference = None
-        if entry.reference is not None:
-            with Raster(entry.reference) as raster:
-                if raster.shape != pair.pan.shape:
-                    raise TrainingError(f"{entry.reference} is not on the grid of {entry.pan}")
-                truth = torch.from_numpy(raster.read(Window(0, 0, *raster.shape))[0])
-            reference = statistics.normalise_ms(truth)[None, keep]
-            detail = explained_detail(pan, reference)
-            if detail < _MIN_REFERENCE_DETAIL:
-                _log.warning(
-                    "%s explains %.2f of the PAN's detail, less than %.2f: too soft to learn from, left out",
-                    entry.reference,
-                    detail,
-                    _MIN_REFERENCE_DETAIL,
-                )
-                reference = None
-        return TrainingScene(
-            name=entry.name,
-            sensor=pair.sensor.key,
-            pan=extend(pan, pan_mask[None, None], 8),
-            pan_mask=pan_mask,
-            ms=extend(ms, ms_mask[None, None], 8),
-            ms_mask=ms_mask,
-            sampling=Sampling(pair.grid.ratio, offset, tuple(band.nyquist_gain for band in bands)),
-            spectrum=Spectrum(
-                torch.tensor([band.center_nm for band in bands]),
-                torch.tensor([band.width_nm for band in bands]),
-                torch.tensor(pair.sensor.pan_nm),
-                pair.ratio,
-            ),
-            pan_gain=pair.sensor.pan_nyquist_gain,
-            reference=reference,
-            statistics=replace(statistics, ms_mean=statistics.ms_mean[keep], ms_std=statistics.ms_std[keep]),
-        )
-
-
-def explained_detail(pan: Tensor, reference: Tensor) -> float:
-    """Share (R^2) of the high-passed PAN that a combination of the high-passed reference bands explains.
-
-    A reference that was blurred on the way explains little of it, and a head trained on it learns to blur.
-
-    Args:
-        pan: (1, 1, H, W).
-        reference: (1, C, H, W) on the same grid.
-    """
-
-    def high_pass(x: Tensor) -> Tensor:
-        return (x - F.avg_pool2d(x, 9, stride=1, padding=4))[:, :, 8:-8, 8:-8].flatten(2)[0].double()
-
-    target, bands = high_pass(pan)[0], high_pass(reference)
-    weights = torch.linalg.lstsq(bands @ bands.T, bands @ target).solution
-    return 1.0 - float((target - weights @ bands).square().sum() / target.square().sum().clamp_min(1e-12))
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,13 +120,25 @@ def wald_pair(scene: TrainingScene, ratio: float, offset: tuple[float, float]) -
     )
 
 
-def window_of(scene: TrainingScene, size: int) -> Example | None:
-    """The valid window of `size` pixels that lies nearest to the middle of a scene, whole with its margin of MS."""
+def windows_of(scene: TrainingScene, size: int, count: int) -> list[Example]:
+    """Up to `count` valid windows of `size` pixels, apart from each other, the nearest to the middle first."""
     step = tuple(max(1, round(r)) for r in scene.sampling.ratio)
     starts = [range(0, max(1, n - size + 1), s) for n, s in zip(scene.pan_mask.shape, step, strict=True)]
-    middle = [(n - size) / 2 for n in scene.pan_mask.shape]
-    nearest = sorted(product(starts[0], starts[1]), key=lambda at: math.dist(at, middle))
-    return _batch(scene, size, 1, nearest)
+    valid = scene.pan_mask.nonzero()
+    if not len(valid):
+        return []
+    middle = [float(c) - size / 2 for c in valid.double().mean(dim=0)]
+    found: list[tuple[int, int]] = []
+    examples = []
+    for at in sorted(product(starts[0], starts[1]), key=lambda at: math.dist(at, middle)):
+        if all(max(abs(at[0] - row), abs(at[1] - col)) >= size for row, col in found):
+            example = _batch(scene, size, 1, [at])
+            if example is not None:
+                found.append(at)
+                examples.append(example)
+        if len(examples) == count:
+            break
+    return examples
 
 
 def _batch(scene: TrainingScene, size: int, batch: int, origins: Iterable[tuple[int, int]]) -> Example | None:

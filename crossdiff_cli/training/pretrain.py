@@ -31,8 +31,8 @@ class Pretext:
     condition_dropout: float = 0.1
     """Share of samples whose condition is replaced by its mean."""
     prior_dropout: float = 0.1
-    """Share of samples whose chain ends in the mean instead of the prior, so that images can be drawn from the
-    condition alone."""
+    """Share of samples whose chain ends in the mean instead of the prior, at late timesteps, so that images can be
+    drawn from the condition alone."""
     octave_down: bool = True
     """Whether P2M learns from pairs one ratio down, whose x_0 is the original MS; else x_0 is the upsampled MS, as
     published."""
@@ -145,9 +145,11 @@ def _loss(task: Task, prediction: Prediction, pretext: Pretext, generator: Gener
 
     timestep = torch.randint(1, schedule.timesteps + 1, (batch,), generator=generator)
     timestep = torch.where(chance(_AT_FEATURE_TIMESTEP), task.feature_timestep, timestep)
+    no_prior, no_condition = chance(pretext.prior_dropout), chance(pretext.condition_dropout)
+    late = torch.randint(schedule.timesteps // 2, schedule.timesteps + 1, (batch,), generator=generator)
+    timestep = torch.where(no_prior, late, timestep)
     noisy = ~chance(_NOISE_FREE)
     eps = (torch.randn(task.x_0.shape, generator=generator) * noisy[:, None, None, None]).to(task.x_0)
-    no_prior, no_condition = chance(pretext.prior_dropout), chance(pretext.condition_dropout)
     prior = _dropped(task.prior, no_prior)
     x_t = schedule.add_noise(task.x_0, prior, timestep, eps)
     hidden = no_condition & ~no_prior

@@ -16,7 +16,7 @@ from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.unet import STRIDE
 from crossdiff_cli.model.weights import default_weights, load
 from crossdiff_cli.mtf import EXPAND_RADIUS, degrade
-from crossdiff_cli.training.patches import TrainingScene
+from crossdiff_cli.training.training_scene import TrainingScene
 
 _CORE, _HALO = 256, 96
 """Window of sharpening and what surrounds it; the truth need not obey the tile law."""

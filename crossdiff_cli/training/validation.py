@@ -14,13 +14,14 @@ from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.sampling import draw
 from crossdiff_cli.scene.picture import png
 from crossdiff_cli.training.objective import Prediction
-from crossdiff_cli.training.patches import Example, Sampler, TrainingScene
+from crossdiff_cli.training.patches import Example, Sampler
 from crossdiff_cli.training.pretrain import Pretext, Task, predict, tasks
+from crossdiff_cli.training.training_scene import TrainingScene
 
 BUCKETS = 5
 _INNER = (..., slice(8, -8), slice(8, -8))
 """Pixels that count: at the border of a window the network sees its padding."""
-_DRAWS = 20
+_DRAWS = 3
 """DDIM steps of a picture."""
 _GAP = 4
 _COLOURS_NM = (660.0, 555.0, 480.0)

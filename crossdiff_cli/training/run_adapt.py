@@ -1,0 +1,121 @@
+"""Stage 2 from scenes on disk to a weight file on disk: the head that held-out windows prefer is kept."""
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from crossdiff_cli.errors import OutputError, WeightsError
+from crossdiff_cli.model.crossdiff import CrossDiff
+from crossdiff_cli.model.fusion import FusionHead
+from crossdiff_cli.model.weights import default_weights, digest, load, save
+from crossdiff_cli.training.adapt import LossWeights, adapt
+from crossdiff_cli.training.loop import Progress
+from crossdiff_cli.training.patches import Sampler
+from crossdiff_cli.training.selection import JudgedWindow, Score, hold_out, score
+from crossdiff_cli.training.setup import Budget, Sources, make_folder, plan_of, provenance, training_scenes
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptOptions:
+    """Everything `crossdiff adapt` can be told, besides the scenes and the result."""
+
+    budget: Budget
+    weights: Path | None = None
+    """The encoders, and the head to begin with; None for the shipped ones."""
+    restart: bool = False
+    """Whether to begin with an untrained head."""
+    select: bool = True
+    """Whether a quarter of each scene is held out and the best head on it kept; else the last one."""
+    force: bool = False
+    """Whether a better head may be overwritten."""
+    losses: LossWeights = field(default_factory=LossWeights)
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptResult:
+    """What was done."""
+
+    output: Path
+    scenes: tuple[str, ...]
+    windows: int
+    """How many windows were held out."""
+    before: Score | None
+    """Of the head it began with, on those windows; None where there are none."""
+    after: Score | None
+
+
+def run_adapt(sources: Sources, target: Path, options: AdaptOptions) -> AdaptResult:
+    """Train the head on frozen encoders and write both to `target`.
+
+    Raises:
+        TrainingError: no usable scene, a damaged checkpoint or a diverged loss.
+        WeightsError: weights that cannot be used.
+        OutputError: `target` holds a better head, or cannot be written.
+    """
+    budget, source = options.budget, options.weights or default_weights()
+    model, facts = load(source)
+    scenes = training_scenes(sources, budget)
+    windows: list[JudgedWindow] = []
+    if options.select:
+        parts = [hold_out(scene) for scene in scenes]
+        scenes, windows = [scene for scene, _ in parts], [window for _, found in parts for window in found]
+    make_folder(target.parent)
+    if options.restart:
+        torch.manual_seed(budget.seed)
+        a = model.architecture
+        model.head = FusionHead(a.widths, a.decoder_width, a.head_widths, encoders=model.p2m is not None)
+    model.channels_last()
+    choice = _Choice(model, windows)
+    plan = plan_of(budget, target.with_suffix(".checkpoint"), scenes)
+    adapt(model, Sampler(scenes, budget.patch, budget.batch), plan, budget.groups, options.losses, watch=choice.watch)
+    choice.settle()
+    if windows and target.exists() and not options.force:
+        _refuse_a_loss(target, choice.best, windows)
+    save(model, target, {**facts, "adapt": {**provenance(budget, scenes), "encoders": digest(source)}})
+    target.with_suffix(".checkpoint").unlink(missing_ok=True)
+    target.with_suffix(".checkpoint.previous").unlink(missing_ok=True)
+    names = tuple(scene.name for scene in scenes)
+    if not windows:
+        return AdaptResult(target, names, 0, None, None)
+    return AdaptResult(target, names, len(windows), choice.start, choice.best)
+
+
+class _Choice:
+    """The best head so far by held-out windows; the one it began with counts too."""
+
+    def __init__(self, model: CrossDiff, windows: list[JudgedWindow]) -> None:
+        self._model, self._windows = model, windows
+        self.start = self.best = score(model, windows)
+        self._head = self._state()
+
+    def watch(self, progress: Progress) -> None:
+        if not self._windows:
+            return
+        found = score(self._model, self._windows)
+        _log.info("step %d: HQNR %.4f, D_rho %.4f on held-out windows", progress.step, found.hqnr, found.d_rho)
+        if found.beats(self.best, self.start):
+            self.best, self._head = found, self._state()
+
+    def settle(self) -> None:
+        """Put the best head into the model."""
+        if self._windows:
+            self._model.head.load_state_dict(self._head)
+
+    def _state(self) -> dict[str, torch.Tensor]:
+        return {name: value.detach().clone() for name, value in self._model.head.state_dict().items()}
+
+
+def _refuse_a_loss(target: Path, found: Score, windows: list[JudgedWindow]) -> None:
+    try:
+        existing = score(load(target)[0], windows)
+    except WeightsError as error:
+        raise OutputError(f"{target} exists and is no head ({error}): name another file, or --force") from error
+    if existing.hqnr > found.hqnr:
+        raise OutputError(
+            f"{target} holds a better head: HQNR {existing.hqnr:.4f} against {found.hqnr:.4f} on the held-out windows; "
+            "--force overwrites it"
+        )

@@ -1,0 +1,103 @@
+"""What both stages are told, and what they begin with: the budget, the sources, the scenes, the plan."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from crossdiff_cli import __version__
+from crossdiff_cli.device import keep_memory
+from crossdiff_cli.errors import OutputError, TrainingError
+from crossdiff_cli.model.unet import STRIDE
+from crossdiff_cli.training.loop import Plan
+from crossdiff_cli.training.reimage import reimaged
+from crossdiff_cli.training.scenes import load_scenes, resolve
+from crossdiff_cli.training.training_scene import TrainingScene
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How much is trained."""
+
+    steps: int
+    patch: int = 96
+    """Side of a window, a multiple of the network's stride."""
+    batch: int = 4
+    """Windows per scene and step."""
+    groups: int = 4
+    """Scenes per step."""
+    rate: float = 5e-4
+    seed: int = 0
+    checkpoint_every: int = 250
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where the scenes are."""
+
+    scenes: tuple[str, ...] = ()
+    """Manifests, folders, and PAN and MS files in turn."""
+    held_out: tuple[str, ...] = ()
+    """Manifests (split `validation`) to validate on; the manifests of `scenes` when there is none."""
+    sensor: str | None = None
+    """Sensor of the scenes that do not say theirs; None detects it."""
+    strict: bool = False
+    """Whether a scene that cannot be read ends the run."""
+    reimage: int = 0
+    """How many times each scene is sharpened by the shipped weights and imaged again by a made-up sensor."""
+
+
+def training_scenes(sources: Sources, budget: Budget) -> list[TrainingScene]:
+    """Read what is trained on, re-imaged scenes among it.
+
+    Raises:
+        TrainingError: no usable scene, or windows that do not fit the network.
+    """
+    if budget.patch % STRIDE:
+        raise TrainingError(f"--patch {budget.patch} is no multiple of {STRIDE}")
+    keep_memory()
+    scenes = load_scenes(resolve(sources.scenes, "train", sources.sensor), strict=sources.strict)
+    if sources.reimage:
+        scenes = [*scenes, *reimaged(scenes, sources.reimage, budget.seed)]
+    _log.info("%d scenes, %.1f Mpx of PAN", len(scenes), sum(scene.pixels for scene in scenes) / 1e6)
+    return scenes
+
+
+def plan_of(budget: Budget, checkpoint: Path, scenes: Sequence[TrainingScene]) -> Plan:
+    """The plan of the loop, which knows by the names of the scenes whether a checkpoint is of the same run."""
+    return Plan(
+        steps=budget.steps,
+        learning_rate=budget.rate,
+        seed=budget.seed,
+        checkpoint=checkpoint,
+        checkpoint_every=budget.checkpoint_every,
+        run={"scenes": ", ".join(sorted(scene.name for scene in scenes))},
+    )
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for results.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {folder}: {error.strerror}") from error
+
+
+def provenance(budget: Budget, scenes: Sequence[TrainingScene]) -> dict[str, Any]:
+    """What the metadata of a weight file say of its training."""
+    return {
+        "version": __version__,
+        "steps": budget.steps,
+        "patch": budget.patch,
+        "batch": budget.batch,
+        "groups": budget.groups,
+        "seed": budget.seed,
+        "scenes": sorted(scene.name for scene in scenes),
+    }

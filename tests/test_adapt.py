@@ -1,0 +1,184 @@
+"""Fitting a head to a sensor: held-out windows, selection, what is refused, and that `sharpen --sensor` finds it."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import rasterio
+import torch
+from click.testing import CliRunner
+from conftest import small_model
+
+from crossdiff_cli.cli import main
+from crossdiff_cli.errors import OutputError, SensorError
+from crossdiff_cli.fuse import fuse
+from crossdiff_cli.heads import head_path, own_head
+from crossdiff_cli.model.weights import digest, load, save
+from crossdiff_cli.training.adapt import LossWeights
+from crossdiff_cli.training.manifest import Entry
+from crossdiff_cli.training.run_adapt import AdaptOptions, run_adapt
+from crossdiff_cli.training.selection import EDGE, Score, hold_out, score
+from crossdiff_cli.training.setup import Budget, Sources
+from crossdiff_cli.training.training_scene import load_scene
+
+BUDGET = Budget(steps=4, patch=32, batch=1, groups=2, rate=1e-3, checkpoint_every=2)
+
+
+@pytest.fixture
+def files(make_pair):
+    return make_pair(shape=(480, 480), name="a_", seed=3)
+
+
+@pytest.fixture
+def scene(files):
+    return load_scene(Entry("a", files.pan, files.ms, None, "vhr", ("B", "G", "R", "NIR"), "train"))
+
+
+def test_held_out_windows_are_not_trained_on(scene):
+    rest, windows = hold_out(scene)
+    assert 1 <= len(windows) <= 3
+    cut = int(rest.pan_mask.any(dim=0).nonzero().max()) + 1
+    assert 355 <= cut <= 365
+    assert not rest.ms_mask[:, 90:].any()
+    assert torch.equal(rest.pan_mask[:, :cut], scene.pan_mask[:, :cut])
+    for window in windows:
+        held = scene.pan[0, 0, :, cut:]
+        size = window.example.pan.shape[-1]
+        found = held.unfold(0, size, 1).unfold(1, size, 1)
+        assert (found == window.example.pan[0, 0]).all(dim=(2, 3)).any()
+
+
+def test_a_scene_without_room_is_left_whole(scene, caplog):
+    small = replace(
+        scene,
+        pan=scene.pan[..., :160, :160],
+        pan_mask=scene.pan_mask[:160, :160],
+        ms=scene.ms[..., :40, :40],
+        ms_mask=scene.ms_mask[:40, :40],
+    )
+    rest, windows = hold_out(small)
+    assert windows == []
+    assert rest is small
+    assert "too small to hold windows out" in caplog.text
+
+
+def test_the_score_is_of_the_sharpened_window_in_its_own_unit(scene):
+    model = small_model(trained=False)
+    _, windows = hold_out(scene)
+    found = score(model, windows)
+    report = windows[0].report(model)
+    e = windows[0].example
+    hrms = fuse(model, e.pan, e.ms, e.sampling, e.spectrum, rounds=1)[0, :, EDGE:-EDGE, EDGE:-EDGE]
+    assert 0 < found.hqnr <= 1
+    assert 0 < found.d_rho < 1
+    pan = e.pan[0, 0, EDGE:-EDGE, EDGE:-EDGE]
+    correlation = torch.corrcoef(torch.stack([hrms[1].flatten(), pan.flatten()]))[0, 1]
+    assert report.bands[1].d_rho < 1.5 * (1 - float(correlation)) + 0.5
+    assert report.valid == 1.0
+
+
+def test_a_softer_picture_does_not_win():
+    start = Score(0.90, 0.100)
+    assert Score(0.91, 0.100).beats(start, start)
+    assert not Score(0.91, 0.120).beats(start, start)
+    assert not Score(0.89, 0.050).beats(start, start)
+
+
+def test_the_head_that_held_out_windows_prefer_is_kept(files, tmp_path, small_weights, monkeypatch):
+    """With scores forged to peak in the middle, the head of that moment is written, not the last one."""
+    heads = []
+    hqnr = iter([0.5, 0.9, 0.7])
+
+    def forged(model, windows):
+        heads.append({n: v.clone() for n, v in model.head.state_dict().items()})
+        return Score(next(hqnr), 0.1)
+
+    monkeypatch.setattr("crossdiff_cli.training.run_adapt.score", forged)
+    sources = Sources(scenes=(files.pan, files.ms), sensor="vhr")
+    target = tmp_path / "h.safetensors"
+    result = run_adapt(sources, target, AdaptOptions(BUDGET, small_weights))
+    assert (result.before.hqnr, result.after.hqnr) == (0.5, 0.9)
+    written = load(target)[0].head.state_dict()
+    name = "out.kernels.out.weight"
+    assert torch.allclose(written[name], heads[1][name], atol=1e-2)
+    assert not torch.equal(heads[1][name], heads[0][name])
+    assert sorted(p.name for p in tmp_path.glob("h*")) == ["h.safetensors"]
+
+
+def test_no_gain_keeps_the_head(files, tmp_path, small_weights, monkeypatch):
+    hqnr = iter([0.5, 0.4, 0.3])
+    monkeypatch.setattr("crossdiff_cli.training.run_adapt.score", lambda *_: Score(next(hqnr), 0.1))
+    result = run_adapt(
+        Sources(scenes=(files.pan, files.ms), sensor="vhr"),
+        tmp_path / "h.safetensors",
+        AdaptOptions(BUDGET, small_weights),
+    )
+    assert result.after == result.before
+    before, after = (load(path)[0].head.state_dict() for path in (small_weights, result.output))
+    for name, value in before.items():
+        assert torch.allclose(after[name], value, atol=1e-2), name
+
+
+def test_a_better_head_is_not_overwritten(files, tmp_path, small_weights, monkeypatch):
+    target = tmp_path / "h.safetensors"
+    save(small_model(seed=5), target, {})
+    kept = digest(target)
+    hqnr = iter([0.5, 0.6, 0.6, 0.7])
+    monkeypatch.setattr("crossdiff_cli.training.run_adapt.score", lambda *_: Score(next(hqnr), 0.1))
+    sources = Sources(scenes=(files.pan, files.ms), sensor="vhr")
+    with pytest.raises(OutputError, match=r"holds a better head: HQNR 0\.7000 against 0\.6000 .* --force"):
+        run_adapt(sources, target, AdaptOptions(BUDGET, small_weights))
+    assert digest(target) == kept
+    hqnr = iter([0.5, 0.6, 0.6])
+    run_adapt(sources, target, AdaptOptions(BUDGET, small_weights, force=True))
+    assert digest(target) != kept
+
+
+def test_only_the_head_learns_and_losses_can_be_left_out(files, tmp_path, small_weights):
+    sources = Sources(scenes=(files.pan, files.ms), sensor="vhr")
+    options = AdaptOptions(BUDGET, small_weights, select=False, losses=LossWeights(supervised=0.0))
+    result = run_adapt(sources, tmp_path / "h.safetensors", options)
+    before, after = (load(path)[0].state_dict() for path in (small_weights, result.output))
+    changed = {
+        name.split(".")[0] for name in before if not torch.allclose(before[name], after[name], atol=1e-2, rtol=1e-2)
+    }
+    assert changed <= {"head"}
+
+
+def test_adapt_then_sharpen_by_the_name_of_the_sensor(files, tmp_path, small_weights, monkeypatch):
+    monkeypatch.setenv("CROSSDIFF_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    sizes = ["--steps", "2", "--patch", "32", "--batch", "1", "--groups", "2", "--weights", str(small_weights)]
+    done = CliRunner().invoke(main, ["adapt", "--sensor", "WV4", *sizes])
+    assert done.exit_code == 0, done.output
+    assert "fitted to a" in done.output
+    assert "windows not trained on" in done.output
+    head = tmp_path / "home" / "heads" / "wv4.safetensors"
+    assert done.output.strip().endswith(str(head))
+    for name, expected in (("own", head), ("given", small_weights)):
+        given = [] if expected == head else ["--weights", str(small_weights)]
+        out = tmp_path / f"{name}.tif"
+        arguments = ["sharpen", files.pan, files.ms, "-o", str(out), "--sensor", "worldview4", "--bands", "B,G,R,NIR"]
+        made = CliRunner().invoke(main, [*arguments, *given])
+        assert made.exit_code == 0, made.output
+        with rasterio.open(out) as file:
+            assert file.tags()["CROSSDIFF_WEIGHTS"] == digest(expected)
+
+
+def test_heads_have_safe_names_and_auto_has_none(tmp_path, monkeypatch):
+    monkeypatch.setenv("CROSSDIFF_HOME", str(tmp_path))
+    assert head_path("WorldView-4") == head_path("wv4") == tmp_path / "heads" / "wv4.safetensors"
+    assert own_head("wv4") is None
+    with pytest.raises(SensorError, match="letters, digits"):
+        head_path("../x")
+    (tmp_path / "heads").mkdir()
+    shutil.copy(Path(__file__), tmp_path / "heads" / "wv4.safetensors")
+    assert own_head("auto") is None
+    assert own_head("wv4") == tmp_path / "heads" / "wv4.safetensors"
+
+
+def test_a_name_or_a_file_is_needed():
+    done = CliRunner().invoke(main, ["adapt", "x"])
+    assert done.exit_code == 2
+    assert "--sensor" in done.output
