@@ -1,6 +1,7 @@
 """Small synthetic scenes and small networks, made once; the vocabulary of the tests."""
 
 import json
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -52,6 +53,13 @@ def write_raster(
     with rasterio.open(path, "w", **options) as file:
         file.write(data)
     return str(path)
+
+
+@pytest.fixture(autouse=True)
+def heard() -> None:
+    """Undo what a quiet command of an earlier test did to the log."""
+    logging.disable(logging.NOTSET)
+    logging.getLogger("crossdiff_cli").setLevel(logging.NOTSET)
 
 
 @pytest.fixture
