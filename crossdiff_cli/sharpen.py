@@ -27,7 +27,7 @@ from crossdiff_cli.masking import extend, extend_coarse
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.model.unet import STRIDE
-from crossdiff_cli.model.weights import default_weights, digest, load
+from crossdiff_cli.model.weights import WeightStore, default_weights
 from crossdiff_cli.mtf import EXPAND_RADIUS, degrade
 from crossdiff_cli.scene.pair import PairOptions, Patch, ScenePair
 from crossdiff_cli.scene.raster import bounded_cache
@@ -86,7 +86,13 @@ class SharpenResult:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
-def sharpen(pan: str, ms: Sequence[str], output: Path, options: SharpenOptions | None = None) -> SharpenResult:
+def sharpen(
+    pan: str,
+    ms: Sequence[str],
+    output: Path,
+    options: SharpenOptions | None = None,
+    store: WeightStore | None = None,
+) -> SharpenResult:
     """Fuse a PAN and an MS image into a sharp MS GeoTIFF on the PAN grid.
 
     Args:
@@ -94,6 +100,7 @@ def sharpen(pan: str, ms: Sequence[str], output: Path, options: SharpenOptions |
         ms: one multispectral image, or one per band.
         output: target file; it holds a complete result or is not touched.
         options: defaults as the command's.
+        store: keeps the networks from scene to scene; None loads them.
 
     Raises:
         CrossDiffError: any bad input, with one line that says what and how to cure it.
@@ -104,12 +111,12 @@ def sharpen(pan: str, ms: Sequence[str], output: Path, options: SharpenOptions |
     keep_memory()
     path = options.weights or own_head(options.pair.sensor) or default_weights()
     device = choose_device(options.device)
-    model, _ = load(path, device)
+    model, weights = (store or WeightStore()).get(path, device)
     with bounded_cache(), ScenePair(pan, ms, options.pair) as pair:
         found = survey(pair, align=options.align)
         _report(pair, found)
         extent = pair.footprint if options.extent == "intersection" else Window(0, 0, *pair.pan.shape)
-        profile = _profile(pair, extent, found, options, digest(path))
+        profile = _profile(pair, extent, found, options, weights)
         job = _Job(pair, found, model, device, options)
         # Closing the run waits for its readers: the files they read from are closed only afterwards.
         with Writer(output, profile, overwrite=options.overwrite) as writer, closing(job.run(extent)) as parts:

@@ -1,4 +1,4 @@
-"""How a command ends when something is wrong: one line and exit code 1, whatever the cause."""
+"""How a command ends when something is wrong: one line and exit code 1; 130 and 143 where it was told to end."""
 
 import signal
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from crossdiff_cli.errors import CrossDiffError
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turn what a user can meet into one line and exit code 1, and SIGTERM into an orderly end."""
+    """Turn what a user can meet into one line and exit code 1, Ctrl-C and SIGTERM into an orderly end."""
     previous = signal.signal(signal.SIGTERM, _terminate)
     try:
         yield
@@ -20,6 +20,8 @@ def one_line_errors() -> Iterator[None]:
         raise click.ClickException(str(error)) from error
     except MemoryError as error:
         raise click.ClickException("out of memory: a smaller --tile uses less") from error
+    except KeyboardInterrupt as error:
+        raise SystemExit(128 + signal.SIGINT) from error
     finally:
         signal.signal(signal.SIGTERM, previous)
 

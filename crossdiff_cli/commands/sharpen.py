@@ -1,9 +1,8 @@
 """`crossdiff sharpen`."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,6 +17,9 @@ from crossdiff_cli.options import (
     sensor_options,
     verbosity_options,
 )
+
+if TYPE_CHECKING:
+    from crossdiff_cli.sharpen import SharpenOptions
 
 
 @click.command()
@@ -67,7 +69,6 @@ def sharpen(
     *,
     report: Path | None,
     as_json: bool,
-    creation: tuple[tuple[str, str], ...],
     **choices: Any,
 ) -> None:
     r"""Fuse PAN and MS into a sharp MS image.
@@ -79,30 +80,18 @@ def sharpen(
     crossdiff sharpen B8.TIF B2.TIF B3.TIF B4.TIF -o sharp.tif --of COG
     """
     with one_line_errors():
-        from crossdiff_cli.scene.pair import PairOptions
-        from crossdiff_cli.sharpen import SharpenOptions
         from crossdiff_cli.sharpen import sharpen as run
 
         if report is not None:
             from crossdiff_cli.scene.writer import check_target
 
             check_target(report, overwrite=True)
-        nodata = choices.pop("nodata")
-        bidx = choices.pop("bidx")
-        pair = PairOptions(
-            sensor=choices.pop("sensor"),
-            bands=choices.pop("bands"),
-            bidx=None if bidx is None else _numbers(bidx),
-            nodata=None if nodata == "none" else nodata,
-            ignore_nodata=nodata == "none",
-        )
-        align, no_consistency = choices.pop("align") == "auto", choices.pop("no_consistency")
-        options = SharpenOptions(pair=pair, align=align, creation=dict(creation), quiet=is_quiet(), **choices)
-        result = run(pan, ms, output, replace(options, rounds=0) if no_consistency else options)
+        options = fusion_options(quiet=is_quiet(), **choices)
+        result = run(pan, ms, output, options)
         if report is not None:
             from crossdiff_cli.report.page import report_on
 
-            report_on(output, pan, ms, pair, report)
+            report_on(output, pan, ms, options.pair, report)
     if as_json:
         click.echo(json.dumps(result.as_dict()))
     elif not is_quiet():
@@ -111,6 +100,24 @@ def sharpen(
             f"degraded, it reproduces the MS to within {100 * result.consistency:.2f} %",
             err=True,
         )
+
+
+def fusion_options(**choices: Any) -> "SharpenOptions":
+    """What the options of `sharpen` say, as the options of `crossdiff_cli.sharpen`."""
+    from crossdiff_cli.scene.pair import PairOptions
+    from crossdiff_cli.sharpen import SharpenOptions
+
+    nodata, bidx = choices.pop("nodata"), choices.pop("bidx")
+    pair = PairOptions(
+        sensor=choices.pop("sensor"),
+        bands=choices.pop("bands"),
+        bidx=None if bidx is None else _numbers(bidx),
+        nodata=None if nodata == "none" else nodata,
+        ignore_nodata=nodata == "none",
+    )
+    rounds = {"rounds": 0} if choices.pop("no_consistency") else {}
+    align, creation = choices.pop("align") == "auto", dict(choices.pop("creation"))
+    return SharpenOptions(pair=pair, align=align, creation=creation, **rounds, **choices)
 
 
 def _numbers(names: tuple[str, ...]) -> tuple[int, ...]:

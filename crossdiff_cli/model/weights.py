@@ -91,6 +91,32 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
+class WeightStore:
+    """Networks that are loaded, for whoever sharpens many scenes: a file is read once for each device."""
+
+    def __init__(self, keep: int = 4) -> None:
+        """`keep`: how many networks stay in memory; the one that was not asked for longest goes."""
+        self._keep = keep
+        self._loaded: dict[tuple[object, ...], tuple[CrossDiff, str]] = {}
+
+    def get(self, path: Path, device: torch.device) -> tuple[CrossDiff, str]:
+        """The networks of a file, to be shared and not changed, and the file's digest; a changed file is read again.
+
+        Raises:
+            WeightsError: as `load`.
+        """
+        try:
+            facts = path.stat()
+        except OSError as error:
+            raise WeightsError(f"no weight file {path}") from error
+        key = (path.resolve(), facts.st_mtime_ns, facts.st_size, str(device))
+        found = self._loaded.pop(key, None) or (load(path, device)[0], digest(path))
+        self._loaded[key] = found
+        while len(self._loaded) > self._keep:
+            del self._loaded[next(iter(self._loaded))]
+        return found
+
+
 def _fill(model: CrossDiff, state: dict[str, Tensor], path: Path) -> None:
     wanted = model.state_dict()
     if state.keys() != wanted.keys():

@@ -51,6 +51,21 @@ def find_pairs(folder: Path) -> tuple[list[FoundPair], list[str]]:
     return pairs, remarks
 
 
+def scene_name(pan: Path) -> str:
+    """What the scene of a PAN is called: its file name without the word for PAN, or the folder's where nothing is left.
+
+    `a_PAN.tif`, `PAN/a.tif` and `a/pan.tif` are all `a`.
+    """
+    pieces = re.split(r"([^A-Za-z0-9]+)", pan.stem)
+    places = [i for i, piece in enumerate(pieces) if piece.lower() in PAN_WORDS]
+    if not places:
+        return pan.stem
+    at = places[-1]
+    first = max(at - 1, 0)
+    del pieces[first : first + 2]
+    return "".join(pieces) or pan.parent.name or pan.stem
+
+
 def _readings(path: Path) -> list[tuple[str, str]]:
     """What a file may be, and what is left of its path when that word is taken out; the last such word counts."""
     parts = [*path.parts[:-1], path.stem]

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from glob import escape
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -196,6 +197,12 @@ def check_target(path: Path, *, overwrite: bool) -> None:
         raise OutputError(f"the folder {path.parent} does not exist; make it first")
     if not os.access(path.parent, os.W_OK):
         raise OutputError(f"the folder {path.parent} is not writable")
+
+
+def remove_leftovers(path: Path, pid: int | None = None) -> None:
+    """Remove what a process that was killed left beside its target `path`; `pid` None: whichever process."""
+    for leftover in path.parent.glob(f".{escape(path.name)}.{'*' if pid is None else pid}.tmp*"):
+        leftover.unlink(missing_ok=True)
 
 
 def to_dtype(data: NDArray[np.float32], mask: NDArray[np.bool_], dtype: str, nodata: float | None) -> NDArray[Any]:
