@@ -23,6 +23,63 @@ class Names(click.ParamType):  # type: ignore[type-arg] # generic in the newest 
         return names
 
 
+class Numbers(click.ParamType):  # type: ignore[type-arg] # generic in the newest click only
+    """Comma-separated numbers: `0.3,0.28`."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        """Split at commas."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(float(part) for part in value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is no list of numbers like 0.3,0.28", param, ctx)
+
+
+class Pairs(click.ParamType):  # type: ignore[type-arg] # generic in the newest click only
+    """Comma-separated pairs of numbers: `480/60,550/70`."""
+
+    name = "pairs"
+
+    def __init__(self, between: str) -> None:
+        """`between` the two numbers of a pair."""
+        self.between = between
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[tuple[float, float], ...]:
+        """Split at commas and within."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            first = [part.split(self.between) for part in value.split(",")]
+            return tuple((float(a), float(b)) for a, b in first)
+        except ValueError:
+            self.fail(f"{value!r} is no list of pairs like 480{self.between}560", param, ctx)
+
+
+class Loss(click.ParamType):  # type: ignore[type-arg] # generic in the newest click only
+    """A loss term and its weight: `structural=0.3`."""
+
+    name = "TERM=WEIGHT"
+    terms = ("spectral", "structural", "supervised", "qnr")
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, float]:
+        """Split at `=`."""
+        if isinstance(value, tuple):
+            return value
+        term, _, weight = value.partition("=")
+        try:
+            number = float(weight)
+        except ValueError:
+            number = -1.0
+        if term not in self.terms or not 0 <= number < math.inf:
+            self.fail(f"{value!r}: write a term ({', '.join(self.terms)}) and its weight, like qnr=1", param, ctx)
+        return term, number
+
+
 class Nodata(click.ParamType):  # type: ignore[type-arg] # generic in the newest click only
     """A number, `nan`, or `none`."""
 
@@ -81,7 +138,11 @@ def sensor_options(command: Callable[..., Any]) -> Callable[..., Any]:
         help="Names of the MS bands in file order, where the files do not say.",
     )(command)
     return click.option(
-        "--sensor", default="auto", show_default=True, metavar="NAME", help="Sensor key, as in `crossdiff sensors`."
+        "--sensor",
+        default="auto",
+        show_default=True,
+        metavar="NAME",
+        help="Sensor key, as in `crossdiff sensors`, or a TOML file.",
     )(command)
 
 

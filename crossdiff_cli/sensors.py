@@ -94,10 +94,10 @@ class Sensor:
         raise SensorError(f"{self.name} is delivered with {known} bands, the MS has {count}; name them with --bands")
 
     def _band(self, name: str) -> Band:
-        own = {band.name: band for band in self.bands}
+        own = {band.name.upper(): band for band in self.bands}
         code = name.strip().upper()
         canonical = dict(self.codes).get(code) or canonical_band(name)
-        for candidate in (canonical, *_KIN.get(canonical or "", ())):
+        for candidate in (canonical or code, *_KIN.get(canonical or "", ())):
             if candidate in own:
                 return own[candidate]
         if canonical is not None:
@@ -143,8 +143,14 @@ def find_sensor(name: str) -> Sensor:
     close = dict.fromkeys(_BY_NAME[match].key for match in get_close_matches(folded, _BY_NAME, n=5, cutoff=0.6))
     hint = f"did you mean {', '.join(close)}?" if close else f"known are {', '.join(SENSORS)}."
     raise SensorError(
-        f"unknown sensor {name!r}: {hint} `crossdiff sensors` lists all; any other: --sensor generic --bands ..."
+        f"unknown sensor {name!r}: {hint} `crossdiff sensors` lists all; any other: --sensor FILE.toml, or --sensor "
+        "generic --bands ..."
     )
+
+
+def in_table(name: str) -> bool:
+    """Whether `find_sensor` finds a sensor of that name."""
+    return _fold(name) in _BY_NAME
 
 
 def _bands(table: str, gains: Sequence[float] = ()) -> tuple[Band, ...]:

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -40,6 +40,13 @@ _log = logging.getLogger(__name__)
 CARRIED_TAGS = ("ACQUISITIONDATETIME", "SATELLITEID", "CLOUDCOVER", "TIFFTAG_DATETIME", "AREA_OR_POINT")
 
 
+class Tune(Protocol):
+    """Fits a network to a scene; its text says how, for the tags of the result."""
+
+    def __call__(self, pair: ScenePair, found: Survey, model: CrossDiff) -> CrossDiff:
+        """The fitted copy of `model`, or `model` itself."""
+
+
 @dataclass(frozen=True, slots=True)
 class SharpenOptions:
     """Everything `crossdiff sharpen` can be told, besides the files."""
@@ -52,6 +59,8 @@ class SharpenOptions:
     tile: int = 1536
     """Side of a tile's core in PAN pixels, a multiple of 256."""
     align: bool = True
+    tune: Tune | None = None
+    """Fits the network to the scene before it is sharpened."""
     rounds: int = 1
     """Back-projections that make the result consistent with the MS; 0 for none."""
     extent: str = "intersection"
@@ -117,6 +126,8 @@ def sharpen(
         _report(pair, found)
         extent = pair.footprint if options.extent == "intersection" else Window(0, 0, *pair.pan.shape)
         profile = _profile(pair, extent, found, options, weights)
+        if options.tune is not None:
+            model = options.tune(pair, found, model)
         job = _Job(pair, found, model, device, options)
         # Closing the run waits for its readers: the files they read from are closed only afterwards.
         with Writer(output, profile, overwrite=options.overwrite) as writer, closing(job.run(extent)) as parts:
@@ -252,6 +263,8 @@ def _profile(pair: ScenePair, extent: Window, found: Survey, options: SharpenOpt
     tags = {name: value for name, value in raw.items() if name in CARRIED_TAGS}
     tags["CROSSDIFF_VERSION"] = __version__
     tags["CROSSDIFF_WEIGHTS"] = weights
+    if options.tune is not None:
+        tags["CROSSDIFF_ADAPTED"] = str(options.tune)
     tags["CROSSDIFF_SENSOR"] = pair.sensor.key
     tags["CROSSDIFF_BANDS"] = ",".join(band.name for band in pair.bands)
     tags["CROSSDIFF_SHIFT_PX"] = f"{found.shift[1]:.3f},{found.shift[0]:.3f}"

@@ -87,6 +87,18 @@ def test_a_softer_picture_does_not_win():
     assert not Score(0.89, 0.050).beats(start, start)
 
 
+def test_a_picture_farther_from_the_truth_does_not_win():
+    start = Score(0.90, 0.100, 2.00)
+    assert Score(0.91, 0.100, 2.00).beats(start, start)
+    assert not Score(0.91, 0.100, 2.05).beats(start, start)
+    assert Score(0.91, 0.100, None).beats(start, start)
+
+
+def forge_scores(monkeypatch, forged):
+    for room in ("selection", "run_adapt"):
+        monkeypatch.setattr(f"crossdiff_cli.training.{room}.score", forged)
+
+
 def test_the_head_that_held_out_windows_prefer_is_kept(files, tmp_path, small_weights, monkeypatch):
     """With scores forged to peak in the middle, the head of that moment is written, not the last one."""
     heads = []
@@ -96,7 +108,7 @@ def test_the_head_that_held_out_windows_prefer_is_kept(files, tmp_path, small_we
         heads.append({n: v.clone() for n, v in model.head.state_dict().items()})
         return Score(next(hqnr), 0.1)
 
-    monkeypatch.setattr("crossdiff_cli.training.run_adapt.score", forged)
+    forge_scores(monkeypatch, forged)
     sources = Sources(scenes=(files.pan, files.ms), sensor="vhr")
     target = tmp_path / "h.safetensors"
     result = run_adapt(sources, target, AdaptOptions(BUDGET, small_weights))
@@ -110,7 +122,7 @@ def test_the_head_that_held_out_windows_prefer_is_kept(files, tmp_path, small_we
 
 def test_no_gain_keeps_the_head(files, tmp_path, small_weights, monkeypatch):
     hqnr = iter([0.5, 0.4, 0.3])
-    monkeypatch.setattr("crossdiff_cli.training.run_adapt.score", lambda *_: Score(next(hqnr), 0.1))
+    forge_scores(monkeypatch, lambda *_: Score(next(hqnr), 0.1))
     result = run_adapt(
         Sources(scenes=(files.pan, files.ms), sensor="vhr"),
         tmp_path / "h.safetensors",
@@ -127,7 +139,7 @@ def test_a_better_head_is_not_overwritten(files, tmp_path, small_weights, monkey
     save(small_model(seed=5), target, {})
     kept = digest(target)
     hqnr = iter([0.5, 0.6, 0.6, 0.7])
-    monkeypatch.setattr("crossdiff_cli.training.run_adapt.score", lambda *_: Score(next(hqnr), 0.1))
+    forge_scores(monkeypatch, lambda *_: Score(next(hqnr), 0.1))
     sources = Sources(scenes=(files.pan, files.ms), sensor="vhr")
     with pytest.raises(OutputError, match=r"holds a better head: HQNR 0\.7000 against 0\.6000 .* --force"):
         run_adapt(sources, target, AdaptOptions(BUDGET, small_weights))

@@ -11,10 +11,14 @@ import pytest
 import rasterio
 import torch
 from click.testing import CliRunner
+from conftest import SMALL, small_model
 from safetensors.torch import load_file
 
 from crossdiff_cli.cli import main
+from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.model.weights import load
+from crossdiff_cli.training.objective import Prediction
+from crossdiff_cli.training.pretrain import Task, predict
 
 SIZES = ["--patch", "32", "--batch", "1", "--groups", "2", "--steps", "2"]
 
@@ -55,15 +59,28 @@ def test_pretrain_writes_weights_a_journal_and_pictures(manifest, tmp_path):
     assert "steps 2, not 3" in again.output
 
 
-def test_an_untrained_network_restores_the_prior(manifest, tmp_path):
-    """Its correction is zero, so the drawn picture of the restored MS is the upsampled MS."""
+def test_an_untrained_m2p_restores_the_prior(manifest, tmp_path):
+    """Its correction is zero, so that the error is that of the prior."""
     out = tmp_path / "run"
     result = CliRunner().invoke(
         main, ["pretrain", str(manifest), "-o", str(out), *SIZES, "--rate", "1e-30", "--sample", "1"]
     )
     assert result.exit_code == 0, result.output
     journal = json.loads((out / "pretrain.jsonl").read_text())
-    assert journal["validation"]["p2m"][-1] > 0.9
+    assert journal["validation"]["m2p"][-1] > 0.9
+
+
+def test_an_untrained_p2m_predicts_mtf_glp_at_the_end_of_the_chain():
+    """And the share of its detail that the prior has of x_t before; for v, the velocity of the same path."""
+    x_t, detail = (torch.randn(3, 4, 32, 32, generator=torch.Generator().manual_seed(s)) for s in (0, 1))
+    spectrum = Spectrum(torch.linspace(450, 850, 4), torch.full((4,), 60.0), torch.tensor([450.0, 800.0]), 4.0)
+    model = small_model(trained=False)
+    task = Task(model.p2m, 1000, x_t, x_t, detail[:, :1], detail, spectrum)
+    timestep = torch.tensor([1, 500, 1000])
+    schedule = SMALL.schedule()
+    for objective, shares in (("x0", (0.0, 0.5, 1.0)), ("v", (-1.0, -1.0, -1.0)), ("eps", (0.0, 0.0, 0.0))):
+        found = predict(task, Prediction(objective, schedule), x_t, timestep, torch.float32)
+        assert torch.allclose(found, torch.tensor(shares)[:, None, None, None] * detail, atol=1e-4)
 
 
 def test_bad_choices_are_one_line(manifest, tmp_path):

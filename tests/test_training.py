@@ -159,17 +159,15 @@ def test_both_stages_learn_and_stage_two_leaves_the_encoders_alone(sampler):
         for seed in range(4):
             example = sampler.draw(torch.Generator().manual_seed(900 + seed), reduced=True)
             pan_low, ms_up, _ = prepare(example.pan, example.ms, example.sampling)
-            detail = example.pan - pan_low
             with torch.no_grad():
-                predicted = model.p2m(ms_up, torch.ones(2), example.pan, detail, example.spectrum)
+                predicted = ms_up + model.features(example.pan, pan_low, ms_up, example.spectrum).detail
             total += float((predicted - example.reference).abs().mean() / (ms_up - example.reference).abs().mean())
         return total / 4
 
     history.append(mean_loss())
     pretrain(model, sampler, Plan(steps=40, learning_rate=5e-3, ema_decay=0.9), groups=2)
     history.append(mean_loss())
-    assert history[0] == pytest.approx(1.0)
-    assert history[1] < 0.99
+    assert history[1] < 0.99 * history[0]
     before = {name: value.clone() for name, value in model.state_dict().items()}
     adapt(model, sampler, Plan(steps=5, learning_rate=3e-3), groups=2, weights=LossWeights())
     for name, value in model.state_dict().items():

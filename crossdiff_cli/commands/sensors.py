@@ -12,10 +12,11 @@ from crossdiff_cli.options import sensor_options, verbosity_options
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON line per sensor.")
 def sensors(*, as_json: bool) -> None:
-    """List the sensors that --sensor knows."""
+    """List the sensors that --sensor knows, your own at the end."""
+    from crossdiff_cli.definitions import own_sensors
     from crossdiff_cli.sensors import SENSORS
 
-    for sensor in SENSORS.values():
+    for sensor in (*SENSORS.values(), *own_sensors()):
         layouts = [",".join(layout) for layout in sensor.layouts]
         if as_json:
             click.echo(

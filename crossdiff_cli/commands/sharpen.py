@@ -1,6 +1,7 @@
 """`crossdiff sharpen`."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,10 @@ if TYPE_CHECKING:
 @click.option(
     "--align", type=click.Choice(["auto", "off"]), default="auto", show_default=True, help="Correct a PAN/MS shift."
 )
+@click.option(
+    "--adapt-steps", type=click.IntRange(0), default=0, show_default=True, metavar="N",
+    help="First fit the head to this scene in N steps; 50 take about half a minute.",
+)  # fmt: skip
 @click.option("--no-consistency", is_flag=True, help="Skip the step that makes the result, degraded, equal the MS.")
 @click.option(
     "--extent",
@@ -106,6 +111,7 @@ def fusion_options(**choices: Any) -> "SharpenOptions":
     """What the options of `sharpen` say, as the options of `crossdiff_cli.sharpen`."""
     from crossdiff_cli.scene.pair import PairOptions
     from crossdiff_cli.sharpen import SharpenOptions
+    from crossdiff_cli.training.zero_shot import ZeroShot
 
     nodata, bidx = choices.pop("nodata"), choices.pop("bidx")
     pair = PairOptions(
@@ -115,9 +121,11 @@ def fusion_options(**choices: Any) -> "SharpenOptions":
         nodata=None if nodata == "none" else nodata,
         ignore_nodata=nodata == "none",
     )
-    rounds = {"rounds": 0} if choices.pop("no_consistency") else {}
-    align, creation = choices.pop("align") == "auto", dict(choices.pop("creation"))
-    return SharpenOptions(pair=pair, align=align, creation=creation, **rounds, **choices)
+    steps = choices.pop("adapt_steps")
+    choices["tune"] = ZeroShot(steps) if steps else None
+    without, align = choices.pop("no_consistency"), choices.pop("align") == "auto"
+    options = SharpenOptions(pair=pair, align=align, creation=dict(choices.pop("creation")), **choices)
+    return replace(options, rounds=0) if without else options
 
 
 def _numbers(names: tuple[str, ...]) -> tuple[int, ...]:

@@ -7,9 +7,10 @@ from typing import Any
 import click
 
 from crossdiff_cli.commands.failures import one_line_errors
-from crossdiff_cli.options import verbosity_options
+from crossdiff_cli.options import Loss, Names, Numbers, Pairs, verbosity_options
 
 _BUDGET = ("steps", "patch", "batch", "groups", "rate", "seed", "checkpoint_every")
+_DEFINITION = ("wavelengths", "mtf", "pan_range", "pan_mtf")
 _SOURCES = ("strict", "reimage")
 
 
@@ -83,7 +84,29 @@ def pretrain(scenes: tuple[str, ...], output: Path, **choices: Any) -> None:
 
 @click.command(context_settings={"show_default": True})
 @click.argument("scenes", nargs=-1)
-@click.option("--sensor", metavar="NAME", help="Sensor of the scenes; `sharpen --sensor NAME` then uses the head.")
+@click.option(
+    "--sensor",
+    metavar="NAME",
+    help="Sensor of the scenes, or a TOML file that defines it; `sharpen --sensor NAME` then uses the head.",
+)
+@click.option("--bands", type=Names(), metavar="B,G,R,...", help="MS bands in file order, of a new sensor too.")
+@click.option(
+    "--wavelengths",
+    type=Pairs("/"),
+    metavar="480/60,...",
+    help="Centre and width of each band in nm; default as usual for their names.",
+)
+@click.option("--mtf", type=Numbers(), metavar="0.3,...", help="MTF gain at Nyquist of each band, or one for all.")
+@click.option("--pan-range", type=Pairs("-"), metavar="450-800", help="Edges of the PAN band in nm.")
+@click.option("--pan-mtf", type=click.FloatRange(0, 1, min_open=True, max_open=True), help="MTF gain of the PAN.")
+@click.option(
+    "--loss",
+    "losses",
+    type=Loss(),
+    multiple=True,
+    metavar="TERM=WEIGHT",
+    help="Weight of a loss term: spectral, structural, supervised (one ratio down) or qnr (the paper's).",
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False),
               help="Weight file to write; default the one that `sharpen --sensor NAME` looks for.")  # fmt: skip
 @_training_options(steps=200, patch=96, rate=3e-4, every=25)
@@ -95,29 +118,62 @@ def pretrain(scenes: tuple[str, ...], output: Path, **choices: Any) -> None:
 @click.option("--force", is_flag=True, help="Overwrite a head that is better on the held-out windows.")
 @verbosity_options
 def adapt(scenes: tuple[str, ...], *, sensor: str | None, output: Path | None, **choices: Any) -> None:
-    """Stage 2: freeze the encoders and fit the fusion head to SCENES (as for `pretrain`), without a reference.
+    r"""Stage 2: freeze the encoders and fit the fusion head to SCENES (as for `pretrain`), without a reference.
 
     Without SCENES the pairs under the current folder are taken (a_pan.tif, a_ms.tif). A quarter of each scene is not
     trained on; the head with the highest HQNR there is kept, and its figures are printed beside those it began with.
-    """
-    from crossdiff_cli.heads import head_path
+    A sensor that `crossdiff sensors` does not list is defined by a TOML file or by --bands, and kept under its name.
 
+    \b
+    crossdiff adapt --sensor wv4
+    crossdiff adapt --sensor mysat.toml scene_pan.tif scene_ms.tif
+    crossdiff adapt --sensor mysat --bands B,G,R,NIR --wavelengths 480/60,550/70,660/60,830/120 scenes/
+    """
     if sensor is None and output is None:
         raise click.UsageError("name the sensor with --sensor, or a weight file with -o")
     with one_line_errors():
+        from crossdiff_cli.heads import head_path
+        from crossdiff_cli.training.adapt import LossWeights
         from crossdiff_cli.training.run_adapt import AdaptOptions, run_adapt
+        from crossdiff_cli.training.selection import gain
         from crossdiff_cli.training.setup import Budget, Sources
 
+        bands = choices.pop("bands")
+        told = {name: choices.pop(name) for name in _DEFINITION}
+        sensor = _defined(sensor, bands, told, replace=choices["force"])
         budget, sources = _split(choices)
-        sources |= {"scenes": scenes or (".",), "sensor": sensor}
+        sources |= {"scenes": scenes or (".",), "sensor": sensor, "bands": bands}
         target = output or head_path(str(sensor))
-        result = run_adapt(Sources(**sources), target, AdaptOptions(Budget(**budget), **choices))
+        losses = LossWeights(**dict(choices.pop("losses")))
+        result = run_adapt(Sources(**sources), target, AdaptOptions(Budget(**budget), losses=losses, **choices))
     click.echo(f"fitted to {', '.join(result.scenes)}", err=True)
     if result.before is not None and result.after is not None:
-        click.echo(
-            f"HQNR {result.before.hqnr:.4f} -> {result.after.hqnr:.4f}, D_rho {result.before.d_rho:.4f} -> "
-            f"{result.after.d_rho:.4f} on {result.windows} windows not trained on"
-            + ("" if result.after != result.before else ": no step was better, the head is as it was"),
-            err=True,
-        )
+        click.echo(gain(result.before, result.after, result.windows), err=True)
     click.echo(result.output)
+
+
+def _defined(sensor: str | None, bands: tuple[str, ...] | None, told: dict[str, Any], *, replace: bool) -> str | None:
+    """Keep the definition of a sensor, if one is given, and return the name by which it is found."""
+    from crossdiff_cli.definitions import define, keep, named_sensor
+    from crossdiff_cli.sensors import in_table
+
+    extra = [f"--{name.replace('_', '-')}" for name, value in told.items() if value is not None]
+    if sensor is not None and sensor.lower().endswith(".toml"):
+        definition = named_sensor(sensor)
+    elif sensor is not None and bands and not in_table(sensor):
+        if len(pan := told["pan_range"] or ((450.0, 800.0),)) != 1:
+            raise click.UsageError("--pan-range takes one range, like 450-800")
+        gain = {} if told["pan_mtf"] is None else {"pan_gain": told["pan_mtf"]}
+        definition = define(sensor, bands, told["wavelengths"] or (), told["mtf"] or (), pan[0], **gain)
+        extra = []
+    elif extra:
+        raise click.UsageError(
+            f"{extra[0]} defines a new sensor: give it a name that `crossdiff sensors` does not list with --sensor, and "
+            "its bands with --bands"
+        )
+    else:
+        return sensor
+    if extra:
+        raise click.UsageError(f"{sensor} defines the sensor: leave {extra[0]} out, or edit the file")
+    keep(definition, replace=replace)
+    return definition.key

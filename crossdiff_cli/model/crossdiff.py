@@ -11,6 +11,9 @@ from crossdiff_cli.model.schedule import NoiseSchedule
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.model.unet import UNet
 
+_TOWARDS_X_0 = {"x0": 1.0, "v": -1.0, "eps": 0.0}
+"""What P2M's correction at t = T means for x_0, by objective; noise says nothing of it there."""
+
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
@@ -87,7 +90,8 @@ class CrossDiff(nn.Module):
         assert self.p2m is not None and self.m2p is not None
         mine = self.p2m.decode(p2m)
         both = torch.cat([mine, self.m2p.decode(m2p)], dim=1)
-        return Features(p2m, m2p, both, self.p2m.correct(mine, detail, spectrum))
+        correction = _TOWARDS_X_0[self.architecture.objective] * self.p2m.correct(mine, detail, spectrum)
+        return Features(p2m, m2p, both, detail + correction)
 
     def forward(self, pan: Tensor, pan_low: Tensor, ms_up: Tensor, beta: Tensor, spectrum: Spectrum) -> Tensor:
         """Fuse one window; shapes as in `FusionHead.forward`, height and width multiples of `unet.STRIDE`."""

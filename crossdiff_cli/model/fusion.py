@@ -65,13 +65,13 @@ def limit_energy(injected: Tensor, detail: Tensor) -> Tensor:
 
 
 class FusionHead(nn.Module):
-    """hrms = ms_up + (1 + g + c (beta - 1)) * detail + w (predicted - detail) + residual.
+    """hrms = ms_up + (1 + g + c (beta - 1)) * detail + (1 + w) (predicted - detail) + residual.
 
     g, c, w and residual are found per band and PAN pixel; `predicted` is P2M's detail. What is added is limited by
     `limit_energy`.
 
-    Untrained, g = c = w = residual = 0 and the head is MTF-GLP: the PAN detail is added with gain std(ms) / std(pan).
-    With c = 1 it is the locally regressed MTF-GLP.
+    Untrained, g = c = w = residual = 0 and the head gives what P2M predicts, or MTF-GLP without encoders: the PAN
+    detail with gain std(ms) / std(pan). With c = 1 it is the locally regressed MTF-GLP.
     """
 
     def __init__(
@@ -142,5 +142,5 @@ class FusionHead(nn.Module):
         g, c, w, residual = self.out(torch.nn.functional.silu(h), spectrum).unbind(dim=1)
         injected = (1 + g + c * (beta - 1)) * detail + residual
         if features is not None:
-            injected = injected + w * (features.detail - detail)
+            injected = injected + (1 + w) * (features.detail - detail)
         return ms_up + limit_energy(injected, detail)

@@ -21,7 +21,7 @@ STRIDE = 8
 
 
 class UNet(nn.Module):
-    """Predicts x_0 of `target` from x_t and the other image, both on the PAN grid."""
+    """Predicts how x_t of `target` is to be corrected, from it and the other image, both on the PAN grid."""
 
     def __init__(self, target: Target, widths: tuple[int, ...], blocks: tuple[int, ...], decoder_width: int) -> None:
         """`widths` and `blocks` give channels and residual blocks at 1/2, 1/4 and 1/8 of the PAN grid."""
@@ -77,10 +77,10 @@ class UNet(nn.Module):
         return torch.nn.functional.silu(h)
 
     def correct(self, decoded: Tensor, detail: Tensor | None, spectrum: Spectrum) -> Tensor:
-        """x_0 - x_t as predicted, of the shape of the target.
+        """What the network adds to x_t, of the shape of the target, beyond the detail that MTF-GLP would inject.
 
         P2M: a gain on `detail` (B, C, H, W), what the PAN shows beyond each band's resolution, and a residual. M2P: a
-        residual alone.
+        residual alone. Untrained, the gain and P2M's residual are zero.
         """
         if self.ms_out is not None:
             gain, residual = self.ms_out(decoded, spectrum).unbind(dim=1)
@@ -91,6 +91,5 @@ class UNet(nn.Module):
     def forward(
         self, x_t: Tensor, timestep: Tensor, condition: Tensor, detail: Tensor | None, spectrum: Spectrum
     ) -> Tensor:
-        """Predict x_0, of the shape of `x_t`: x_t plus the decoded correction; arguments as `encode` and `correct`."""
-        decoded = self.decode(self.encode(x_t, timestep, condition, spectrum))
-        return x_t + self.correct(decoded, detail, spectrum)
+        """The decoded correction, of the shape of `x_t`; arguments as `encode` and `correct`."""
+        return self.correct(self.decode(self.encode(x_t, timestep, condition, spectrum)), detail, spectrum)

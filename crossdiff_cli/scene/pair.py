@@ -16,13 +16,13 @@ from rasterio.rpc import RPC
 from rasterio.transform import Affine, array_bounds
 from rasterio.warp import calculate_default_transform
 
+from crossdiff_cli.definitions import named_sensor
 from crossdiff_cli.errors import SceneError, SensorError
 from crossdiff_cli.scene.detect import Choice, Detection, detect_sensor, read_hints
 from crossdiff_cli.scene.grid import Grid, relate, same_bounds
 from crossdiff_cli.scene.hints import Hints
 from crossdiff_cli.scene.raster import Raster
 from crossdiff_cli.scene.tiles import Window, spread
-from crossdiff_cli.sensors import find_sensor
 
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 
@@ -286,7 +286,7 @@ class ScenePair:
             raise SensorError(
                 f"--bands names {len(options.bands)} bands ({','.join(options.bands)}), the MS has {count}"
             )
-        sensor = None if options.sensor == "auto" else find_sensor(options.sensor)
+        sensor = None if options.sensor == "auto" else named_sensor(options.sensor)
         found = detect_sensor(hints[0], hints[1:], count, self.ratio, Choice(sensor, options.bands or ()))
         if found.warning:
             self._note(found.warning)

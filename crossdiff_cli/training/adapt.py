@@ -1,13 +1,15 @@
 """Stage 2: freeze both encoders and fit the fusion head."""
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 from torch import Generator, Tensor
 
+from crossdiff_cli.errors import TrainingError
 from crossdiff_cli.fuse import fuse, prepare
 from crossdiff_cli.model.crossdiff import CrossDiff
+from crossdiff_cli.mtf import degrade
 from crossdiff_cli.training.loop import Plan, Watch, fit
-from crossdiff_cli.training.losses import spectral_loss, structural_loss
+from crossdiff_cli.training.losses import qnr_loss, spectral_loss, structural_loss
 from crossdiff_cli.training.patches import Example, Sampler
 
 _INNER = (slice(None), slice(None), slice(8, -8), slice(8, -8))
@@ -19,8 +21,13 @@ class LossWeights:
     """Weight of each term; a term of weight 0 is not computed."""
 
     spectral: float = 1.0
+    """`losses.spectral_loss`: the result, degraded, is the MS."""
     structural: float = 0.3
+    """`losses.structural_loss`: local correlation with the PAN."""
     supervised: float = 1.0
+    """Mean absolute error one ratio down, where the MS is the truth (Wald)."""
+    qnr: float = 0.0
+    """`losses.qnr_loss`, that of the paper."""
 
 
 def adapt(
@@ -43,12 +50,19 @@ def adapt(
         weights: of the loss terms.
         rounds: back-projections after the head, as in sharpening.
         watch: told of every checkpoint.
+
+    Raises:
+        TrainingError: as `loop.fit`, or no loss term has a weight.
     """
+    if not any(astuple(weights)):
+        raise TrainingError("every loss term has weight 0: nothing to learn from")
     model.requires_grad_(False)
     model.head.requires_grad_(True)
     if model.p2m is not None and model.m2p is not None:
         model.p2m.eval()
         model.m2p.eval()
+
+    device = next(model.head.parameters()).device
 
     def draw(generator: Generator) -> list[Example]:
         return [sampler.draw(generator, reduced=weights.supervised > 0 and g % 2 == 0) for g in range(groups)]
@@ -59,20 +73,27 @@ def adapt(
         def add(name: str, weight: float, value: Tensor) -> None:
             losses[name] = losses.get(name, value.new_zeros(())) + value * (weight / groups)
 
-        for group, example in enumerate(examples):
-            reduced = weights.supervised > 0 and group % 2 == 0
-            hrms = fuse(model, example.pan, example.ms, example.sampling, example.spectrum, rounds)
+        for group, drawn in enumerate(examples):
+            example = drawn.to(device)
+            reduced, sampling = weights.supervised > 0 and group % 2 == 0, example.sampling
+            hrms = fuse(model, example.pan, example.ms, sampling, example.spectrum, rounds)
             if example.reference is not None and weights.supervised:
                 error = (hrms - example.reference)[_INNER].abs()
                 add("supervised", weights.supervised, error.mean())
             if not reduced:
                 if weights.spectral:
-                    add("spectral", weights.spectral, spectral_loss(hrms, example.ms, example.sampling))
-                pan_low, ms_up, _ = prepare(example.pan, example.ms, example.sampling)
-                structure = structural_loss(
-                    hrms[_INNER], example.pan[_INNER], pan_low[_INNER], ms_up[_INNER], example.spectrum.ratio
-                )
-                add("structural", weights.structural, structure)
+                    add("spectral", weights.spectral, spectral_loss(hrms, example.ms, sampling))
+                if weights.structural:
+                    pan_low, ms_up, _ = prepare(example.pan, example.ms, sampling)
+                    structure = structural_loss(
+                        hrms[_INNER], example.pan[_INNER], pan_low[_INNER], ms_up[_INNER], example.spectrum.ratio
+                    )
+                    add("structural", weights.structural, structure)
+                if weights.qnr:
+                    pan = example.pan.expand_as(hrms)
+                    shape = (example.ms.shape[2], example.ms.shape[3])
+                    pan_ms = degrade(pan, shape, sampling.ratio, sampling.offset, sampling.gains)
+                    add("qnr", weights.qnr, qnr_loss(hrms, example.pan, example.ms, pan_ms))
         return losses
 
     fit(model.head, draw, step, plan, watch=watch)

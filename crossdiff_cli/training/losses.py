@@ -51,6 +51,35 @@ def structural_loss(hrms: Tensor, pan: Tensor, pan_low: Tensor, ms_up: Tensor, r
     return ((1 - found) * (found < wanted)).mean()
 
 
+def qnr_loss(hrms: Tensor, pan: Tensor, ms: Tensor, pan_ms: Tensor) -> Tensor:
+    """1 - QNR with one window as large as the image: the loss of the paper (2401.05153, eq. 11-14).
+
+    A PAN copied to every band scores well by it; it is here to be compared with.
+
+    Args:
+        hrms: (B, C, H, W).
+        pan: (B, 1, H, W).
+        ms: (B, C, h, w).
+        pan_ms: (B, C, h, w), the PAN at the resolution of the MS.
+    """
+    count = ms.shape[1]
+    first, second = torch.triu_indices(count, count, offset=1)
+    spectral = (_index(hrms[:, first], hrms[:, second]) - _index(ms[:, first], ms[:, second])).abs()
+    spatial = (_index(hrms, pan.expand_as(hrms)) - _index(ms, pan_ms)).abs()
+    d_lambda = spectral.mean() if count > 1 else spatial.new_zeros(())
+    return 1 - (1 - d_lambda) * (1 - spatial.mean())
+
+
+def _index(a: Tensor, b: Tensor) -> Tensor:
+    """Universal image quality index of whole images (B, C, H, W), of which the means are taken out: (B, C).
+
+    Normalised images have mean 0; with the means of the scene left in the index would depend on the unit.
+    """
+    a, b = (x - x.mean(dim=(2, 3), keepdim=True) for x in (a, b))
+    energy = (a.square() + b.square()).mean(dim=(2, 3))
+    return 2 * (a * b).mean(dim=(2, 3)) / (energy + 1e-6)
+
+
 def _inside(offset: float, ratio: float, size: int, count: int) -> slice:
     """MS pixels, as a slice, that lie two or more of them inside a window of `size` PAN pixels."""
     first = math.ceil(-offset / ratio) + 2

@@ -53,6 +53,12 @@ class Prediction:
             return x_t - away * correction
         return x_t + correction
 
+    def injection(self, timestep: Tensor) -> Tensor:
+        """What of the detail (x_0 - prior) d holds, (B,): the share of the prior in x_t for x0, -1 for v, 0 for eps."""
+        if self.objective == "x0":
+            return self.schedule.shift[timestep.cpu()]
+        return torch.full((len(timestep),), -1.0 if self.objective == "v" else 0.0)
+
     def weight(self, timestep: Tensor) -> Tensor:
         """Weight of each sample's loss on x_0, (B,): min(SNR, gamma) / gamma, not under `_LEAST_WEIGHT`."""
         if self.min_snr is None or self.objective != "x0":

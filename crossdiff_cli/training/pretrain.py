@@ -15,10 +15,8 @@ from crossdiff_cli.training.loop import Plan, Watch, fit
 from crossdiff_cli.training.objective import Objective, Prediction
 from crossdiff_cli.training.patches import Example, Sampler
 
-_NOISE_FREE = 0.25
-"""Share of samples without noise: features are taken from noise-free input, so it has to be trained on."""
-_AT_FEATURE_TIMESTEP = 0.25
-"""Share of samples at the timestep whose features are used."""
+_AS_USED = 0.5
+"""Share of samples without noise at the timestep whose features are used: as the encoders are used later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +121,10 @@ def tasks(model: CrossDiff, example: Example, *, octave_down: bool = True) -> di
 
 
 def predict(task: Task, prediction: Prediction, x_t: Tensor, timestep: Tensor, dtype: torch.dtype) -> Tensor:
-    """The branch's correction d for x_t (B, C, H, W) at `timestep` (B,) int64, in float32."""
+    """The branch's correction d for x_t (B, C, H, W) at `timestep` (B,) int64, in float32.
+
+    P2M corrects MTF-GLP: before any training d is the share of the PAN detail that is missing from x_t.
+    """
     layout = torch.channels_last
     with torch.autocast(x_t.device.type, dtype, enabled=dtype != torch.float32):
         output = task.unet(
@@ -133,7 +134,10 @@ def predict(task: Task, prediction: Prediction, x_t: Tensor, timestep: Tensor, d
             task.detail,
             task.spectrum,
         )
-    return output.float() - x_t
+    correction: Tensor = output.float()
+    if task.detail is None:
+        return correction
+    return correction + prediction.injection(timestep).to(x_t)[:, None, None, None] * task.detail
 
 
 def _loss(task: Task, prediction: Prediction, pretext: Pretext, generator: Generator) -> Tensor:
@@ -144,11 +148,12 @@ def _loss(task: Task, prediction: Prediction, pretext: Pretext, generator: Gener
         return torch.rand(batch, generator=generator) < share
 
     timestep = torch.randint(1, schedule.timesteps + 1, (batch,), generator=generator)
-    timestep = torch.where(chance(_AT_FEATURE_TIMESTEP), task.feature_timestep, timestep)
-    no_prior, no_condition = chance(pretext.prior_dropout), chance(pretext.condition_dropout)
+    as_used, no_prior, no_condition = (
+        chance(share) for share in (_AS_USED, pretext.prior_dropout, pretext.condition_dropout)
+    )
     late = torch.randint(schedule.timesteps // 2, schedule.timesteps + 1, (batch,), generator=generator)
-    timestep = torch.where(no_prior, late, timestep)
-    noisy = ~chance(_NOISE_FREE)
+    timestep = torch.where(as_used, task.feature_timestep, torch.where(no_prior, late, timestep))
+    noisy, no_prior = ~as_used, no_prior & ~as_used
     eps = (torch.randn(task.x_0.shape, generator=generator) * noisy[:, None, None, None]).to(task.x_0)
     prior = _dropped(task.prior, no_prior)
     x_t = schedule.add_noise(task.x_0, prior, timestep, eps)

@@ -7,13 +7,11 @@ from pathlib import Path
 import torch
 
 from crossdiff_cli.errors import OutputError, WeightsError
-from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.fusion import FusionHead
 from crossdiff_cli.model.weights import default_weights, digest, load, save
 from crossdiff_cli.training.adapt import LossWeights, adapt
-from crossdiff_cli.training.loop import Progress
 from crossdiff_cli.training.patches import Sampler
-from crossdiff_cli.training.selection import JudgedWindow, Score, hold_out, score
+from crossdiff_cli.training.selection import BestHead, JudgedWindow, Score, hold_out, score
 from crossdiff_cli.training.setup import Budget, Sources, make_folder, plan_of, provenance, training_scenes
 
 _log = logging.getLogger(__name__)
@@ -69,7 +67,7 @@ def run_adapt(sources: Sources, target: Path, options: AdaptOptions) -> AdaptRes
         a = model.architecture
         model.head = FusionHead(a.widths, a.decoder_width, a.head_widths, encoders=model.p2m is not None)
     model.channels_last()
-    choice = _Choice(model, windows)
+    choice = BestHead(model, windows)
     plan = plan_of(budget, target.with_suffix(".checkpoint"), scenes)
     adapt(model, Sampler(scenes, budget.patch, budget.batch), plan, budget.groups, options.losses, watch=choice.watch)
     choice.settle()
@@ -82,31 +80,6 @@ def run_adapt(sources: Sources, target: Path, options: AdaptOptions) -> AdaptRes
     if not windows:
         return AdaptResult(target, names, 0, None, None)
     return AdaptResult(target, names, len(windows), choice.start, choice.best)
-
-
-class _Choice:
-    """The best head so far by held-out windows; the one it began with counts too."""
-
-    def __init__(self, model: CrossDiff, windows: list[JudgedWindow]) -> None:
-        self._model, self._windows = model, windows
-        self.start = self.best = score(model, windows)
-        self._head = self._state()
-
-    def watch(self, progress: Progress) -> None:
-        if not self._windows:
-            return
-        found = score(self._model, self._windows)
-        _log.info("step %d: HQNR %.4f, D_rho %.4f on held-out windows", progress.step, found.hqnr, found.d_rho)
-        if found.beats(self.best, self.start):
-            self.best, self._head = found, self._state()
-
-    def settle(self) -> None:
-        """Put the best head into the model."""
-        if self._windows:
-            self._model.head.load_state_dict(self._head)
-
-    def _state(self) -> dict[str, torch.Tensor]:
-        return {name: value.detach().clone() for name, value in self._model.head.state_dict().items()}
 
 
 def _refuse_a_loss(target: Path, found: Score, windows: list[JudgedWindow]) -> None:

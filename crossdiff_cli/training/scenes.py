@@ -12,7 +12,9 @@ from crossdiff_cli.training.training_scene import TrainingScene, load_scene
 _log = logging.getLogger(__name__)
 
 
-def resolve(sources: Sequence[str], split: str, sensor: str | None = None) -> list[Entry]:
+def resolve(
+    sources: Sequence[str], split: str, sensor: str | None = None, bands: tuple[str, ...] | None = None
+) -> list[Entry]:
     """List the scenes that are named.
 
     Args:
@@ -20,6 +22,7 @@ def resolve(sources: Sequence[str], split: str, sensor: str | None = None) -> li
             rasters, PAN then MS. Folders and pairs belong to the split `train`.
         split: `train` or `validation`.
         sensor: of the scenes that do not say theirs; None detects it.
+        bands: names of the MS bands in file order, likewise.
 
     Raises:
         TrainingError: there is nothing to train on, a PAN has no MS after it, or a manifest is malformed.
@@ -31,19 +34,19 @@ def resolve(sources: Sequence[str], split: str, sensor: str | None = None) -> li
         if path.suffix.lower() == ".json":
             entries += read_manifest(path, split, required=split == "train")
         elif path.is_dir():
-            entries += _in_folder(path, sensor) if split == "train" else []
+            entries += _in_folder(path, sensor, bands) if split == "train" else []
         else:
             ms = next(remaining, None)
             if ms is None:
                 raise TrainingError(f"{source} is neither a manifest (.json) nor a folder, and no MS follows it")
             if split == "train":
-                entries.append(Entry(ms, source, ms, None, sensor, None, split))
+                entries.append(Entry(ms, source, ms, None, sensor, bands, split))
     if split == "train" and not entries:
         raise TrainingError("no scene to train on: name manifests, folders, or PAN and MS files in turn")
     return entries
 
 
-def _in_folder(folder: Path, sensor: str | None) -> list[Entry]:
+def _in_folder(folder: Path, sensor: str | None, bands: tuple[str, ...] | None) -> list[Entry]:
     found, remarks = find_pairs(folder)
     for remark in remarks:
         _log.warning("%s", remark)
@@ -52,7 +55,7 @@ def _in_folder(folder: Path, sensor: str | None) -> list[Entry]:
             f"{folder} holds no PAN and MS whose names differ in one word (a_pan.tif, a_ms.tif): name the files"
         )
     return [
-        Entry(p.name, str(p.pan), str(p.ms), None if p.reference is None else str(p.reference), sensor, None, "train")
+        Entry(p.name, str(p.pan), str(p.ms), None if p.reference is None else str(p.reference), sensor, bands, "train")
         for p in found
     ]
 

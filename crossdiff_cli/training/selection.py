@@ -11,7 +11,8 @@ from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.quality.assess import assess_arrays
 from crossdiff_cli.quality.report import QualityReport
 from crossdiff_cli.survey import Statistics
-from crossdiff_cli.training.patches import Example, windows_of
+from crossdiff_cli.training.loop import Progress
+from crossdiff_cli.training.patches import Example, wald_pair, windows_of
 from crossdiff_cli.training.training_scene import TrainingScene
 
 _log = logging.getLogger(__name__)
@@ -24,6 +25,8 @@ PER_SCENE = 3
 _SHARE = 0.25
 _SHARPNESS = 1.05
 """How much D_rho may grow where HQNR is gained: HQNR alone is won by not sharpening."""
+_TRUTH = 1.005
+"""How much ERGAS one ratio down may grow where HQNR is gained: HQNR can also be won by inventing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +40,10 @@ class JudgedWindow:
 
     def report(self, model: CrossDiff) -> QualityReport:
         """Figures of the window without its edge."""
-        e = self.example
+        e = self.example.to(next(model.head.parameters()).device)
         with torch.inference_mode():
-            hrms = fuse(model, e.pan, e.ms, e.sampling, e.spectrum, rounds=1)
+            hrms = fuse(model, e.pan, e.ms, e.sampling, e.spectrum, rounds=1).cpu()
+        e = self.example
         inside = slice(EDGE, -EDGE)
         unit = self.statistics.denormalise_ms
         pan = e.pan[0] * self.statistics.pan_std + self.statistics.pan_mean
@@ -60,40 +64,96 @@ class Score:
 
     hqnr: float
     d_rho: float
+    ergas: float | None = None
+    """One ratio down, against the MS; None where the held-out part is too small for that."""
 
     def beats(self, other: "Score", start: "Score") -> bool:
-        """Whether HQNR is higher than `other`'s, and the picture not softer than at the `start`."""
-        return self.hqnr > other.hqnr and self.d_rho <= _SHARPNESS * start.d_rho + 1e-4
+        """Whether HQNR is higher than `other`'s, the picture not softer than at the `start` and as near the truth."""
+        sharp = self.d_rho <= _SHARPNESS * start.d_rho + 1e-4
+        true = self.ergas is None or start.ergas is None or self.ergas <= _TRUTH * start.ergas
+        return self.hqnr > other.hqnr and sharp and true
 
 
 def score(model: CrossDiff, windows: Sequence[JudgedWindow]) -> Score:
-    """Judge a model at full resolution."""
+    """Judge a model at full resolution, and where a window has a reference against that."""
     training = model.training
     model.eval()
     reports = [window.report(model) for window in windows]
     model.train(training)
-    hqnr = [r.hqnr for r in reports if r.hqnr is not None]
-    d_rho = [r.d_rho for r in reports if r.d_rho is not None]
-    return Score(sum(hqnr) / max(1, len(hqnr)), sum(d_rho) / max(1, len(d_rho)))
+    full = [r for r, w in zip(reports, windows, strict=True) if w.example.reference is None]
+    hqnr, d_rho = _mean([r.hqnr for r in full]), _mean([r.d_rho for r in full])
+    return Score(hqnr or 0.0, d_rho or 0.0, _mean([r.ergas for r in reports]))
+
+
+def _mean(figures: Sequence[float | None]) -> float | None:
+    known = [figure for figure in figures if figure is not None]
+    return sum(known) / len(known) if known else None
+
+
+def gain(before: Score, after: Score, windows: int) -> str:
+    """Say what was gained on held-out windows."""
+    truth = ""
+    if before.ergas is not None and after.ergas is not None:
+        truth = f", ERGAS one ratio down {before.ergas:.3f} -> {after.ergas:.3f}"
+    same = ": no step was better, the head is as it was" if before == after else ""
+    return (
+        f"HQNR {before.hqnr:.4f} -> {after.hqnr:.4f}, D_rho {before.d_rho:.4f} -> {after.d_rho:.4f}{truth} "
+        f"on {windows} windows not trained on{same}"
+    )
+
+
+class BestHead:
+    """The best head so far by held-out windows; the one it began with counts too."""
+
+    def __init__(self, model: CrossDiff, windows: Sequence[JudgedWindow]) -> None:
+        """Judge the head as it is; without windows there is no choice and the last head stays."""
+        self._model, self._windows = model, windows
+        self.start = self.best = score(model, windows)
+        self._head = self._state()
+
+    def watch(self, progress: Progress) -> None:
+        """Judge the head of this moment."""
+        if not self._windows:
+            return
+        found = score(self._model, self._windows)
+        truth = "" if found.ergas is None else f", ERGAS one ratio down {found.ergas:.3f}"
+        _log.info("step %d: HQNR %.4f, D_rho %.4f%s on held-out windows", progress.step, found.hqnr, found.d_rho, truth)
+        if found.beats(self.best, self.start):
+            self.best, self._head = found, self._state()
+
+    def settle(self) -> None:
+        """Put the best head into the model."""
+        if self._windows:
+            self._model.head.load_state_dict(self._head)
+
+    def _state(self) -> dict[str, torch.Tensor]:
+        return {name: value.detach().clone() for name, value in self._model.head.state_dict().items()}
 
 
 def hold_out(scene: TrainingScene) -> tuple[TrainingScene, list[JudgedWindow]]:
     """Keep the right-hand quarter of a scene from training; windows of it are judged.
 
     Returns:
-        The scene with that quarter masked, and up to `PER_SCENE` windows, none where the quarter is too small; then the
-        scene is returned as it is.
+        The scene with that quarter masked, and up to `PER_SCENE` windows at full resolution and one with the MS as
+        reference one ratio down where there is room; none where the quarter is too small, then the scene is returned
+        as it is.
     """
     cut_ms = round((1 - _SHARE) * scene.ms_mask.shape[1])
     cut_pan = round(scene.sampling.offset[1] + cut_ms * scene.sampling.ratio[1])
     ms_mask, pan_mask = scene.ms_mask.clone(), scene.pan_mask.clone()
     ms_mask[:, :cut_ms], pan_mask[:, :cut_pan] = False, False
-    kept = replace(scene, ms_mask=ms_mask, pan_mask=pan_mask, reference=None)
-    for size in SIZES:
-        examples = windows_of(kept, size, PER_SCENE)
-        if examples:
-            windows = [JudgedWindow(scene.name, scene.sensor, e, scene.statistics) for e in examples]
-            rest = replace(scene, ms_mask=scene.ms_mask & ~ms_mask, pan_mask=scene.pan_mask & ~pan_mask)
-            return rest, windows
-    _log.warning("%s is too small to hold windows out of training", scene.name)
-    return scene, []
+    windows = windows_to_judge(replace(scene, ms_mask=ms_mask, pan_mask=pan_mask), PER_SCENE)
+    if not windows:
+        _log.warning("%s is too small to hold windows out of training", scene.name)
+        return scene, []
+    return replace(scene, ms_mask=scene.ms_mask & ~ms_mask, pan_mask=scene.pan_mask & ~pan_mask), windows
+
+
+def windows_to_judge(scene: TrainingScene, count: int) -> list[JudgedWindow]:
+    """Up to `count` windows at full resolution and one with the MS as reference one ratio down, where there is room."""
+    full = replace(scene, reference=None)
+    examples = next(filter(None, (windows_of(full, size, count) for size in SIZES)), [])
+    if examples:
+        down = wald_pair(full, scene.spectrum.ratio, (-0.5, -0.5))
+        examples = [*examples, *next(filter(None, (windows_of(down, size, 1) for size in SIZES)), [])]
+    return [JudgedWindow(scene.name, scene.sensor, example, scene.statistics) for example in examples]

@@ -44,6 +44,8 @@ class Sources:
     """Manifests (split `validation`) to validate on; the manifests of `scenes` when there is none."""
     sensor: str | None = None
     """Sensor of the scenes that do not say theirs; None detects it."""
+    bands: tuple[str, ...] | None = None
+    """Names of the MS bands in file order, likewise."""
     strict: bool = False
     """Whether a scene that cannot be read ends the run."""
     reimage: int = 0
@@ -59,7 +61,7 @@ def training_scenes(sources: Sources, budget: Budget) -> list[TrainingScene]:
     if budget.patch % STRIDE:
         raise TrainingError(f"--patch {budget.patch} is no multiple of {STRIDE}")
     keep_memory()
-    scenes = load_scenes(resolve(sources.scenes, "train", sources.sensor), strict=sources.strict)
+    scenes = load_scenes(resolve(sources.scenes, "train", sources.sensor, sources.bands), strict=sources.strict)
     if sources.reimage:
         scenes = [*scenes, *reimaged(scenes, sources.reimage, budget.seed)]
     _log.info("%d scenes, %.1f Mpx of PAN", len(scenes), sum(scene.pixels for scene in scenes) / 1e6)

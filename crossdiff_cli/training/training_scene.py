@@ -14,7 +14,7 @@ from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.scene.pair import PairOptions, ScenePair
 from crossdiff_cli.scene.raster import Raster
 from crossdiff_cli.scene.tiles import Window
-from crossdiff_cli.survey import Statistics, survey
+from crossdiff_cli.survey import Statistics, Survey, survey
 from crossdiff_cli.training.manifest import Entry
 
 _log = logging.getLogger(__name__)
@@ -63,49 +63,57 @@ def load_scene(entry: Entry) -> TrainingScene:
     """
     options = PairOptions(sensor=entry.sensor or "auto", bands=entry.bands)
     with ScenePair(entry.pan, [entry.ms], options) as pair:
-        found = survey(pair)
-        whole = pair.read(Window(0, 0, *pair.pan.shape))
-        keep = [i for i, band in enumerate(pair.bands) if band.name.upper() not in _NON_OPTICAL]
-        bands = [pair.bands[i] for i in keep]
-        statistics = found.statistics
-        pan = statistics.normalise_pan(torch.from_numpy(whole.pan))[None]
-        ms = statistics.normalise_ms(torch.from_numpy(whole.ms))[None, keep]
-        pan_mask, ms_mask = torch.from_numpy(whole.pan_mask), torch.from_numpy(whole.ms_mask)
-        offset = (whole.offset[0] + found.shift[0], whole.offset[1] + found.shift[1])
-        reference = None
-        if entry.reference is not None:
-            with Raster(entry.reference) as raster:
-                if raster.shape != pair.pan.shape:
-                    raise TrainingError(f"{entry.reference} is not on the grid of {entry.pan}")
-                truth = torch.from_numpy(raster.read(Window(0, 0, *raster.shape))[0])
-            reference = statistics.normalise_ms(truth)[None, keep]
-            detail = explained_detail(pan, reference)
-            if detail < _MIN_REFERENCE_DETAIL:
-                _log.warning(
-                    "%s explains %.2f of the PAN's detail, less than %.2f: too soft to learn from, left out",
-                    entry.reference,
-                    detail,
-                    _MIN_REFERENCE_DETAIL,
-                )
-                reference = None
-        return TrainingScene(
-            name=entry.name,
-            sensor=pair.sensor.key,
-            pan=extend(pan, pan_mask[None, None], 8),
-            pan_mask=pan_mask,
-            ms=extend(ms, ms_mask[None, None], 8),
-            ms_mask=ms_mask,
-            sampling=Sampling(pair.grid.ratio, offset, tuple(band.nyquist_gain for band in bands)),
-            spectrum=Spectrum(
-                torch.tensor([band.center_nm for band in bands]),
-                torch.tensor([band.width_nm for band in bands]),
-                torch.tensor(pair.sensor.pan_nm),
-                pair.ratio,
-            ),
-            pan_gain=pair.sensor.pan_nyquist_gain,
-            reference=reference,
-            statistics=replace(statistics, ms_mean=statistics.ms_mean[keep], ms_std=statistics.ms_std[keep]),
+        whole = Window(0, 0, *pair.pan.shape)
+        scene = scene_of(pair, survey(pair), whole, entry.name)
+        if entry.reference is None:
+            return scene
+        with Raster(entry.reference) as raster:
+            if raster.shape != pair.pan.shape:
+                raise TrainingError(f"{entry.reference} is not on the grid of {entry.pan}")
+            truth = torch.from_numpy(raster.read(whole)[0])
+        reference = scene.statistics.normalise_ms(truth[_optical(pair)])[None]
+    detail = explained_detail(scene.pan, reference)
+    if detail < _MIN_REFERENCE_DETAIL:
+        _log.warning(
+            "%s explains %.2f of the PAN's detail, less than %.2f: too soft to learn from, left out",
+            entry.reference,
+            detail,
+            _MIN_REFERENCE_DETAIL,
         )
+        return scene
+    return replace(scene, reference=reference)
+
+
+def scene_of(pair: ScenePair, found: Survey, window: Window, name: str) -> TrainingScene:
+    """A window of a pair, registered and normalised as the survey found, without reference."""
+    patch, keep, statistics = pair.read(window), _optical(pair), found.statistics
+    bands = [pair.bands[i] for i in keep]
+    pan = statistics.normalise_pan(torch.from_numpy(patch.pan))[None]
+    ms = statistics.normalise_ms(torch.from_numpy(patch.ms))[None, keep]
+    pan_mask, ms_mask = torch.from_numpy(patch.pan_mask), torch.from_numpy(patch.ms_mask)
+    offset = (patch.offset[0] + found.shift[0], patch.offset[1] + found.shift[1])
+    return TrainingScene(
+        name=name,
+        sensor=pair.sensor.key,
+        pan=extend(pan, pan_mask[None, None], 8),
+        pan_mask=pan_mask,
+        ms=extend(ms, ms_mask[None, None], 8),
+        ms_mask=ms_mask,
+        sampling=Sampling(pair.grid.ratio, offset, tuple(band.nyquist_gain for band in bands)),
+        spectrum=Spectrum(
+            torch.tensor([band.center_nm for band in bands]),
+            torch.tensor([band.width_nm for band in bands]),
+            torch.tensor(pair.sensor.pan_nm),
+            pair.ratio,
+        ),
+        pan_gain=pair.sensor.pan_nyquist_gain,
+        reference=None,
+        statistics=replace(statistics, ms_mean=statistics.ms_mean[keep], ms_std=statistics.ms_std[keep]),
+    )
+
+
+def _optical(pair: ScenePair) -> list[int]:
+    return [i for i, band in enumerate(pair.bands) if band.name.upper() not in _NON_OPTICAL]
 
 
 def explained_detail(pan: Tensor, reference: Tensor) -> float:

@@ -1,0 +1,98 @@
+"""Fitting the head to the scene at hand before it is sharpened, on its most detailed windows."""
+
+import copy
+import logging
+from dataclasses import dataclass, field
+
+import torch.nn.functional as F
+
+from crossdiff_cli.errors import TrainingError
+from crossdiff_cli.model.crossdiff import CrossDiff
+from crossdiff_cli.scene.pair import ScenePair
+from crossdiff_cli.scene.tiles import spread
+from crossdiff_cli.survey import Survey
+from crossdiff_cli.training.adapt import LossWeights, adapt
+from crossdiff_cli.training.loop import Plan
+from crossdiff_cli.training.patches import Sampler
+from crossdiff_cli.training.selection import BestHead, JudgedWindow, gain, hold_out, windows_to_judge
+from crossdiff_cli.training.training_scene import TrainingScene, scene_of
+
+_log = logging.getLogger(__name__)
+
+_WINDOW_MS_PX = 160
+"""Side of a window: so large that one ratio down a whole patch fits into it."""
+_CANDIDATES = 36
+_CHOSEN = 12
+_HELD_OUT = 3
+"""Of the chosen windows every third is judged, not trained on."""
+_PATCHES = (96, 64, 48, 32)
+"""Sides of the patches that are tried, in PAN pixels."""
+_CHECKS = 5
+"""How often on the way the held-out windows are judged."""
+
+
+@dataclass(frozen=True, slots=True)
+class ZeroShot:
+    """`sharpen --adapt-steps`: a head for one scene, never worse on its held-out windows than the one it began with."""
+
+    steps: int
+    losses: LossWeights = field(default_factory=LossWeights)
+    rate: float = 3e-4
+    seed: int = 0
+
+    def __call__(self, pair: ScenePair, found: Survey, model: CrossDiff) -> CrossDiff:
+        """A copy of `model` whose head is fitted to the scene; `model` itself where there is nothing to fit to."""
+        training, windows = _split(_salient(pair, found))
+        patch = _patch(training)
+        if not windows or not patch:
+            _log.warning("%s is too small to fit the head to it: the head is as it was", pair.pan.path)
+            return model
+        mine = copy.deepcopy(model)
+        choice = BestHead(mine, windows)
+        every = max(1, self.steps // _CHECKS)
+        plan = Plan(self.steps, learning_rate=self.rate, ema_decay=0.95, seed=self.seed, checkpoint_every=every)
+        try:
+            adapt(mine, Sampler(training, patch, 4), plan, 2, self.losses, watch=choice.watch)
+        except TrainingError as error:
+            _log.warning("the head is not fitted to %s: %s", pair.pan.path, error)
+            return model
+        choice.settle()
+        mine.eval()
+        _log.info("fitted to the scene in %d steps: %s", self.steps, gain(choice.start, choice.best, len(windows)))
+        return mine
+
+    def __str__(self) -> str:
+        """What the tags of the result say."""
+        return f"{self.steps} steps"
+
+
+def _salient(pair: ScenePair, found: Survey) -> list[TrainingScene]:
+    """The windows with most detail, the most detailed first."""
+    size = max(8, round(_WINDOW_MS_PX * pair.ratio))
+    windows = spread(pair.footprint, size, _CANDIDATES)
+    scenes = [scene_of(pair, found, window, f"{window.row},{window.col}") for window in windows]
+    scenes = [scene for scene in scenes if scene.pan_mask.any() and scene.ms_mask.any()]
+    return sorted(scenes, key=_detail, reverse=True)[:_CHOSEN]
+
+
+def _patch(scenes: list[TrainingScene]) -> int:
+    """The largest patch that fits, one ratio down, into one of the scenes; 0 where none does."""
+    room = max((min(scene.ms_mask.shape) - 10 * scene.spectrum.ratio for scene in scenes), default=0.0)
+    return next((side for side in _PATCHES if side <= room), 0)
+
+
+def _detail(scene: TrainingScene) -> float:
+    """Deviation of the high-passed PAN, weighted by the valid share."""
+    mask = scene.pan_mask.float()
+    high = (scene.pan - F.avg_pool2d(scene.pan, 9, stride=1, padding=4))[0, 0] * mask
+    return float(high.square().mean().sqrt())
+
+
+def _split(scenes: list[TrainingScene]) -> tuple[list[TrainingScene], list[JudgedWindow]]:
+    """Scenes to train on, and windows to judge: every third scene, or a part of each where they are few."""
+    if len(scenes) < _HELD_OUT:
+        parts = [hold_out(scene) for scene in scenes]
+        return [scene for scene, _ in parts], [window for _, windows in parts for window in windows]
+    held = scenes[_HELD_OUT - 1 :: _HELD_OUT]
+    windows = [window for scene in held for window in windows_to_judge(scene, 1)]
+    return [scene for i, scene in enumerate(scenes) if i % _HELD_OUT != _HELD_OUT - 1], windows
