@@ -45,6 +45,7 @@ def test_held_out_windows_are_not_trained_on(scene):
     assert not rest.ms_mask[:, first_ms:].any()
     assert torch.equal(rest.pan_mask[:, :cut], scene.pan_mask[:, :cut])
     for window in windows:
+        assert window.example.reference is None
         held = scene.pan[0, 0, :, cut:]
         size = window.example.pan.shape[-1]
         found = held.unfold(0, size, 1).unfold(1, size, 1)
@@ -196,3 +197,73 @@ def test_a_name_or_a_file_is_needed():
     done = CliRunner().invoke(main, ["adapt", "x"])
     assert done.exit_code == 2
     assert "--sensor" in done.output
+
+
+def test_a_large_scene_is_judged_against_the_truth_one_ratio_down_too(make_pair):
+    files = make_pair(shape=(512, 2048), name="b_", seed=4)
+    wide = load_scene(Entry("b", files.pan, files.ms, None, "vhr", ("B", "G", "R", "NIR"), "train"))
+    _, windows = hold_out(wide)
+    truth = [window for window in windows if window.example.reference is not None]
+    assert len(truth) == 1
+    assert len(windows) >= 2
+    report = truth[0].report(small_model(trained=False))
+    found = score(small_model(trained=False), windows)
+    assert found.ergas == pytest.approx(report.ergas)
+    full = [window.report(small_model(trained=False)).hqnr for window in windows if window not in truth]
+    assert found.hqnr == pytest.approx(sum(full) / len(full))
+
+
+SIZES = ["--steps", "2", "--patch", "32", "--batch", "1", "--groups", "2"]
+
+
+def test_a_made_up_sensor_from_definition_to_result(files, tmp_path, small_weights, monkeypatch):
+    """Defined by a TOML file, or by options; `sharpen --sensor` finds definition and head by the name."""
+    monkeypatch.setenv("CROSSDIFF_HOME", str(tmp_path / "home"))
+    bands = "".join(f"[[bands]]\nname = '{name}'\n" for name in ("NIR", "R", "G", "B"))
+    (tmp_path / "mysat.toml").write_text(f"pan_nm = [470, 790]\n{bands}")
+    options = ["--bands", "NIR,R,G,B", "--wavelengths", "840/110,655/60,555/70,485/60", "--mtf", "0.28"]
+    for name, told in ((str(tmp_path / "mysat.toml"), []), ("yoursat", [*options, "--pan-range", "470-790"])):
+        arguments = ["adapt", files.pan, files.ms, "--sensor", name, *told, *SIZES, "--weights", str(small_weights)]
+        done = CliRunner().invoke(main, arguments)
+        assert done.exit_code == 0, done.output
+        key = Path(name).stem
+        out = tmp_path / f"{key}.tif"
+        made = CliRunner().invoke(main, ["sharpen", files.pan, files.ms, "-o", str(out), "--sensor", key])
+        assert made.exit_code == 0, made.output
+        with rasterio.open(out) as file:
+            assert file.tags()["CROSSDIFF_WEIGHTS"] == digest(tmp_path / "home" / "heads" / f"{key}.safetensors")
+            assert file.tags()["CROSSDIFF_SENSOR"] == key
+            assert file.descriptions == ("NIR", "R", "G", "B")
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        (["--sensor", "wv4", "--mtf", "0.3"], "--mtf defines a new sensor"),
+        (["--sensor", "foo", "--wavelengths", "480/60"], "--wavelengths defines a new sensor"),
+        (["--sensor", "foo", "--bands", "B", "--wavelengths", "480"], "no list of pairs like 480/560"),
+        (["--sensor", "foo", "--bands", "B", "--mtf", "x"], "no list of numbers like 0.3,0.28"),
+        (["--sensor", "foo", "--bands", "B", "--pan-range", "450-800,1-2"], "--pan-range takes one range"),
+        (["--sensor", "x.toml", "--pan-mtf", "0.2"], "leave --pan-mtf out"),
+        (["--sensor", "wv4", "--loss", "mse=1"], "write a term (spectral, structural, supervised, qnr)"),
+        (["--sensor", "wv4", "--loss", "qnr=-1"], "and its weight, like qnr=1"),
+    ],
+)
+def test_contradictory_options_are_usage_errors(tmp_path, monkeypatch, told, words):
+    monkeypatch.setenv("CROSSDIFF_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    Path("x.toml").write_text("[[bands]]\nname = 'B'\n")
+    done = CliRunner().invoke(main, ["adapt", "p.tif", "m.tif", *told])
+    assert done.exit_code == 2, done.output
+    assert words in " ".join(done.output.split())
+
+
+def test_the_loss_of_the_paper_can_be_chosen(files, tmp_path, small_weights, caplog):
+    arguments = ["adapt", files.pan, files.ms, "-o", str(tmp_path / "h.safetensors"), *SIZES]
+    only = ["--loss", "spectral=0", "--loss", "structural=0", "--loss", "supervised=0"]
+    done = CliRunner().invoke(main, [*arguments, *only, "--loss", "qnr=1", "--weights", str(small_weights)])
+    assert done.exit_code == 0, done.output
+    assert "step 2: qnr 0." in caplog.text + done.output
+    done = CliRunner().invoke(main, [*arguments, *only, "--weights", str(small_weights)])
+    assert done.exit_code == 1
+    assert "every loss term has weight 0" in done.output

@@ -153,3 +153,23 @@ def test_workers_average_what_they_hold(tmp_path):
     _together(2, code, tmp_path)
     expected = str([[1.5, 1.5, 1.5], [[5.0]], [0.5, 0.5]])
     assert [(tmp_path / name).read_text() for name in "01"] == [expected, expected]
+
+
+def test_going_on_from_weights_with_one_branch_leaves_the_other_alone(manifest, tmp_path, small_weights):
+    out = tmp_path / "run"
+    arguments = ["pretrain", str(manifest), "-o", str(out), *SIZES, "--weights", str(small_weights), "--branch", "p2m"]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 0, done.output
+    before, after = load_file(small_weights), load_file(out / "encoders.safetensors")
+    for name, value in after.items():
+        same = torch.allclose(value.float(), before[name].float(), rtol=1e-2, atol=1e-6)
+        assert same or name.startswith("p2m."), name
+    changed = [n for n in after if not torch.allclose(after[n].float(), before[n].float(), rtol=1e-2, atol=1e-6)]
+    assert changed
+    losses = json.loads((out / "pretrain.jsonl").read_text())["losses"]
+    assert list(losses) == ["p2m"]
+    facts = load(out / "encoders.safetensors")[1]["pretrain"]
+    assert facts["branch"] == "p2m"
+    other = CliRunner().invoke(main, [*arguments, "--objective", "v"])
+    assert other.exit_code == 1
+    assert "was trained with --objective x0, not v" in other.output

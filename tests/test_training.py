@@ -13,7 +13,7 @@ from crossdiff_cli.model.weights import load
 from crossdiff_cli.mtf import degrade, expand
 from crossdiff_cli.training.adapt import LossWeights, adapt
 from crossdiff_cli.training.loop import Plan
-from crossdiff_cli.training.losses import local_correlation, spectral_loss, structural_loss
+from crossdiff_cli.training.losses import local_correlation, qnr_loss, spectral_loss, structural_loss
 from crossdiff_cli.training.manifest import read_manifest
 from crossdiff_cli.training.patches import Sampler
 from crossdiff_cli.training.pretrain import pretrain
@@ -199,3 +199,16 @@ def test_a_blurred_reference_is_recognised():
     pan = (bands * torch.tensor([0.2, 0.5, 0.3])[None, :, None, None]).sum(dim=1, keepdim=True)
     assert explained_detail(pan, bands) > 0.999
     assert explained_detail(pan, torch.nn.functional.avg_pool2d(bands, 5, stride=1, padding=2)) < 0.6
+
+
+def test_qnr_loss_is_zero_for_a_result_like_its_inputs_and_high_for_noise():
+    """Bands that relate to each other and to the PAN as the MS does: D_lambda = D_s = 0, whatever their unit."""
+    generator = torch.Generator().manual_seed(0)
+    pan, other = (torch.randn(2, 1, 32, 32, generator=generator) for _ in range(2))
+    ms = torch.cat([pan, 0.6 * pan + 0.8 * other, pan - other], dim=1)
+    assert float(qnr_loss(ms, pan, ms, pan)) == pytest.approx(0.0, abs=1e-5)
+    a, b = ms[0, 0].double(), ms[0, 1].double()
+    q = 2 * float(((a - a.mean()) * (b - b.mean())).mean()) / float(a.var(correction=0) + b.var(correction=0))
+    twice = qnr_loss(ms[:1, [0, 0]], pan[:1], ms[:1, :2], pan[:1])
+    assert float(twice) == pytest.approx(1 - q * (1 - (1 - q) / 2), abs=2e-3)
+    assert float(qnr_loss(torch.randn(2, 3, 32, 32, generator=generator), pan, ms, pan)) > 0.4

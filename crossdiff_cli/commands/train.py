@@ -52,6 +52,8 @@ def _split(choices: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 )  # fmt: skip
 @click.option("--objective", type=click.Choice(["x0", "eps", "v"]), default="x0", help="What the networks predict.")
 @click.option("--min-snr", type=click.FloatRange(0, min_open=True), help="Gamma of min-SNR weighting (x0).")
+@click.option("--branch", type=click.Choice(["both", "p2m", "m2p"]), default="both", help="Which encoder learns.")
+@click.option("--weights", type=click.Path(path_type=Path), help="Weights to go on from; default untrained encoders.")
 @click.option("--condition-dropout", type=click.FloatRange(0, 1), default=0.1, help="Samples without condition.")
 @click.option("--prior-dropout", type=click.FloatRange(0, 1), default=0.1, help="Samples whose chain ends in noise.")
 @click.option("--octave-down/--full-scale", default=True, help="P2M's target: original MS one ratio down, or MS_up.")
@@ -75,7 +77,7 @@ def pretrain(scenes: tuple[str, ...], output: Path, **choices: Any) -> None:
 
         budget, sources = _split(choices)
         sources |= {"scenes": scenes, "held_out": choices.pop("held_out")}
-        run = {name: choices.pop(name) for name in ("device", "precision", "samples")}
+        run = {name: choices.pop(name) for name in ("device", "precision", "samples", "weights")}
         path = run_pretrain(
             Sources(**sources), output, PretrainOptions(Budget(**budget), Pretext(**choices), **run)
         )  # fmt: skip
@@ -168,7 +170,7 @@ def _defined(sensor: str | None, bands: tuple[str, ...] | None, told: dict[str, 
         extra = []
     elif extra:
         raise click.UsageError(
-            f"{extra[0]} defines a new sensor: give it a name that `crossdiff sensors` does not list with --sensor, and "
+            f"{extra[0]} defines a new sensor: give a name that `crossdiff sensors` does not list with --sensor, and "
             "its bands with --bands"
         )
     else:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal, get_args
 
 import torch
 from torch import Generator, Tensor, nn
@@ -19,6 +20,10 @@ _AS_USED = 0.5
 """Share of samples without noise at the timestep whose features are used: as the encoders are used later."""
 
 
+Branch = Literal["both", "p2m", "m2p"]
+BRANCHES: tuple[str, ...] = get_args(Branch)
+
+
 @dataclass(frozen=True, slots=True)
 class Pretext:
     """How the cross-prediction is asked for."""
@@ -31,6 +36,8 @@ class Pretext:
     prior_dropout: float = 0.1
     """Share of samples whose chain ends in the mean instead of the prior, at late timesteps, so that images can be
     drawn from the condition alone."""
+    branch: Branch = "both"
+    """Which encoder learns."""
     octave_down: bool = True
     """Whether P2M learns from pairs one ratio down, whose x_0 is the original MS; else x_0 is the upsampled MS, as
     published."""
@@ -87,18 +94,24 @@ def pretrain(
     pretext = pretext or Pretext()
     prediction = Prediction(pretext.objective, model.architecture.schedule(), pretext.min_snr)
 
+    branches = {"p2m": model.p2m, "m2p": model.m2p}
+    learning = {name: unet for name, unet in branches.items() if pretext.branch in (name, "both")}
+
     def draw(generator: Generator) -> Batches:
-        kinds = (group % 2 == 0 or group % 4 == 1 for group in range(groups))
+        kinds = (pretext.branch == "p2m" or group % 2 == 0 or group % 4 == 1 for group in range(groups))
         return [sampler.draw(generator, reduced=reduced) for reduced in kinds]
 
     def step(batches: Batches, generator: Generator) -> dict[str, Tensor]:
-        losses: dict[str, list[Tensor]] = {"p2m": [], "m2p": []}
+        losses: dict[str, list[Tensor]] = {name: [] for name in learning}
         for example in batches:
-            for name, task in tasks(model, example.to(pretext.device), octave_down=pretext.octave_down).items():
+            asked = tasks(model, example.to(pretext.device), octave_down=pretext.octave_down)
+            for name, task in asked.items():
+                if name not in losses:
+                    continue
                 losses[name].append(_loss(task, prediction, pretext, generator))
         return {name: _mean(values) for name, values in losses.items()}
 
-    fit(nn.ModuleDict({"p2m": model.p2m, "m2p": model.m2p}), draw, step, plan, workers=workers, watch=watch)
+    fit(nn.ModuleDict(learning), draw, step, plan, workers=workers, watch=watch)
 
 
 def tasks(model: CrossDiff, example: Example, *, octave_down: bool = True) -> dict[str, Task]:

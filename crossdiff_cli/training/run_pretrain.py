@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from crossdiff_cli.device import Precision, choose_device, network_dtype
-from crossdiff_cli.errors import OutputError
+from crossdiff_cli.errors import OutputError, TrainingError
 from crossdiff_cli.model.crossdiff import Architecture, CrossDiff
-from crossdiff_cli.model.weights import save
+from crossdiff_cli.model.weights import digest, load, save
 from crossdiff_cli.training.distributed import Workers, joined
 from crossdiff_cli.training.loop import Progress, Watch
 from crossdiff_cli.training.patches import Sampler
@@ -30,6 +30,8 @@ class PretrainOptions:
     budget: Budget
     pretext: Pretext = field(default_factory=Pretext)
     architecture: Architecture = field(default_factory=Architecture)
+    weights: Path | None = None
+    """What to begin with; None for untrained encoders. Its architecture counts."""
     device: str = "auto"
     precision: Precision = "auto"
     samples: int = 0
@@ -37,7 +39,7 @@ class PretrainOptions:
 
 
 def run_pretrain(sources: Sources, folder: Path, options: PretrainOptions) -> Path:
-    """Train both encoders from scratch; return the weight file, whose head is untrained.
+    """Train both encoders; return the weight file, whose head is untrained, or that of `options.weights`.
 
     Under `torchrun` several processes train together; the first one writes.
 
@@ -52,19 +54,36 @@ def run_pretrain(sources: Sources, folder: Path, options: PretrainOptions) -> Pa
         held = _held(sources, budget) if workers.first else None
         make_folder(folder)
         torch.manual_seed(budget.seed)
-        architecture = replace(options.architecture, objective=pretext.objective)
-        model = CrossDiff(architecture).channels_last().to(device)
+        model, earlier = _begin(options)
+        model.channels_last().to(device)
+        architecture = model.architecture
         plan = plan_of(budget, folder / "pretrain.checkpoint", scenes)
-        plan = replace(plan, run={**plan.run, **_identity(budget, pretext, architecture)})
+        plan = replace(plan, run={**plan.run, **_identity(budget, pretext, architecture, options.weights)})
         watch = _journal(folder / "pretrain.jsonl", model, held, pretext, budget, workers)
         sampler = Sampler(scenes, budget.patch, budget.batch)
         pretrain(model, sampler, plan, budget.groups, pretext, workers=workers, watch=watch)
         target = folder / "encoders.safetensors"
         if workers.first:
-            save(model, target, {"pretrain": {**provenance(budget, scenes), "objective": pretext.objective}})
+            facts = {**provenance(budget, scenes), "objective": pretext.objective, "branch": pretext.branch}
+            save(model, target, {"pretrain": facts | ({"before": earlier} if earlier else {})})
             if held is not None and options.samples:
                 pictures(model, held, pretext, folder / "samples.png", options.samples)
         return target
+
+
+def _begin(options: PretrainOptions) -> tuple[CrossDiff, dict[str, Any]]:
+    """The networks to train, and what is known of their training so far."""
+    objective = options.pretext.objective
+    if options.weights is None:
+        return CrossDiff(replace(options.architecture, objective=objective)), {}
+    model, facts = load(options.weights)
+    if model.architecture.objective != objective:
+        raise TrainingError(
+            f"{options.weights} was trained with --objective {model.architecture.objective}, not {objective}"
+        )
+    if model.p2m is None:
+        raise TrainingError(f"{options.weights} holds no encoders to go on with")
+    return model.requires_grad_(True).train(), dict(facts.get("pretrain", {}))
 
 
 def _device(name: str, workers: Workers) -> torch.device:
@@ -109,10 +128,12 @@ def _journal(
     return watch
 
 
-def _identity(budget: Budget, pretext: Pretext, architecture: Architecture) -> dict[str, str]:
+def _identity(budget: Budget, pretext: Pretext, architecture: Architecture, start: Path | None) -> dict[str, str]:
     """What a checkpoint of stage 1 has to agree with, besides the scenes, the steps and the seed."""
     return {
         "windows": f"{budget.groups} x {budget.batch} of {budget.patch} px",
         "objective": f"{pretext.objective}, min-SNR {pretext.min_snr}",
+        "branch": pretext.branch,
+        "start": digest(start) if start else "untrained",
         "architecture": json.dumps(architecture.as_dict()),
     }
