@@ -1,7 +1,8 @@
 """One window, from normalised PAN and MS to normalised HRMS: expand, degrade, network, back-projection."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,10 @@ BETA_RADIUS = 3
 _BETA_SHRINKAGE = 0.02
 
 
+Pixels = tuple[float, float]
+"""Rows and columns."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """How the MS window of a scene lies on its PAN window."""
@@ -26,6 +31,45 @@ class Sampling:
     """PAN coordinates of the outer corner of MS pixel (0, 0), (row, column); includes the registration shift."""
     gains: tuple[float, ...]
     """Nyquist gain of each band."""
+    shifts: tuple[Pixels, ...] = ()
+    """How far each band lies from `offset`, in PAN pixels, (row, column); empty where all lie alike."""
+
+    def of(self, bands: Sequence[int]) -> "Sampling":
+        """That of some of the bands."""
+        return replace(
+            self,
+            gains=tuple(self.gains[band] for band in bands),
+            shifts=tuple(self.shifts[band] for band in bands) if self.shifts else (),
+        )
+
+    def alike(self) -> list[tuple[Pixels, list[int]]]:
+        """Bands that lie alike, with their common offset."""
+        groups: dict[Pixels, list[int]] = {}
+        for band, (row, col) in enumerate(self.shifts or ((0.0, 0.0),) * len(self.gains)):
+            groups.setdefault((self.offset[0] + row, self.offset[1] + col), []).append(band)
+        return list(groups.items())
+
+
+def to_ms(image: Tensor, shape: tuple[int, int], sampling: Sampling) -> Tensor:
+    """Degrade each band of `image` (B, C, H, W) by its MTF to where it lies on the MS grid: (B, C, *shape)."""
+    groups = sampling.alike()
+    if len(groups) == 1:
+        return degrade(image, shape, sampling.ratio, groups[0][0], sampling.gains)
+    out = image.new_empty(*image.shape[:2], *shape)
+    for offset, bands in groups:
+        out[:, bands] = degrade(image[:, bands], shape, sampling.ratio, offset, [sampling.gains[b] for b in bands])
+    return out
+
+
+def to_pan(ms: Tensor, shape: tuple[int, int], sampling: Sampling) -> Tensor:
+    """Interpolate each band of `ms` (B, C, h, w) from where it lies to the PAN grid: (B, C, *shape)."""
+    groups = sampling.alike()
+    if len(groups) == 1:
+        return expand(ms, shape, sampling.ratio, groups[0][0])
+    out = ms.new_empty(*ms.shape[:2], *shape)
+    for offset, bands in groups:
+        out[:, bands] = expand(ms[:, bands], shape, sampling.ratio, offset)
+    return out
 
 
 def halo(model: CrossDiff, ratio: tuple[float, float], gains: tuple[float, ...], rounds: int) -> int:
@@ -61,21 +105,21 @@ def local_gain(ms: Tensor, pan_ms: Tensor) -> Tensor:
 def prepare(pan: Tensor, ms: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor, Tensor]:
     """Return (pan_low, ms_up, beta), each (B, C, H, W), from `pan` (B, 1, H, W) and `ms` (B, C, h, w)."""
     shape = (pan.shape[2], pan.shape[3])
-    ratio, offset = sampling.ratio, sampling.offset
-    distinct = list(dict.fromkeys(sampling.gains))
-    bands = [distinct.index(gain) for gain in sampling.gains]
-    pan_ms = degrade(pan.expand(-1, len(distinct), -1, -1), (ms.shape[2], ms.shape[3]), ratio, offset, distinct)
-    pan_low = expand(pan_ms, shape, ratio, offset)[:, bands]
-    beta = expand(local_gain(ms, pan_ms[:, bands]), shape, ratio, offset)
-    return pan_low, expand(ms, shape, ratio, offset), beta
+    kinds = list(zip(sampling.gains, sampling.shifts or sampling.gains, strict=True))
+    first = [kinds.index(kind) for kind in dict.fromkeys(kinds)]
+    bands = [first.index(kinds.index(kind)) for kind in kinds]
+    pan_ms = to_ms(pan.expand(-1, len(first), -1, -1), (ms.shape[2], ms.shape[3]), sampling.of(first))
+    pan_low = to_pan(pan_ms, shape, sampling.of(first))[:, bands]
+    beta = to_pan(local_gain(ms, pan_ms[:, bands]), shape, sampling)
+    return pan_low, to_pan(ms, shape, sampling), beta
 
 
 def back_project(hrms: Tensor, ms: Tensor, sampling: Sampling, rounds: int) -> Tensor:
     """Make the result consistent with the MS: out += expand(ms - degrade(out)), `rounds` times."""
     shape = (hrms.shape[2], hrms.shape[3])
     for _ in range(rounds):
-        seen = degrade(hrms, (ms.shape[2], ms.shape[3]), sampling.ratio, sampling.offset, sampling.gains)
-        hrms = hrms + expand(ms - seen, shape, sampling.ratio, sampling.offset)
+        seen = to_ms(hrms, (ms.shape[2], ms.shape[3]), sampling)
+        hrms = hrms + to_pan(ms - seen, shape, sampling)
     return hrms
 
 

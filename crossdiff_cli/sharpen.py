@@ -21,14 +21,14 @@ from tqdm import tqdm
 from crossdiff_cli import __version__
 from crossdiff_cli.device import Precision, choose_device, keep_memory, network_dtype
 from crossdiff_cli.errors import OutputError, SceneError
-from crossdiff_cli.fuse import Sampling, fuse, halo
+from crossdiff_cli.fuse import Sampling, fuse, halo, to_ms
 from crossdiff_cli.heads import own_head
 from crossdiff_cli.masking import extend, extend_coarse
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.model.unet import STRIDE
 from crossdiff_cli.model.weights import WeightStore, default_weights
-from crossdiff_cli.mtf import EXPAND_RADIUS, degrade
+from crossdiff_cli.mtf import EXPAND_RADIUS
 from crossdiff_cli.scene.pair import PairOptions, Patch, ScenePair
 from crossdiff_cli.scene.raster import bounded_cache
 from crossdiff_cli.scene.tiles import Tile, Window, tiles
@@ -158,6 +158,7 @@ class _Job:
         self.gains = tuple(band.nyquist_gain for band in pair.bands)
         self.halo = halo(model, pair.grid.ratio, self.gains, options.rounds)
         self.halo += math.ceil(max(abs(v) for v in found.shift))
+        self.halo += math.ceil(max((abs(v) for shift in found.band_shifts for v in shift), default=0.0))
         self.spectrum = Spectrum(
             torch.tensor([band.center_nm for band in pair.bands], device=device),
             torch.tensor([band.width_nm for band in pair.bands], device=device),
@@ -204,7 +205,8 @@ class _Job:
             return np.zeros((len(self.gains), *tile.core.shape), np.float32), mask
         statistics, pair = self.found.statistics, self.pair
         shift = self.found.shift
-        sampling = Sampling(pair.grid.ratio, (patch.offset[0] + shift[0], patch.offset[1] + shift[1]), self.gains)
+        offset = (patch.offset[0] + shift[0], patch.offset[1] + shift[1])
+        sampling = Sampling(pair.grid.ratio, offset, self.gains, self.found.band_shifts)
         with torch.inference_mode():
             pan = statistics.normalise_pan(torch.from_numpy(patch.pan).to(self.device))[None]
             ms = statistics.normalise_ms(torch.from_numpy(patch.ms).to(self.device))[None]
@@ -226,7 +228,7 @@ class _Job:
 
     def _measure(self, hrms: Tensor, ms: Tensor, sampling: Sampling, tile: Tile, ms_mask: Tensor) -> None:
         """Add the MS pixels whose centres lie in the core to the consistency figure."""
-        seen = degrade(hrms, (ms.shape[2], ms.shape[3]), sampling.ratio, sampling.offset, self.gains)
+        seen = to_ms(hrms, (ms.shape[2], ms.shape[3]), sampling)
         inside = []
         for axis, core in enumerate(tile.core.within(tile.window)):
             centre = (
@@ -250,6 +252,13 @@ def _report(pair: ScenePair, found: Survey) -> None:
             found.shift[0],
             found.correlation,
         )
+    if found.band_shifts:
+        _log.info("beyond that, bands lie apart (x,y in PAN pixels): %s; corrected", _bands_apart(pair, found))
+
+
+def _bands_apart(pair: ScenePair, found: Survey) -> str:
+    shifts = zip(pair.bands, found.band_shifts, strict=True)
+    return " ".join(f"{band.name}:{col:+.2f},{row:+.2f}" for band, (row, col) in shifts if (row, col) != (0.0, 0.0))
 
 
 def _profile(pair: ScenePair, extent: Window, found: Survey, options: SharpenOptions, weights: str) -> Profile:
@@ -268,6 +277,8 @@ def _profile(pair: ScenePair, extent: Window, found: Survey, options: SharpenOpt
     tags["CROSSDIFF_SENSOR"] = pair.sensor.key
     tags["CROSSDIFF_BANDS"] = ",".join(band.name for band in pair.bands)
     tags["CROSSDIFF_SHIFT_PX"] = f"{found.shift[1]:.3f},{found.shift[0]:.3f}"
+    if found.band_shifts:
+        tags["CROSSDIFF_BAND_SHIFTS_PX"] = _bands_apart(pair, found)
     tags["CROSSDIFF_SOURCES"] = ",".join(Path(raster.path).name for raster in (pair.pan, *pair.ms))
     whole = dtype == pair.dtype
     return Profile(

@@ -26,6 +26,11 @@ _HIGHPASS = 9
 _MIN_CORRELATION = 0.5
 """Multiple correlation of PAN and MS under which no registration is believed."""
 _MIN_VALID = 256
+_MIN_BAND_CORRELATION = 0.85
+"""Correlation with the PAN under which no shift of a single band is believed."""
+_SMALLEST_PX = 0.15
+"""Shift of a single band, in PAN pixels, that is not worth an interpolation of its own."""
+_MIN_WINDOWS = 3
 _REGISTERED = 12
 """Windows that are registered, about."""
 
@@ -63,6 +68,9 @@ class Survey:
     """How far the MS lies from its nominal place, in PAN pixels (rows, columns); added to the grid's offset."""
     correlation: float
     """Multiple correlation of high-passed PAN with the MS bands at that shift; 0 when not measured."""
+    band_shifts: tuple[tuple[float, float], ...] = ()
+    """How far each band lies from there, in PAN pixels (rows, columns), (0, 0) where that is not significant; empty
+    where no band lies apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +93,11 @@ def survey(pair: ScenePair, *, align: bool = True) -> Survey:
             f"{pair.pan.path} and {pair.ms[0].path} have no valid pixel in common in {len(samples)} windows"
         )
     statistics = _statistics(pair, samples)
-    shift, correlation = _register(pair, samples, statistics) if align else ((0.0, 0.0), 0.0)
-    return Survey(statistics, shift, correlation)
+    if not align:
+        return Survey(statistics, (0.0, 0.0), 0.0)
+    shift, correlation = _register(pair, samples, statistics)
+    apart = _register_bands(pair, samples, statistics, shift) if correlation else ()
+    return Survey(statistics, shift, correlation, apart)
 
 
 def _samples(pair: ScenePair) -> list[_Sample]:
@@ -153,6 +164,51 @@ def _register(pair: ScenePair, samples: list[_Sample], statistics: Statistics) -
     best = table[table[:, 2] >= table[:, 2].median()] if len(found) > 4 else table
     row, column, correlation = (float(v) for v in best.median(dim=0).values)
     return (row, column), correlation
+
+
+def _register_bands(
+    pair: ScenePair, samples: list[_Sample], statistics: Statistics, shift: tuple[float, float]
+) -> tuple[tuple[float, float], ...]:
+    """How far each band lies from the common shift: median over windows, where it is sure.
+
+    In a window, band = a PAN + a delta . gradient of the PAN (Lucas and Kanade 1981, with a free contrast a); believed
+    where the band follows the PAN closely, and where the windows agree.
+    """
+    step = 0.25 * pair.ratio
+    found = []
+    for sample in samples[:: max(1, len(samples) // _REGISTERED)]:
+        usable = _interior(sample.mask)
+        if int(usable.sum()) < _MIN_VALID:
+            continue
+        centre, up, down, left, right = (
+            _high_pass(
+                statistics.normalise_pan(_pan_on_ms(pair, sample, (shift[0] + row, shift[1] + col)))[None], sample.mask
+            )[0][usable]
+            for row, col in ((0.0, 0.0), (-step, 0.0), (step, 0.0), (0.0, -step), (0.0, step))
+        )
+        system = torch.stack([centre, (down - up) / (2 * step), (right - left) / (2 * step)], dim=1)
+        bands = _high_pass(statistics.normalise_ms(sample.ms), sample.mask)[:, usable]
+        found.append([_band_in_window(system, band) for band in bands])
+    if len(found) < _MIN_WINDOWS:
+        return ()
+    table = torch.tensor(found)
+    median = table.median(dim=0).values
+    spread = (table - median).abs().median(dim=0).values[:, :2] * 1.4826 / len(found) ** 0.5
+    sure = (median[:, 2] > _MIN_BAND_CORRELATION)[:, None] & (
+        median[:, :2].abs() > (3 * spread).clamp_min(_SMALLEST_PX)
+    )
+    sure &= (median[:, :2].abs() < 0.5 * pair.ratio).all(dim=1, keepdim=True)
+    if not sure.any():
+        return ()
+    return tuple((float(row), float(col)) for row, col in torch.where(sure, median[:, :2], 0.0))
+
+
+def _band_in_window(system: Tensor, band: Tensor) -> tuple[float, float, float]:
+    contrast, *moved = _least_squares(system, band).tolist()
+    correlation = float(torch.corrcoef(torch.stack([system[:, 0], band]))[0, 1].nan_to_num())
+    if abs(contrast) < 1e-6:
+        return 0.0, 0.0, 0.0
+    return moved[0] / contrast, moved[1] / contrast, abs(correlation)
 
 
 def _register_window(

@@ -1,7 +1,7 @@
 import torch
 from conftest import SMALL, small_model
 
-from crossdiff_cli.fuse import Sampling, back_project, fuse, halo, local_gain, prepare
+from crossdiff_cli.fuse import Sampling, back_project, fuse, halo, local_gain, prepare, to_ms, to_pan
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.fusion import limit_energy
 from crossdiff_cli.model.spectral import Spectrum, embed_wavelengths
@@ -170,3 +170,29 @@ def test_no_band_gets_more_energy_than_the_detail_allows():
     assert 1.2 < float(loud.std() / detail.std()) < 1.3
     unseen = limit_energy(detail, torch.zeros_like(detail))
     assert 0.02 < float(unseen.std()) < 0.1
+
+
+def test_bands_that_lie_apart_are_read_where_they_lie():
+    """A ramp, sampled by each band at its own place, comes back to the PAN grid unshifted, and the other way round."""
+    ramp = torch.arange(96.0)[None, None, None, :].expand(1, 3, 96, -1)
+    sampling = Sampling((4.0, 4.0), (-16.0, -16.0), (0.3, 0.3, 0.25), ((0.0, 0.0), (0.5, 1.25), (0.0, -0.75)))
+    ms = to_ms(ramp, (32, 32), sampling)
+    centre = -16 + (torch.arange(32) + 0.5) * 4 - 0.5
+    for band, (_, col) in enumerate(sampling.shifts):
+        assert torch.allclose(ms[0, band, 16, 8:24], (centre + col)[8:24], atol=1e-3)
+    back = to_pan(ms, (96, 96), sampling)
+    assert torch.allclose(back[..., 32:64, 32:64], ramp[..., 32:64, 32:64], atol=1e-3)
+    assert [offset for offset, _ in sampling.of([1, 1, 0]).alike()] == [(-15.5, -14.75), (-16.0, -16.0)]
+    assert sampling.of([1, 1, 0]).gains == (0.3, 0.3, 0.3)
+
+
+def test_bands_with_shifts_are_fused_like_the_same_bands_moved():
+    """A shift of every band is the same as the common offset moved by it."""
+    pan, ms = inputs()
+    model = small_model()
+    moved = Sampling((4.0, 4.0), (0.5, -1.0), SAMPLING.gains)
+    apart = Sampling((4.0, 4.0), (0.0, 0.0), SAMPLING.gains, ((0.5, -1.0),) * 4)
+    expected = fuse(model, pan, ms, moved, SPECTRUM, rounds=1)
+    assert torch.allclose(fuse(model, pan, ms, apart, SPECTRUM, rounds=1), expected, atol=1e-5)
+    one = Sampling((4.0, 4.0), (0.0, 0.0), SAMPLING.gains, ((0.0, 0.0),) * 3 + ((0.5, -1.0),))
+    assert (fuse(model, pan, ms, one, SPECTRUM, rounds=1) - expected).abs().amax(dim=(0, 2, 3)).min() > 1e-3

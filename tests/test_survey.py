@@ -14,14 +14,21 @@ PAN = Affine(0.5, 0, 500000, 0, -0.5, 5000000)
 OPTIONS = PairOptions(sensor="vhr", bands=("B", "G", "R", "NIR"))
 
 
-def shifted_pair(folder, shift, ratio=4, hole=False):
-    """A pair whose MS is sampled `shift` (rows, columns) PAN pixels away from where its geotransform says."""
+def shifted_pair(folder, shift, ratio=4, hole=False, red=(0.0, 0.0)):
+    """A pair whose MS is sampled `shift` (rows, columns) PAN pixels away from where its geotransform says.
+
+    The red band lies another `red` pixels away.
+    """
     pan, _ = landscape((640, 640), 1, ratio, seed=5)
     pan = ndimage.gaussian_filter(pan[0], 0.7)
     blurred = ndimage.gaussian_filter(pan, mtf_sigma(0.3, ratio))
-    centres = [(np.arange(640 // ratio) + 0.5) * ratio - 0.5 + s for s in shift]
-    low = ndimage.map_coordinates(blurred, np.meshgrid(*centres, indexing="ij"), order=3, mode="nearest")
-    ms = np.stack([low * 0.5 + 30, low * 0.8, low * 0.3 + 100, 600 - 0.4 * low])
+
+    def sampled(*moved):
+        centres = [(np.arange(640 // ratio) + 0.5) * ratio - 0.5 + s for s in moved]
+        return ndimage.map_coordinates(blurred, np.meshgrid(*centres, indexing="ij"), order=3, mode="nearest")
+
+    low, lower = sampled(*shift), sampled(shift[0] + red[0], shift[1] + red[1])
+    ms = np.stack([low * 0.5 + 30, low * 0.8, lower * 0.3 + 100, 600 - 0.4 * low])
     pan = pan[None].astype("float32")
     if hole:
         ms[:, 40:60, 30:90] = -1e6
@@ -40,6 +47,27 @@ def test_a_known_shift_is_found(tmp_path, shift):
     # The MS was sampled at +shift, so its content lies at +shift of the nominal place.
     assert found.shift == pytest.approx(shift, abs=0.05)
     assert found.correlation > 0.95
+
+
+@pytest.mark.parametrize("red", [(0.5, -0.4), (0.0, 1.0)])
+def test_a_band_that_lies_apart_is_found(tmp_path, red):
+    """The common shift is a compromise; with the band's own it adds up to where the band is."""
+    pan, ms = shifted_pair(tmp_path, (0.6, -1.3), red=red)
+    with ScenePair(pan, [ms], OPTIONS) as pair:
+        found = survey(pair)
+        none = survey(pair, align=False)
+    total = [s + b for s, b in zip(found.shift, found.band_shifts[2], strict=True)]
+    assert total == pytest.approx((0.6 + red[0], -1.3 + red[1]), abs=0.12)
+    for band in (0, 1, 3):
+        total = [s + b for s, b in zip(found.shift, found.band_shifts[band], strict=True)]
+        assert total == pytest.approx((0.6, -1.3), abs=0.2)
+    assert none.band_shifts == ()
+
+
+def test_no_band_lies_apart_where_none_does(tmp_path):
+    pan, ms = shifted_pair(tmp_path, (0.6, -1.3))
+    with ScenePair(pan, [ms], OPTIONS) as pair:
+        assert survey(pair).band_shifts == ()
 
 
 def test_holes_do_not_disturb_shift_or_statistics(tmp_path):

@@ -5,9 +5,8 @@ from dataclasses import astuple, dataclass
 from torch import Generator, Tensor
 
 from crossdiff_cli.errors import TrainingError
-from crossdiff_cli.fuse import fuse, prepare
+from crossdiff_cli.fuse import fuse, prepare, to_ms
 from crossdiff_cli.model.crossdiff import CrossDiff
-from crossdiff_cli.mtf import degrade
 from crossdiff_cli.training.loop import Plan, Watch, fit
 from crossdiff_cli.training.losses import qnr_loss, spectral_loss, structural_loss
 from crossdiff_cli.training.patches import Example, Sampler
@@ -90,9 +89,7 @@ def adapt(
                     )
                     add("structural", weights.structural, structure)
                 if weights.qnr:
-                    pan = example.pan.expand_as(hrms)
-                    shape = (example.ms.shape[2], example.ms.shape[3])
-                    pan_ms = degrade(pan, shape, sampling.ratio, sampling.offset, sampling.gains)
+                    pan_ms = to_ms(example.pan.expand_as(hrms), (example.ms.shape[2], example.ms.shape[3]), sampling)
                     add("qnr", weights.qnr, qnr_loss(hrms, example.pan, example.ms, pan_ms))
         return losses
 

@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from crossdiff_cli.fuse import Sampling
-from crossdiff_cli.mtf import degrade
+from crossdiff_cli.fuse import Sampling, to_ms
 
 _FLAT = 0.01
 """Product of two deviations, normalised, under which a window counts as flat: its noise is no structure to follow."""
@@ -18,7 +17,7 @@ def spectral_loss(hrms: Tensor, ms: Tensor, sampling: Sampling) -> Tensor:
 
     The two outermost MS pixels, which reach beyond the window, do not count.
     """
-    seen = degrade(hrms, (ms.shape[2], ms.shape[3]), sampling.ratio, sampling.offset, sampling.gains)
+    seen = to_ms(hrms, (ms.shape[2], ms.shape[3]), sampling)
     rows, cols = (
         _inside(sampling.offset[axis], sampling.ratio[axis], hrms.shape[2 + axis], ms.shape[2 + axis])
         for axis in (0, 1)

@@ -170,7 +170,7 @@ def _batch(scene: TrainingScene, size: int, batch: int, origins: Iterable[tuple[
     return Example(
         torch.cat([scene.pan[:, :, w[0], w[1]] for w in alike]),
         torch.cat([scene.ms[:, :, w[2], w[3]] for w in alike]),
-        Sampling(sampling.ratio, (float(first[4][0]), float(first[4][1])), sampling.gains),
+        replace(sampling, offset=(float(first[4][0]), float(first[4][1]))),
         scene.spectrum,
         None if reference is None else torch.cat([reference[:, :, w[0], w[1]] for w in alike]),
     )
@@ -216,7 +216,8 @@ def _augment(example: Example, generator: Generator, jitter_px: float) -> Exampl
     reference = None if reference is None else reference[:, bands] * gain + shift
     center = spectrum.center_nm[bands] + 6.0 * torch.randn(len(bands), generator=generator)
     width = spectrum.width_nm[bands] * torch.exp(0.1 * torch.randn(len(bands), generator=generator))
-    ratio, offset = list(sampling.ratio), list(sampling.offset)
+    sampling = sampling.of(bands.tolist())
+    ratio, offset, shifts = list(sampling.ratio), list(sampling.offset), [list(apart) for apart in sampling.shifts]
     for axis in (0, 1):
         offset[axis] += jitter_px * float(torch.randn(1, generator=generator))
         if _uniform(generator) < 0.5:
@@ -224,15 +225,18 @@ def _augment(example: Example, generator: Generator, jitter_px: float) -> Exampl
             pan, ms = pan.flip(dim), ms.flip(dim)
             reference = None if reference is None else reference.flip(dim)
             offset[axis] = pan.shape[dim] - (offset[axis] + ms.shape[dim] * ratio[axis])
+            for apart in shifts:
+                apart[axis] = -apart[axis]
     if _uniform(generator) < 0.5:
         pan, ms = pan.transpose(2, 3), ms.transpose(2, 3)
         reference = None if reference is None else reference.transpose(2, 3)
-        ratio, offset = ratio[::-1], offset[::-1]
-    gains = tuple(sampling.gains[int(band)] for band in bands)
+        ratio, offset, shifts = ratio[::-1], offset[::-1], [apart[::-1] for apart in shifts]
     return Example(
         pan.contiguous(),
         ms.contiguous(),
-        Sampling((ratio[0], ratio[1]), (offset[0], offset[1]), gains),
+        Sampling(
+            (ratio[0], ratio[1]), (offset[0], offset[1]), sampling.gains, tuple((row, col) for row, col in shifts)
+        ),
         replace(spectrum, center_nm=center, width_nm=width),
         reference,
     )

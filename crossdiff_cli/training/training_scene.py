@@ -99,7 +99,12 @@ def scene_of(pair: ScenePair, found: Survey, window: Window, name: str) -> Train
         pan_mask=pan_mask,
         ms=extend(ms, ms_mask[None, None], 8),
         ms_mask=ms_mask,
-        sampling=Sampling(pair.grid.ratio, offset, tuple(band.nyquist_gain for band in bands)),
+        sampling=Sampling(
+            pair.grid.ratio,
+            offset,
+            tuple(band.nyquist_gain for band in bands),
+            tuple(found.band_shifts[i] for i in keep) if found.band_shifts else (),
+        ),
         spectrum=Spectrum(
             torch.tensor([band.center_nm for band in bands]),
             torch.tensor([band.width_nm for band in bands]),
