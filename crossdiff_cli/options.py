@@ -89,6 +89,18 @@ class Shard(click.ParamType):  # type: ignore[type-arg] # generic in the newest 
         return part, parts
 
 
+class Address(click.ParamType):  # type: ignore[type-arg] # generic in the newest click only
+    """Where a dask scheduler listens: `tcp://HOST:PORT`."""
+
+    name = "tcp://HOST:PORT"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Check the form; whether a scheduler answers is seen later."""
+        if not re.fullmatch(r"(tcp|tls|ws|wss|ucx)://\S+:\d+", value):
+            self.fail(f"{value!r} is not of the form tcp://HOST:PORT", param, ctx)
+        return str(value)
+
+
 def sensor_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--sensor` and `--bands`, the same in every command that takes them."""
     command = click.option(

@@ -1,6 +1,6 @@
 """Scenes on the workers of a dask.distributed cluster, which see the files under the same paths."""
 
-import threading
+import logging
 from collections.abc import Generator, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -16,6 +16,8 @@ from crossdiff_cli.sharpen import SharpenOptions
 
 if TYPE_CHECKING:
     from distributed import Future
+
+_log = logging.getLogger(__name__)
 
 _CONNECT_SECONDS = 15
 
@@ -41,6 +43,8 @@ def on_cluster(
         from distributed import Client, as_completed
     except ImportError as error:
         raise CrossDiffError("--scheduler needs dask.distributed: pip install 'crossdiff-cli[dask]'") from error
+    if not _log.isEnabledFor(logging.DEBUG):
+        _mute()
     weights = None if options.weights is None else options.weights.absolute()
     # A scene that is tried again may find what the worker that died had just finished.
     options = replace(options, weights=weights, overwrite=True)
@@ -51,7 +55,7 @@ def on_cluster(
     with client:
         futures = {client.submit(_attempt, scene, options, pure=False): scene for scene in scenes}
         try:
-            for future in as_completed(list(futures)):
+            for future in as_completed(list(futures), loop=client.loop):
                 outcome = _outcome(future, futures.pop(future))
                 future.release()  # else the death of the worker that keeps the answer would have the scene made again
                 yield outcome
@@ -65,27 +69,33 @@ def on_cluster(
 def _outcome(future: "Future[Outcome]", scene: Scene) -> Outcome:
     if future.status == "finished":
         return future.result()
+    if future.status != "error":
+        return Outcome(
+            scene.name, "failed", "the scheduler was lost before it was finished: was the cluster shut down?"
+        )
     remove_leftovers(scene.output)
-    return Outcome(scene.name, "failed", _why(future.exception() if future.status == "error" else None))
+    return Outcome(scene.name, "failed", _why(future.exception()))
 
 
 def _attempt(scene: Scene, options: SharpenOptions) -> Outcome:
-    """Runs on the worker."""
+    """Runs on the worker; each of its threads takes a scene."""
     remove_leftovers(scene.output)
-    store, lock = _store()
-    with lock:
-        return attempt(scene, options, store)
+    return attempt(scene, options, _store())
 
 
 @cache
-def _store() -> tuple[WeightStore, threading.Lock]:
-    """The networks of this worker, and the lock by which its threads take turns: a scene uses all cores it is given."""
-    return WeightStore(), threading.Lock()
+def _store() -> WeightStore:
+    """The networks of this worker."""
+    return WeightStore()
 
 
-def _why(error: BaseException | None) -> str:
-    if error is None:
-        return "the scheduler lost it: was the cluster shut down?"
+def _mute(names: Sequence[str] = ("distributed", "distributed.client")) -> None:
+    """What dask says of a lost connection is the reason of a failure, not a traceback in the log."""
+    for name in names:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def _why(error: BaseException) -> str:
     if type(error).__name__ == "KilledWorker":
         return "the workers that tried it were killed, as happens when memory runs out; a smaller --tile uses less"
     return one_line(f"{type(error).__name__}: {error}")

@@ -11,7 +11,7 @@ import click
 from crossdiff_cli.commands.failures import one_line_errors
 from crossdiff_cli.commands.fusion import fusion_of, fusion_options
 from crossdiff_cli.errors import ManifestError
-from crossdiff_cli.options import Shard, is_quiet, verbosity_options
+from crossdiff_cli.options import Address, Shard, is_quiet, verbosity_options
 
 _log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 )
 @click.option("-j", "--jobs", type=click.IntRange(1, 256), default=1, show_default=True,
               help="Scenes at once, in processes that share the cores.")  # fmt: skip
-@click.option("--scheduler", metavar="tcp://HOST:PORT", help="Sharpen on a dask.distributed cluster instead.")
+@click.option("--scheduler", type=Address(), help="Sharpen on a dask.distributed cluster instead.")
 @click.option("--timeout", type=click.FloatRange(0, min_open=True), metavar="SECONDS",
               help="Give up a scene that takes longer; not with --scheduler.")  # fmt: skip
 @click.option("--fail-fast", is_flag=True, help="Begin no further scene after one has failed.")
@@ -104,7 +104,9 @@ def _run(scenes: list[Any], results: Path | None, *, as_json: bool, **choices: A
                     click.echo(f"[{record.done}/{record.scenes}] {outcome.line()}", err=True)
                 for warning in outcome.warnings:
                     _log.debug("%s: %s", outcome.name, warning)
-    finally:
-        if not is_quiet() or record.failures:
-            click.echo(record.summary(), err=True)
+    except (KeyboardInterrupt, SystemExit):
+        click.echo(record.summary(), err=True)
+        raise
+    if not is_quiet() or record.failures:
+        click.echo(record.summary(), err=True)
     return bool(record.failures)
