@@ -49,7 +49,7 @@ def batch(
     dry_run: bool,
     **choices: Any,
 ) -> None:
-    r"""Sharpen many scenes; one that fails does not stop the others.
+    """Sharpen many scenes; one that fails does not stop the others.
 
     MANIFEST is a CSV table (columns pan, ms, and perhaps name, output, sensor, bands; several MS files separated by ;),
     JSON lines, or a JSON list with the same keys. Exit code 1: a scene failed; the summary says which and why.
@@ -57,7 +57,7 @@ def batch(
     \b
     crossdiff batch scenes.csv -o sharp --results results.jsonl --skip-existing
     crossdiff batch --pair-dir deliveries -o sharp --jobs 2
-    crossdiff batch scenes.csv -o sharp --shard $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT
+    crossdiff batch scenes.csv -o sharp --skip-existing --shard 3/16
     crossdiff batch scenes.csv -o sharp --scheduler tcp://head:8786
     """
     if (manifest is None) == (pair_dir is None):
