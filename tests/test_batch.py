@@ -72,6 +72,7 @@ def test_fifty_scenes_of_which_three_are_special(run, make_pair, tmp_path):
     out, manifest = tmp_path / "out", table(tmp_path / "m.csv", rows)
     out.mkdir()
     (out / "earlier.tif").write_text("finished")
+    (out / ".s00.tif.999.tmp.tif").write_text("left by a batch that was killed")
 
     done = run(manifest, "-o", out, "--skip-existing", "--jobs", 2, "--results", tmp_path / "1.jsonl")
     assert done.exit_code == 1, done.output

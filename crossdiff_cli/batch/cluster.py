@@ -79,7 +79,6 @@ def _outcome(future: "Future[Outcome]", scene: Scene) -> Outcome:
 
 def _attempt(scene: Scene, options: SharpenOptions) -> Outcome:
     """Runs on the worker; each of its threads takes a scene."""
-    remove_leftovers(scene.output)
     return attempt(scene, options, _store())
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from crossdiff_cli.batch.manifest import Scene
 from crossdiff_cli.errors import CrossDiffError
 from crossdiff_cli.model.weights import WeightStore
+from crossdiff_cli.scene.writer import remove_leftovers
 from crossdiff_cli.sharpen import SharpenOptions, sharpen
 
 _log = logging.getLogger(__name__)
@@ -43,12 +44,16 @@ class Outcome:
 
 
 def attempt(scene: Scene, options: SharpenOptions, store: WeightStore) -> Outcome:
-    """Sharpen one scene; what goes wrong becomes the reason of its failure. Only an end of the process goes through."""
+    """Sharpen one scene; what goes wrong becomes the reason of its failure. Only an end of the process goes through.
+
+    What a process that was killed left beside the result in an earlier try is removed.
+    """
     started = time.monotonic()
     pair = replace(options.pair, sensor=scene.sensor or options.pair.sensor, bands=scene.bands or options.pair.bands)
     with _listening() as warnings:
         try:
             scene.output.parent.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(scene.output)
             result = sharpen(scene.pan, scene.ms, scene.output, replace(options, pair=pair), store)
         except CrossDiffError as error:
             reason = str(error)
