@@ -116,7 +116,7 @@ def test_results_that_exist_fail_unless_told(run, make_pair, tmp_path):
 
 def test_a_killed_process_takes_only_its_scene_with_it(run, make_pair, tmp_path):
     """kill -9 in mid-scene, as the system does out of memory: its scene is named, nothing of it stays."""
-    big, good = make_pair(shape=(1024, 1024), name="big"), make_pair(shape=(64, 64))
+    big, good = make_pair(shape=(512, 512), name="big"), make_pair(shape=(64, 64))
     rows = [("a", good.pan, good.ms), ("victim", big.pan, big.ms), ("b", good.pan, good.ms), ("c", good.pan, good.ms)]
     out, manifest = tmp_path / "out", table(tmp_path / "m.csv", rows)
     killer = strike(out, "victim", lambda pid: os.kill(pid, signal.SIGKILL))
@@ -131,7 +131,7 @@ def test_a_killed_process_takes_only_its_scene_with_it(run, make_pair, tmp_path)
 
 def test_ctrl_c_ends_in_order(make_pair, tmp_path, small_weights):
     """Nothing partial, the summary is printed, the exit code is 130; what was finished stays."""
-    big, good = make_pair(shape=(1024, 1024), name="big"), make_pair(shape=(64, 64))
+    big, good = make_pair(shape=(512, 512), name="big"), make_pair(shape=(64, 64))
     rows = [("done", good.pan, good.ms), *((f"big{k}", big.pan, big.ms) for k in range(4))]
     out, manifest = tmp_path / "out", table(tmp_path / "m.csv", rows)
     command = [sys.executable, "-m", "crossdiff_cli", "batch", str(manifest), "-o", str(out), "--jobs", "2", *QUICK]
@@ -149,7 +149,7 @@ def test_ctrl_c_ends_in_order(make_pair, tmp_path, small_weights):
 
 
 def test_late_scenes_are_given_up_and_fail_fast_begins_no_other(run, make_pair, tmp_path):
-    big = make_pair(shape=(1024, 1024))
+    big = make_pair(shape=(512, 512))
     rows = [(name, big.pan, big.ms) for name in "ab"]
     manifest = table(tmp_path / "m.csv", rows)
     done = run(manifest, "-o", tmp_path / "out", "--timeout", 0.5, "--fail-fast", "--json")

@@ -28,7 +28,7 @@ def pids(local) -> set[int]:
 
 def test_a_worker_killed_in_mid_scene_loses_none(scheduler, make_pair, tmp_path, small_weights):
     """The scene goes to another worker; what the killed one left is removed; a bad scene fails alone."""
-    big, good = make_pair(shape=(1024, 1024), name="big"), make_pair(shape=(64, 64))
+    big, good = make_pair(shape=(512, 512), name="big"), make_pair(shape=(64, 64))
     rows = [("big", big.pan, big.ms), ("missing", str(tmp_path / "none.tif"), good.ms)]
     rows += [(f"s{k}", good.pan, good.ms) for k in range(6)]
     out, manifest = tmp_path / "out", table(tmp_path / "m.csv", rows)
