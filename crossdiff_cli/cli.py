@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from crossdiff_cli import __version__
+from crossdiff_cli.commands.batch import batch
 from crossdiff_cli.commands.judge import assess, degrade
 from crossdiff_cli.commands.sensors import info, sensors
 from crossdiff_cli.commands.sharpen import sharpen
@@ -30,5 +31,5 @@ def main() -> None:
     """Pansharpening by cross-predictive diffusion encoders and an adapted fusion head."""
 
 
-for command in (sharpen, assess, degrade, info, sensors, pretrain, adapt):
+for command in (sharpen, batch, assess, degrade, info, sensors, pretrain, adapt):
     main.add_command(command)

@@ -23,3 +23,7 @@ class OutputError(CrossDiffError):
 
 class TrainingError(CrossDiffError):
     """A training run that cannot start or go on: no usable scene, a damaged checkpoint, a diverged loss."""
+
+
+class ManifestError(CrossDiffError):
+    """A list of scenes that cannot be understood, or whose results would overwrite each other."""

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -127,6 +128,34 @@ class TileSize(click.ParamType):  # type: ignore[type-arg] # generic in the newe
         if size <= 0 or size % 256:
             self.fail(f"{value!r} is no positive multiple of 256", param, ctx)
         return size
+
+
+class Shard(click.ParamType):  # type: ignore[type-arg] # generic in the newest click only
+    """Part I of N: `3/16`."""
+
+    name = "I/N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """Return (I, N), 1 <= I <= N."""
+        if isinstance(value, tuple):
+            return value
+        match = re.fullmatch(r"(\d+)/(\d+)", value)
+        part, parts = (int(match[1]), int(match[2])) if match else (0, 0)
+        if not 1 <= part <= parts:
+            self.fail(f"{value!r} is not of the form I/N with I from 1 to N, like 3/16", param, ctx)
+        return part, parts
+
+
+class Address(click.ParamType):  # type: ignore[type-arg] # generic in the newest click only
+    """Where a dask scheduler listens: `tcp://HOST:PORT`."""
+
+    name = "tcp://HOST:PORT"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Check the form; whether a scheduler answers is seen later."""
+        if not re.fullmatch(r"(tcp|tls|ws|wss|ucx)://\S+:\d+", value):
+            self.fail(f"{value!r} is not of the form tcp://HOST:PORT", param, ctx)
+        return str(value)
 
 
 def sensor_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,68 +1,21 @@
 """`crossdiff sharpen`."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from crossdiff_cli.commands.failures import one_line_errors
-from crossdiff_cli.options import (
-    Creation,
-    Names,
-    Nodata,
-    TileSize,
-    device_options,
-    is_quiet,
-    sensor_options,
-    verbosity_options,
-)
-
-if TYPE_CHECKING:
-    from crossdiff_cli.sharpen import SharpenOptions
+from crossdiff_cli.commands.fusion import fusion_of, fusion_options
+from crossdiff_cli.options import is_quiet, verbosity_options
 
 
 @click.command()
 @click.argument("pan")
 @click.argument("ms", nargs=-1, required=True)
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Target GeoTIFF.")
-@sensor_options
-@click.option(
-    "-b", "--bidx", type=Names(), metavar="1,2,...", help="Numbers of the MS bands to sharpen, one MS file only."
-)
-@click.option("--weights", type=click.Path(path_type=Path), help="Weight file; default the shipped one.")
-@device_options
-@click.option("--tile", type=TileSize(), default=1536, show_default=True, help="Side of a tile; sets the memory used.")
-@click.option(
-    "--align", type=click.Choice(["auto", "off"]), default="auto", show_default=True, help="Correct a PAN/MS shift."
-)
-@click.option(
-    "--adapt-steps", type=click.IntRange(0), default=0, show_default=True, metavar="N",
-    help="First fit the head to this scene in N steps; 50 take about half a minute.",
-)  # fmt: skip
-@click.option("--no-consistency", is_flag=True, help="Skip the step that makes the result, degraded, equal the MS.")
-@click.option(
-    "--extent",
-    type=click.Choice(["intersection", "pan"]),
-    default="intersection",
-    show_default=True,
-    help="Area of the result.",
-)
-@click.option(
-    "--nodata", type=Nodata(), help="Value of missing pixels in the inputs and the result; `none`: all are data."
-)
-@click.option(
-    "-t",
-    "--dtype",
-    type=click.Choice(["uint8", "uint16", "int16", "int32", "uint32", "float32", "float64"]),
-    help="Default: the MS's.",
-)
-@click.option(
-    "--of", "driver", type=click.Choice(["GTiff", "COG"]), default="GTiff", show_default=True, help="Output format."
-)
-@click.option("--co", "creation", type=Creation(), multiple=True, help="Creation option of the output format.")
-@click.option("--overwrite", is_flag=True, help="Replace an existing result.")
+@fusion_options
 @click.option("--report", type=click.Path(path_type=Path), help="Write an HTML page that shows how good the result is.")
 @click.option("-j", "--jobs", type=click.IntRange(1, 64), default=2, show_default=True, help="Threads that read ahead.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON line about the result on stdout.")
@@ -91,7 +44,7 @@ def sharpen(
             from crossdiff_cli.scene.writer import check_target
 
             check_target(report, overwrite=True)
-        options = fusion_options(quiet=is_quiet(), **choices)
+        options = fusion_of(quiet=is_quiet(), **choices)
         result = run(pan, ms, output, options)
         if report is not None:
             from crossdiff_cli.report.page import report_on
@@ -105,31 +58,3 @@ def sharpen(
             f"degraded, it reproduces the MS to within {100 * result.consistency:.2f} %",
             err=True,
         )
-
-
-def fusion_options(**choices: Any) -> "SharpenOptions":
-    """What the options of `sharpen` say, as the options of `crossdiff_cli.sharpen`."""
-    from crossdiff_cli.scene.pair import PairOptions
-    from crossdiff_cli.sharpen import SharpenOptions
-    from crossdiff_cli.training.zero_shot import ZeroShot
-
-    nodata, bidx = choices.pop("nodata"), choices.pop("bidx")
-    pair = PairOptions(
-        sensor=choices.pop("sensor"),
-        bands=choices.pop("bands"),
-        bidx=None if bidx is None else _numbers(bidx),
-        nodata=None if nodata == "none" else nodata,
-        ignore_nodata=nodata == "none",
-    )
-    steps = choices.pop("adapt_steps")
-    choices["tune"] = ZeroShot(steps) if steps else None
-    without, align = choices.pop("no_consistency"), choices.pop("align") == "auto"
-    options = SharpenOptions(pair=pair, align=align, creation=dict(choices.pop("creation")), **choices)
-    return replace(options, rounds=0) if without else options
-
-
-def _numbers(names: tuple[str, ...]) -> tuple[int, ...]:
-    try:
-        return tuple(int(name) for name in names)
-    except ValueError as error:
-        raise click.UsageError(f"--bidx takes band numbers like 1,2,3, not {','.join(names)}") from error

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import threading
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,7 @@ class WeightStore:
     def __init__(self, keep: int = 4) -> None:
         """`keep`: how many networks stay in memory; the one that was not asked for longest goes."""
         self._keep = keep
+        self._lock = threading.Lock()
         self._loaded: dict[tuple[object, ...], tuple[CrossDiff, str]] = {}
 
     def get(self, path: Path, device: torch.device) -> tuple[CrossDiff, str]:
@@ -110,10 +112,11 @@ class WeightStore:
         except OSError as error:
             raise WeightsError(f"no weight file {path}") from error
         key = (path.resolve(), facts.st_mtime_ns, facts.st_size, str(device))
-        found = self._loaded.pop(key, None) or (load(path, device)[0], digest(path))
-        self._loaded[key] = found
-        while len(self._loaded) > self._keep:
-            del self._loaded[next(iter(self._loaded))]
+        with self._lock:
+            found = self._loaded.pop(key, None) or (load(path, device)[0], digest(path))
+            self._loaded[key] = found
+            while len(self._loaded) > self._keep:
+                del self._loaded[next(iter(self._loaded))]
         return found
 
 

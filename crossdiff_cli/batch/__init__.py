@@ -1,0 +1,1 @@
+"""Many scenes, unattended: each one fails alone."""

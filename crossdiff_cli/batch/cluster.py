@@ -1,0 +1,100 @@
+"""Scenes on the workers of a dask.distributed cluster, which see the files under the same paths."""
+
+import logging
+from collections.abc import Generator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import cache
+from typing import TYPE_CHECKING
+
+from crossdiff_cli.batch.manifest import Scene
+from crossdiff_cli.batch.outcome import Outcome, attempt, one_line
+from crossdiff_cli.errors import CrossDiffError
+from crossdiff_cli.model.weights import WeightStore
+from crossdiff_cli.scene.writer import remove_leftovers
+from crossdiff_cli.sharpen import SharpenOptions
+
+if TYPE_CHECKING:
+    from distributed import Future
+
+_log = logging.getLogger(__name__)
+
+_CONNECT_SECONDS = 15
+
+
+def on_cluster(
+    scenes: Sequence[Scene], options: SharpenOptions, address: str, *, fail_fast: bool = False
+) -> Generator[Outcome, None, None]:
+    """Submit the scenes and yield each outcome when it is there.
+
+    A scene whose worker dies goes to another one, until it has taken `distributed.scheduler.allowed-failures` workers
+    with it. Closing the generator takes back what has not begun; scenes that run are finished by their workers.
+
+    Args:
+        scenes: not yet there, or to be overwritten.
+        options: of all scenes; a relative path of weights is made absolute.
+        address: of the scheduler, `tcp://host:8786`.
+        fail_fast: take the rest back after one has failed.
+
+    Raises:
+        CrossDiffError: dask.distributed is not installed, or the scheduler does not answer.
+    """
+    try:
+        from distributed import Client, as_completed
+    except ImportError as error:
+        raise CrossDiffError("--scheduler needs dask.distributed: pip install 'crossdiff-cli[dask]'") from error
+    if not _log.isEnabledFor(logging.DEBUG):
+        _mute()
+    weights = None if options.weights is None else options.weights.absolute()
+    # A scene that is tried again may find what the worker that died had just finished.
+    options = replace(options, weights=weights, overwrite=True)
+    try:
+        client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise CrossDiffError(f"no scheduler answers at {address}: {one_line(str(error))}") from error
+    with client:
+        futures = {client.submit(_attempt, scene, options, pure=False): scene for scene in scenes}
+        try:
+            for future in as_completed(list(futures), loop=client.loop):
+                outcome = _outcome(future, futures.pop(future))
+                future.release()  # else the death of the worker that keeps the answer would have the scene made again
+                yield outcome
+                if fail_fast and outcome.status == "failed":
+                    return
+        finally:
+            with suppress(Exception):
+                client.cancel(list(futures))
+
+
+def _outcome(future: "Future[Outcome]", scene: Scene) -> Outcome:
+    if future.status == "finished":
+        return future.result()
+    if future.status != "error":
+        return Outcome(
+            scene.name, "failed", "the scheduler was lost before it was finished: was the cluster shut down?"
+        )
+    remove_leftovers(scene.output)
+    return Outcome(scene.name, "failed", _why(future.exception()))
+
+
+def _attempt(scene: Scene, options: SharpenOptions) -> Outcome:
+    """Runs on the worker; each of its threads takes a scene."""
+    return attempt(scene, options, _store())
+
+
+@cache
+def _store() -> WeightStore:
+    """The networks of this worker."""
+    return WeightStore()
+
+
+def _mute(names: Sequence[str] = ("distributed", "distributed.client")) -> None:
+    """What dask says of a lost connection is the reason of a failure, not a traceback in the log."""
+    for name in names:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def _why(error: BaseException) -> str:
+    if type(error).__name__ == "KilledWorker":
+        return "the workers that tried it were killed, as happens when memory runs out; a smaller --tile uses less"
+    return one_line(f"{type(error).__name__}: {error}")

@@ -1,0 +1,72 @@
+"""What is kept of a batch: a line of JSON for each scene, and a summary."""
+
+import json
+import logging
+import time
+from collections import Counter
+from pathlib import Path
+
+from crossdiff_cli.batch.outcome import Outcome
+from crossdiff_cli.errors import OutputError
+
+_log = logging.getLogger(__name__)
+
+_NAMED = 20
+"""Failures that the summary names."""
+
+
+class Record:
+    """Counts outcomes and appends each to a file, so that nothing is lost when the batch is killed."""
+
+    def __init__(self, scenes: int, path: Path | None) -> None:
+        """Begin with none of `scenes`.
+
+        Raises:
+            OutputError: `path` cannot be written.
+        """
+        self.scenes = scenes
+        self.failures: list[Outcome] = []
+        self._counts: Counter[str] = Counter()
+        self._warned = 0
+        self._begun = time.monotonic()
+        self._path = path
+        if path is not None:
+            try:
+                path.open("ab").close()
+            except OSError as error:
+                raise OutputError(f"cannot write the results to {path}: {error.strerror}") from error
+
+    @property
+    def done(self) -> int:
+        """Scenes of which the outcome is known."""
+        return self._counts.total()
+
+    def add(self, outcome: Outcome) -> str:
+        """Take up an outcome; returns its line of JSON."""
+        self._counts[outcome.status] += 1
+        if outcome.status == "failed":
+            self.failures.append(outcome)
+        self._warned += bool(outcome.warnings)
+        line = json.dumps(outcome.as_dict())
+        if self._path is not None:
+            try:
+                # One unbuffered write to the end: several shards may share the file.
+                with self._path.open("ab", buffering=0) as file:
+                    file.write(f"{line}\n".encode())
+            except OSError as error:
+                _log.error("cannot write the result of %s to %s: %s", outcome.name, self._path, error.strerror)
+        return line
+
+    def summary(self) -> str:
+        """What became of the scenes, and the reason of each failure."""
+        counts = self._counts
+        parts = [f"{counts['ok']} sharpened", f"{counts['skipped']} skipped", f"{counts['failed']} failed"]
+        if self.done < self.scenes:
+            parts.append(f"{self.scenes - self.done} not finished")
+        lines = [f"{self.scenes} scenes: {', '.join(parts)}, {time.monotonic() - self._begun:.0f} s"]
+        lines += [f"  {outcome.name}: {outcome.reason}" for outcome in self.failures[:_NAMED]]
+        if len(self.failures) > _NAMED:
+            lines.append(f"  ... and {len(self.failures) - _NAMED} more that failed")
+        if self._warned:
+            lines.append(f"  {self._warned} scenes with warnings: -v prints them, --results FILE keeps them")
+        return "\n".join(lines)
