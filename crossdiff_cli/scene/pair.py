@@ -4,7 +4,7 @@ import logging
 import warnings
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
@@ -20,6 +20,7 @@ from crossdiff_cli.errors import SceneError, SensorError
 from crossdiff_cli.scene.detect import Choice, Detection, detect_sensor, read_hints
 from crossdiff_cli.scene.grid import Grid, relate, same_bounds
 from crossdiff_cli.scene.hints import Hints
+from crossdiff_cli.scene.inputs import resolve
 from crossdiff_cli.scene.raster import Raster
 from crossdiff_cli.scene.tiles import Window, spread
 from crossdiff_cli.sensors import find_sensor
@@ -68,12 +69,12 @@ class PairOptions:
 class ScenePair:
     """PAN and MS of one scene. Checks everything a header can tell before a pixel is fused."""
 
-    def __init__(self, pan: str, ms: Sequence[str], options: PairOptions | None = None) -> None:
+    def __init__(self, pan: str, ms: Sequence[str] = (), options: PairOptions | None = None) -> None:
         """Open and check a pair.
 
         Args:
-            pan: the panchromatic image.
-            ms: one multispectral image, or one file per band.
+            pan: the panchromatic image, or a delivery (folder or metadata file).
+            ms: one multispectral image or delivery, or one file per band; nothing where `pan` is a delivery of both.
             options: sensor, bands and nodata, where the files do not say.
 
         Raises:
@@ -83,12 +84,14 @@ class ScenePair:
         options = options or PairOptions()
         self.notes: list[str] = []
         """What was assumed, for the log and the report."""
-        self.pan = Raster(pan, nodata=options.nodata, ignore_nodata=options.ignore_nodata)
-        self.ms = [Raster(path, nodata=options.nodata, ignore_nodata=options.ignore_nodata) for path in ms]
-        if options.bidx is not None:
-            if len(ms) != 1:
-                raise SceneError("--bidx picks bands of one MS file; with one file per band, name the files you want")
-            self.ms = [Raster(ms[0], options.bidx, nodata=options.nodata, ignore_nodata=options.ignore_nodata)]
+        self.inputs = inputs = resolve(pan, ms)
+        for remark in inputs.remarks:
+            self._note(remark)
+        pan, ms = inputs.pan, inputs.ms
+        if options.bidx is not None and len(ms) != 1:
+            raise SceneError("--bidx picks bands of one MS file; with one file per band, name the files you want")
+        self.pan = _raster(pan, options, inputs.pan_nodata)
+        self.ms = [_raster(path, options, inputs.ms_nodata, options.bidx) for path in ms]
         if self.pan.count != 1:
             raise SceneError(
                 f"the PAN image {pan} has {self.pan.count} bands; give PAN before MS, or pick one: '{pan},band=1'"
@@ -183,6 +186,7 @@ class ScenePair:
         """Close all files."""
         for raster in (self.pan, *self.ms):
             raster.close()
+        self.inputs.close()
 
     def __enter__(self) -> Self:
         return self
@@ -286,11 +290,25 @@ class ScenePair:
             raise SensorError(
                 f"--bands names {len(options.bands)} bands ({','.join(options.bands)}), the MS has {count}"
             )
-        sensor = None if options.sensor == "auto" else find_sensor(options.sensor)
-        found = detect_sensor(hints[0], hints[1:], count, self.ratio, Choice(sensor, options.bands or ()))
+        choice = Choice(None if options.sensor == "auto" else find_sensor(options.sensor), options.bands or ())
+        told = self.inputs
+        if choice.sensor is None and told.sensor is not None:
+            choice = replace(choice, sensor=find_sensor(told.sensor), source="delivery")
+        if not choice.bands and choice.sensor is not None and told.bands:
+            choice = replace(
+                choice, bands=tuple(told.bands[i - 1] for i in options.bidx) if options.bidx else told.bands
+            )
+        found = detect_sensor(hints[0], hints[1:], count, self.ratio, choice)
         if found.warning:
             self._note(found.warning)
         return found
+
+
+def _raster(path: str, options: PairOptions, nodata: float | None, bands: Sequence[int] | None = None) -> Raster:
+    """Open a file with the user's word on nodata, else the delivery's, else its own."""
+    if options.nodata is not None or options.ignore_nodata:
+        nodata = options.nodata
+    return Raster(path, bands, nodata=nodata, ignore_nodata=options.ignore_nodata)
 
 
 def _bounds(raster: Raster) -> str:
