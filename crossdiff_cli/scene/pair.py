@@ -22,6 +22,7 @@ from crossdiff_cli.scene.grid import Grid, relate, same_bounds
 from crossdiff_cli.scene.hints import Hints
 from crossdiff_cli.scene.inputs import resolve
 from crossdiff_cli.scene.raster import Raster
+from crossdiff_cli.scene.rpc import relate_rpcs
 from crossdiff_cli.scene.tiles import Window, spread
 from crossdiff_cli.sensors import find_sensor
 
@@ -102,9 +103,9 @@ class ScenePair:
         self._check_ratio()
         footprint = self.grid.footprint(self.pan.shape, self.ms_shape)
         if footprint is None:
-            raise SceneError(
-                f"{pan} and {ms[0]} do not overlap: PAN covers {_bounds(self.pan)}, MS covers {_bounds(self.ms[0])}"
-            )
+            covers = f"PAN covers {_bounds(self.pan)}, MS covers {_bounds(self.ms[0])}"
+            how = covers if self.pan.georeferenced and self.ms[0].georeferenced else "their RPCs show different ground"
+            raise SceneError(f"{pan} and {ms[0]} do not overlap: {how}")
         self.footprint: Window = footprint
         if not options.ignore_nodata:
             self._assume_collar()
@@ -213,24 +214,38 @@ class ScenePair:
     def _relate(self) -> Grid:
         pan, ms = self.pan, self.ms[0]
         if not (pan.georeferenced and ms.georeferenced):
-            if pan.georeferenced or ms.georeferenced:
-                which = ms.path if pan.georeferenced else pan.path
-                self._note(f"{which} has no georeference: PAN and MS are taken to cover the same ground exactly")
-            elif pan.gcps or pan.rpcs is not None:
-                self._note("the images are not rectified: PAN and MS are taken to cover the same ground exactly")
-            assumed = same_bounds(pan.shape, ms.shape)
-            if abs(assumed.ratio[0] / assumed.ratio[1] - 1) > 0.02:
-                raise SceneError(
-                    f"{pan.path} ({pan.shape[1]} x {pan.shape[0]}) and {ms.path} ({ms.shape[1]} x {ms.shape[0]}) "
-                    f"have no georeference and different proportions: do they show the same ground?"
-                )
-            return assumed
+            return self._relate_unrectified()
         if pan.crs and ms.crs and pan.crs != ms.crs:
             return self._warp("the MS is warped from " + f"{_name(ms.crs)} to the PAN's {_name(pan.crs)}")
         if bool(pan.crs) != bool(ms.crs):
             self._note(f"{(ms if pan.crs else pan).path} has no CRS: the other image's is taken for both")
         grid = relate(pan.transform, ms.transform, ms.shape)
         return grid or self._warp("the MS is rotated against the PAN and warped to its grid")
+
+    def _relate_unrectified(self) -> Grid:
+        """By the RPCs where both images have them, else the same ground is assumed."""
+        pan, ms = self.pan, self.ms[0]
+        if pan.georeferenced or ms.georeferenced:
+            which = ms.path if pan.georeferenced else pan.path
+            self._note(f"{which} has no georeference: PAN and MS are taken to cover the same ground exactly")
+        elif pan.rpcs is not None and ms.rpcs is not None:
+            if grid := relate_rpcs(pan.rpcs, ms.rpcs, pan.shape, (pan.path, ms.path)):
+                self._note(
+                    "the images are not rectified: PAN and MS are related by their RPCs (in x and y ratio "
+                    f"{grid.ratio[1]:.6g} and {grid.ratio[0]:.6g}, offset {grid.offset[1]:.2f} and "
+                    f"{grid.offset[0]:.2f} PAN pixels)"
+                )
+                return grid
+            self._note("the RPCs do not relate PAN and MS: they are taken to cover the same ground exactly")
+        elif pan.gcps or pan.rpcs is not None or ms.rpcs is not None:
+            self._note("the images are not rectified: PAN and MS are taken to cover the same ground exactly")
+        assumed = same_bounds(pan.shape, ms.shape)
+        if abs(assumed.ratio[0] / assumed.ratio[1] - 1) > 0.02:
+            raise SceneError(
+                f"{pan.path} ({pan.shape[1]} x {pan.shape[0]}) and {ms.path} ({ms.shape[1]} x {ms.shape[0]}) "
+                f"have no georeference and different proportions: do they show the same ground?"
+            )
+        return assumed
 
     def _warp(self, why: str) -> Grid:
         """Put the MS on the PAN grid coarsened by the integer ratio nearest to the true one."""
@@ -258,7 +273,8 @@ class ScenePair:
             )
         if self.ratio < _MIN_RATIO:
             raise SceneError(
-                f"{pan} and {ms} have the same pixel size (ratio {self.ratio:.3g}): there is nothing to sharpen"
+                f"{pan} and {ms} have the same pixel size (ratio {self.ratio:.3g}): there is nothing to sharpen; the "
+                "MS is pansharpened already, or both were resampled to one pixel size"
             )
         if self.ratio > _MAX_RATIO:
             raise SceneError(
