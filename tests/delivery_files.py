@@ -310,6 +310,11 @@ def landsat(folder: Path, satellite: str = "LANDSAT_9", form: str = "txt", level
         },
         "LEVEL1_MIN_MAX_PIXEL_VALUE": {f"QUANTIZE_CAL_MIN_BAND_{band}": 1 for band in sorted(bands)},
     }
+    if form == "xml":
+        groups = ("".join(f"<{k}>{v}</{k}>" for k, v in rows.items()) for rows in document.values())
+        body = "".join(f"<{name}>{text}</{name}>" for name, text in zip(document, groups, strict=True))
+        (folder / f"{stem}_MTL.xml").write_text(f"<LANDSAT_METADATA_FILE>{body}</LANDSAT_METADATA_FILE>")
+        return folder
     if form == "json":
         text = {g: {k: str(v) for k, v in rows.items()} for g, rows in document.items()}
         (folder / f"{stem}_MTL.json").write_text(json.dumps({"LANDSAT_METADATA_FILE": text}))

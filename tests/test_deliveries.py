@@ -1,5 +1,7 @@
 """Deliveries of each vendor: PAN, MS, sensor and band order are found from the folder and from its metadata files."""
 
+import json
+
 import numpy as np
 import pytest
 import rasterio
@@ -10,6 +12,7 @@ from delivery_files import (
     gaofen,
     geoeye,
     grid,
+    imd,
     landsat,
     maxar,
     maxar_image,
@@ -122,6 +125,15 @@ def test_maxar_xml_in_place_of_imd_and_til(tmp_path):
     check(tmp_path, "wv2", "N1,R,G,B", pan, ms, grid())
 
 
+def test_maxar_images_in_one_file_each(tmp_path):
+    pan, ms = pixels()
+    for data, ratio, groups, band in ((pan, 1, "P", "P"), (ms, 4, "N R G B", "Multi")):
+        name = f"WV02_20180101100000_10300100_18JAN01100000-{band[0]}1BS-012345678901_01_P001"
+        write_raster(tmp_path / f"{name}.ntf.tif", data, grid(ratio))
+        (tmp_path / f"{name}.ntf.imd").write_text(imd("WV02", groups, data.shape[1:], grid(ratio), band_id=band))
+    check(tmp_path, "wv2", "N1,R,G,B", pan, ms, grid())
+
+
 def test_of_several_parts_one_is_named_by_its_metadata(tmp_path):
     for part in ("P001", "P002"):
         maxar(tmp_path, "B G R N", part=part)
@@ -172,10 +184,30 @@ def test_spot_seven(tmp_path):
     check(tmp_path, "spot7", "R,G,B,NIR", pan, ms, grid())
 
 
+def test_dimap_one_of_geosat(tmp_path):
+    pan, ms = pixels()
+    for name, data, bands in (("PAN", pan, ["PAN"]), ("MS4", ms, ["NIR", "RED", "GREEN", "BLUE"])):
+        stem = f"DE2_{name}_L1C_000000_20180101T100000_20180101T100010_DE2_1_0000"
+        write_raster(tmp_path / f"{stem}.tif", data, grid(1 if name == "PAN" else 4))
+        rows = "".join(
+            f"<Spectral_Band_Info><BAND_INDEX>{i}</BAND_INDEX><BAND_DESCRIPTION>{band}</BAND_DESCRIPTION></Spectral_Band_Info>"
+            for i, band in enumerate(bands, start=1)
+        )
+        (tmp_path / f"{stem}.dim").write_text(
+            '<Dimap_Document><Metadata_Id><METADATA_FORMAT version="1.1">DIMAP</METADATA_FORMAT></Metadata_Id>'
+            f"<Raster_Dimensions><NCOLS>{data.shape[2]}</NCOLS><NROWS>{data.shape[1]}</NROWS><NBANDS>{len(data)}</NBANDS>"
+            f'</Raster_Dimensions><Data_Access><Data_File><DATA_FILE_PATH href="{stem}.tif"/></Data_File></Data_Access>'
+            f"<Image_Interpretation>{rows}</Image_Interpretation><Dataset_Sources><Source_Information><Scene_Source>"
+            "<IMAGING_DATE>2018-01-01</IMAGING_DATE><IMAGING_TIME>10:00:05</IMAGING_TIME><MISSION>DEIMOS</MISSION>"
+            "<MISSION_INDEX>2</MISSION_INDEX></Scene_Source></Source_Information></Dataset_Sources></Dimap_Document>"
+        )
+    check(tmp_path, "geosat2", "NIR,R,G,B", pan, ms, None)
+
+
 # Landsat
 
 
-@pytest.mark.parametrize("form", ["txt", "json"])
+@pytest.mark.parametrize("form", ["txt", "json", "xml"])
 @pytest.mark.parametrize(
     ("satellite", "sensor", "bands", "numbers"),
     [
@@ -225,6 +257,13 @@ def test_ikonos_and_geoeye_band_files(tmp_path, sensor, key, files, bands):
         check(name, key, bands, pan, ms, grid(), "GeoEye delivery of 2008-01-01 10:00:00")
 
 
+def test_ikonos_bands_in_one_file(tmp_path):
+    pan, ms = pixels()
+    write_raster(tmp_path / "po_123456_pan_0000000.tif", pan, grid())
+    write_raster(tmp_path / "po_123456_bgrn_0000000.tif", ms, grid(4))
+    check(tmp_path, "ik", "B,G,R,NIR", pan, ms, grid())
+
+
 @pytest.mark.parametrize(("numbers", "bands"), [("1,2,3,4", "B,G,R,NIR"), ("4,3,2,1", "NIR,R,G,B")])
 def test_gaofen(tmp_path, numbers, bands):
     gaofen(tmp_path, numbers)
@@ -244,8 +283,17 @@ def test_cbers(tmp_path):
 
 def test_skysat_takes_pan_and_ms_of_one_calibration(tmp_path):
     skysat(tmp_path)
-    pair = check(tmp_path, "skysat", "B,G,R,NIR", *pixels(), grid(), "Planet delivery of 2018-01-01 10:00:00")
-    assert pair.ms[0].path.endswith("_analytic_dn.tif")
+    for name in (tmp_path, *tmp_path.glob("*_metadata.json")):
+        pair = check(name, "skysat", "B,G,R,NIR", *pixels(), grid(), "Planet delivery of 2018-01-01 10:00:00")
+        assert pair.ms[0].path.endswith("_analytic_dn.tif")
+
+
+def test_skysat_bands_of_a_stac_item(tmp_path):
+    skysat(tmp_path)
+    (document,) = tmp_path.glob("*_metadata.json")
+    names = [{"common_name": name} for name in ("nir", "red", "green", "blue")]
+    document.write_text(json.dumps({"properties": {}, "assets": {"ortho_analytic": {"eo:bands": names}}}))
+    check(tmp_path, "skysat", "NIR,R,G,B", *pixels(), grid())
 
 
 def test_a_folder_without_a_vendors_layout_is_read_by_names(make_pair, tmp_path):
