@@ -22,6 +22,7 @@ from delivery_files import (
     split,
     volume,
 )
+from rasterio.shutil import copy
 from rasterio.transform import Affine
 
 from crossdiff_cli.scene.pair import PairOptions, ScenePair
@@ -301,6 +302,15 @@ def test_a_folder_without_a_vendors_layout_is_read_by_names(make_pair, tmp_path)
     with ScenePair(str(tmp_path)) as pair:
         assert pair.pan.path.endswith("scene_pan.tif")
         assert "by their names" in pair.inputs.delivery
+
+
+def test_a_folder_that_gdal_opens_itself_is_an_image(make_pair, tmp_path):
+    files = make_pair(shape=(64, 64))
+    folder = tmp_path / "pan.zarr"
+    with rasterio.open(files.pan) as source:
+        copy(source, folder, driver="Zarr")
+    with ScenePair(str(folder), [files.ms]) as pair:
+        assert pair.pan.shape == (64, 64)
 
 
 # In the folder of a training

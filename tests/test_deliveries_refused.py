@@ -74,6 +74,7 @@ def test_a_folder_of_anything_else(tmp_path):
     refused(tmp_path, str(tmp_path), "no PAN and MS")
     (tmp_path / "page.xml").write_text("<html/>")
     refused(tmp_path / "page.xml", "page.xml", "no metadata of a delivery")
+    refused(tmp_path, "holds no delivery", "name the PAN file", ms=["ms.tif"])
     refused(tmp_path / "gone.tif", "gone.tif", "neither a folder nor a metadata file")
 
 

@@ -2,9 +2,12 @@
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import rasterio
+from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 
 from crossdiff_cli.errors import SceneError
@@ -101,6 +104,8 @@ def _single(name: str, kind: Kind) -> Product | None:
     if path.is_file() and not any(path in product.files for product in products):
         return None
     if not products:
+        with suppress(RasterioError), rasterio.open(name):
+            return None
         raise SceneError(f"the folder {name} holds no delivery that is known: name the {kind.value} file in it")
     return choose_one(products, kind, path)
 
