@@ -8,19 +8,8 @@ import sys
 import pytest
 from click.testing import CliRunner
 from conftest import write_raster
-from delivery_files import (
-    cbers,
-    dimap_image,
-    gaofen,
-    geoeye,
-    grid,
-    landsat,
-    maxar,
-    maxar_image,
-    pixels,
-    pleiades,
-    skysat,
-)
+from delivery_files import cbers, gaofen, geoeye, grid, landsat, maxar, maxar_image, pixels, skysat
+from dimap_files import dimap_image, pleiades
 
 from crossdiff_cli.cli import main
 from crossdiff_cli.errors import SceneError
