@@ -15,7 +15,9 @@ def describe(pan: str, ms: Sequence[str], options: PairOptions | None = None) ->
     """
     with ScenePair(pan, ms, options) as pair:
         found = survey(pair)
+        delivery = {"delivery": pair.inputs.delivery} if pair.inputs.delivery else {}
         return {
+            **delivery,
             "sensor": pair.sensor.key,
             "sensor_from": pair.sensor_source,
             "bands": [band.name for band in pair.bands],

@@ -105,8 +105,8 @@ def sharpen(
     """Fuse a PAN and an MS image into a sharp MS GeoTIFF on the PAN grid.
 
     Args:
-        pan: panchromatic image, anything GDAL opens.
-        ms: one multispectral image, or one per band.
+        pan: panchromatic image, anything GDAL opens, or a delivery (folder or metadata file).
+        ms: one multispectral image or delivery, or one image per band; empty where `pan` is a delivery of both.
         output: target file; it holds a complete result or is not touched.
         options: defaults as the command's.
         store: keeps the networks from scene to scene; None loads them.
@@ -243,6 +243,8 @@ class _Job:
 
 
 def _report(pair: ScenePair, found: Survey) -> None:
+    if pair.inputs.delivery:
+        _log.info("%s", pair.inputs.delivery)
     bands = ",".join(band.name for band in pair.bands)
     _log.info("%s (%s), bands %s, ratio %.4g", pair.sensor.name, pair.sensor_source, bands, pair.ratio)
     if found.correlation:

@@ -9,7 +9,7 @@ from vendor_files import band_list, detect, dimap2, hints, imd, order, tif
 
 from crossdiff_cli.errors import SceneError, SensorError
 from crossdiff_cli.scene.detect import Choice, Hints, detect_sensor
-from crossdiff_cli.scene.hints import flatten_xml
+from crossdiff_cli.scene.documents import flatten_xml
 from crossdiff_cli.sensors import SENSORS
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")

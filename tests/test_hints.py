@@ -4,7 +4,8 @@ import pytest
 import rasterio
 from vendor_files import detect, hints, tif
 
-from crossdiff_cli.scene.hints import Hints, flatten_xml
+from crossdiff_cli.scene.documents import flatten_xml
+from crossdiff_cli.scene.hints import Hints
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from crossdiff_cli.commands.arguments import need_ms
 from crossdiff_cli.commands.failures import one_line_errors
 from crossdiff_cli.options import Nodata, sensor_options, verbosity_options
 
@@ -92,7 +93,7 @@ def _pair_options(choices: dict[str, Any]) -> "PairOptions":
 
 @click.command()
 @click.argument("pan")
-@click.argument("ms", nargs=-1, required=True)
+@click.argument("ms", nargs=-1)
 @click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder for the three files of the pair."
 )
@@ -116,6 +117,7 @@ def degrade(
     crossdiff sharpen wald/pan.tif wald/ms.tif -o wald/sharp.tif
     crossdiff assess wald/sharp.tif --pan wald/pan.tif --ms wald/ms.tif --reference wald/reference.tif
     """
+    need_ms(pan, ms)
     with one_line_errors():
         from crossdiff_cli.degrade import DegradeOptions
         from crossdiff_cli.degrade import degrade as run

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from crossdiff_cli.commands.arguments import need_ms
 from crossdiff_cli.commands.failures import one_line_errors
 from crossdiff_cli.options import sensor_options, verbosity_options
 
@@ -28,12 +29,13 @@ def sensors(*, as_json: bool) -> None:
 
 @click.command()
 @click.argument("pan")
-@click.argument("ms", nargs=-1, required=True)
+@click.argument("ms", nargs=-1)
 @sensor_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON line.")
 @verbosity_options
 def info(pan: str, ms: tuple[str, ...], *, as_json: bool, **choices: Any) -> None:
-    """Say what is understood of a pair (sensor, bands, ratio, shift, masks), without sharpening it."""
+    """Say what is understood of a pair or a delivery (sensor, bands, ratio, shift, masks), without sharpening it."""
+    need_ms(pan, ms)
     with one_line_errors():
         from crossdiff_cli.info import describe
         from crossdiff_cli.scene.pair import PairOptions

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from crossdiff_cli.commands.arguments import need_ms
 from crossdiff_cli.commands.failures import one_line_errors
 from crossdiff_cli.commands.fusion import fusion_of, fusion_options
 from crossdiff_cli.options import is_quiet, verbosity_options
@@ -13,7 +14,7 @@ from crossdiff_cli.options import is_quiet, verbosity_options
 
 @click.command()
 @click.argument("pan")
-@click.argument("ms", nargs=-1, required=True)
+@click.argument("ms", nargs=-1)
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Target GeoTIFF.")
 @fusion_options
 @click.option("--report", type=click.Path(path_type=Path), help="Write an HTML page that shows how good the result is.")
@@ -31,12 +32,15 @@ def sharpen(
 ) -> None:
     r"""Fuse PAN and MS into a sharp MS image.
 
-    MS is one file, or one file per band. Inputs are anything GDAL opens; `FILE,band=N` takes one band of a file.
+    MS is one file, or one file per band. Inputs are anything GDAL opens; `FILE,band=N` takes one band of a file. A
+    delivery (its folder or a metadata file) stands for its PAN, its MS, or for both when nothing follows it.
 
     \b
     crossdiff sharpen pan.tif ms.tif -o sharp.tif
+    crossdiff sharpen 012345678901_01/ -o sharp.tif
     crossdiff sharpen B8.TIF B2.TIF B3.TIF B4.TIF -o sharp.tif --of COG
     """
+    need_ms(pan, ms)
     with one_line_errors():
         from crossdiff_cli.sharpen import sharpen as run
 

@@ -65,10 +65,10 @@ def _split(choices: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 def pretrain(scenes: tuple[str, ...], output: Path, **choices: Any) -> None:
     """Stage 1: train the encoders on SCENES, without labels.
 
-    SCENES are manifests (JSON, split `train`), folders of pairs whose names differ in one word (a_pan.tif, a_ms.tif),
-    or PAN and MS files in turn. Writes OUTPUT/encoders.safetensors and a line for every checkpoint to
-    OUTPUT/pretrain.jsonl; goes on from OUTPUT/pretrain.checkpoint when there is one. Several processes train together
-    under `torchrun --nproc-per-node N -m crossdiff_cli pretrain ...`.
+    SCENES are manifests (JSON, split `train`), folders of deliveries or of pairs whose names differ in one word
+    (a_pan.tif, a_ms.tif), or PAN and MS files in turn. Writes OUTPUT/encoders.safetensors and a line for every
+    checkpoint to OUTPUT/pretrain.jsonl; goes on from OUTPUT/pretrain.checkpoint when there is one. Several processes
+    train together under `torchrun --nproc-per-node N -m crossdiff_cli pretrain ...`.
     """
     with one_line_errors():
         from crossdiff_cli.training.pretrain import Pretext

@@ -52,10 +52,12 @@ _CURE = "if that is wrong, say --sensor NAME or --bands B,G,R,NIR (the file orde
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What the user fixed: the sensor (`--sensor`) and the names of the MS bands in file order (`--bands`)."""
+    """What is fixed: the sensor (`--sensor`) and the names of the MS bands in file order (`--bands`)."""
 
     sensor: Sensor | None = None
     bands: tuple[str, ...] = ()
+    source: str = "option"
+    """What told the sensor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,7 @@ def detect_sensor(
     """
     choice = choice or Choice()
     _refuse_wrong_product(pan, ms)
-    sensor, source, warnings = choice.sensor, "option", []
+    sensor, source, warnings = choice.sensor, choice.source, []
     if sensor is None:
         found = _told_sensor(pan, ms)
         sensor, source = found or (_guess(band_count, ratio, pan.dtype), _GUESS)

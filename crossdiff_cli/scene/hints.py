@@ -1,19 +1,16 @@
 """What one raster says about its origin: GDAL's metadata domains, band labels, and the vendor's XML beside it."""
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from xml.parsers import expat
 
 import rasterio
 from rasterio._err import CPLE_BaseError
 
-_XML_BYTES = 8 << 20
-_XML_DEPTH = 24
-_XML_NAME = 64
-_XML_LEAVES = 20_000
+from crossdiff_cli.errors import SceneError
+from crossdiff_cli.scene.documents import leaf, read_facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +62,9 @@ class Hints:
         yield from self.imd.items()
         yield from self.document.items()
 
-    def fact(self, leaf: str) -> str | None:
-        """Return the first value whose key ends in `leaf`, whatever its case and parents."""
-        wanted = leaf.lower()
-        return next((value for key, value in self.facts() if key.lower().rsplit(".", 1)[-1] == wanted), None)
+    def fact(self, name: str) -> str | None:
+        """Return the first value whose key ends in `name`, whatever its case and parents."""
+        return leaf(self.facts(), name)
 
 
 def read_hints(dataset: rasterio.DatasetReader) -> Hints:
@@ -103,57 +99,10 @@ def _colors(dataset: rasterio.DatasetReader) -> tuple[str, ...]:
         return tuple(color.name for color in dataset.colorinterp)
 
 
-def flatten_xml(data: bytes) -> dict[str, str]:
-    """Turn a metadata document into dotted keys, `Root.Child.Leaf` and `Root.Child.attribute`, in document order.
-
-    A repeated sibling is numbered from the second on (`Leaf_2`); namespace prefixes are dropped.
-
-    Raises:
-        ValueError: it is no well-formed XML, declares a DOCTYPE (and so entities), or is beyond all measure.
-    """
-    flat: dict[str, str] = {}
-    stack: list[tuple[str, Counter[str]]] = [("", Counter())]
-    text: list[str] = []
-
-    def refuse(*_: object) -> None:
-        raise ValueError("a DOCTYPE has no place in a metadata document")
-
-    def start(name: str, attributes: dict[str, str]) -> None:
-        parent, seen = stack[-1]
-        local = name.rsplit(":", 1)[-1]
-        seen[local] += 1
-        if len(stack) > _XML_DEPTH or len(name) > _XML_NAME or len(flat) > _XML_LEAVES:
-            raise ValueError("the document is too deep or too large for metadata")
-        path = f"{parent}.{local}".lstrip(".") + (f"_{seen[local]}" if seen[local] > 1 else "")
-        stack.append((path, Counter()))
-        text.clear()
-        flat.update({f"{path}.{key.rsplit(':', 1)[-1][:_XML_NAME]}": value for key, value in attributes.items()})
-
-    def end(_: str) -> None:
-        path, _children = stack.pop()
-        if value := "".join(text).strip():
-            flat[path] = value
-        text.clear()
-
-    parser = expat.ParserCreate()
-    parser.StartDoctypeDeclHandler = refuse
-    parser.StartElementHandler = start
-    parser.EndElementHandler = end
-    parser.CharacterDataHandler = text.append
-    try:
-        parser.Parse(data, True)
-    except (expat.ExpatError, LookupError) as error:
-        raise ValueError(f"damaged XML: {error}") from error
-    return flat
-
-
 def _read_document(name: str, sidecars: Sequence[str]) -> dict[str, str]:
     for path in _documents(name, sidecars):
-        try:
-            if path.is_file() and path.stat().st_size <= _XML_BYTES:
-                return flatten_xml(path.read_bytes())
-        except (OSError, ValueError):
-            continue
+        with suppress(SceneError):
+            return read_facts(path)
     return {}
 
 

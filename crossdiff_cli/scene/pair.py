@@ -4,7 +4,7 @@ import logging
 import warnings
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
@@ -21,8 +21,11 @@ from crossdiff_cli.errors import SceneError, SensorError
 from crossdiff_cli.scene.detect import Choice, Detection, detect_sensor, read_hints
 from crossdiff_cli.scene.grid import Grid, relate, same_bounds
 from crossdiff_cli.scene.hints import Hints
+from crossdiff_cli.scene.inputs import resolve
 from crossdiff_cli.scene.raster import Raster
+from crossdiff_cli.scene.rpc import relate_rpcs
 from crossdiff_cli.scene.tiles import Window, spread
+from crossdiff_cli.sensors import find_sensor
 
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 
@@ -68,12 +71,12 @@ class PairOptions:
 class ScenePair:
     """PAN and MS of one scene. Checks everything a header can tell before a pixel is fused."""
 
-    def __init__(self, pan: str, ms: Sequence[str], options: PairOptions | None = None) -> None:
+    def __init__(self, pan: str, ms: Sequence[str] = (), options: PairOptions | None = None) -> None:
         """Open and check a pair.
 
         Args:
-            pan: the panchromatic image.
-            ms: one multispectral image, or one file per band.
+            pan: the panchromatic image, or a delivery (folder or metadata file).
+            ms: one multispectral image or delivery, or one file per band; nothing where `pan` is a delivery of both.
             options: sensor, bands and nodata, where the files do not say.
 
         Raises:
@@ -83,12 +86,14 @@ class ScenePair:
         options = options or PairOptions()
         self.notes: list[str] = []
         """What was assumed, for the log and the report."""
-        self.pan = Raster(pan, nodata=options.nodata, ignore_nodata=options.ignore_nodata)
-        self.ms = [Raster(path, nodata=options.nodata, ignore_nodata=options.ignore_nodata) for path in ms]
-        if options.bidx is not None:
-            if len(ms) != 1:
-                raise SceneError("--bidx picks bands of one MS file; with one file per band, name the files you want")
-            self.ms = [Raster(ms[0], options.bidx, nodata=options.nodata, ignore_nodata=options.ignore_nodata)]
+        self.inputs = inputs = resolve(pan, ms)
+        for remark in inputs.remarks:
+            self._note(remark)
+        pan, ms = inputs.pan, inputs.ms
+        if options.bidx is not None and len(ms) != 1:
+            raise SceneError("--bidx picks bands of one MS file; with one file per band, name the files you want")
+        self.pan = _raster(pan, options, inputs.pan_nodata)
+        self.ms = [_raster(path, options, inputs.ms_nodata, options.bidx) for path in ms]
         if self.pan.count != 1:
             raise SceneError(
                 f"the PAN image {pan} has {self.pan.count} bands; give PAN before MS, or pick one: '{pan},band=1'"
@@ -99,9 +104,9 @@ class ScenePair:
         self._check_ratio()
         footprint = self.grid.footprint(self.pan.shape, self.ms_shape)
         if footprint is None:
-            raise SceneError(
-                f"{pan} and {ms[0]} do not overlap: PAN covers {_bounds(self.pan)}, MS covers {_bounds(self.ms[0])}"
-            )
+            covers = f"PAN covers {_bounds(self.pan)}, MS covers {_bounds(self.ms[0])}"
+            how = covers if self.pan.georeferenced and self.ms[0].georeferenced else "their RPCs show different ground"
+            raise SceneError(f"{pan} and {ms[0]} do not overlap: {how}")
         self.footprint: Window = footprint
         if not options.ignore_nodata:
             self._assume_collar()
@@ -183,6 +188,7 @@ class ScenePair:
         """Close all files."""
         for raster in (self.pan, *self.ms):
             raster.close()
+        self.inputs.close()
 
     def __enter__(self) -> Self:
         return self
@@ -209,24 +215,38 @@ class ScenePair:
     def _relate(self) -> Grid:
         pan, ms = self.pan, self.ms[0]
         if not (pan.georeferenced and ms.georeferenced):
-            if pan.georeferenced or ms.georeferenced:
-                which = ms.path if pan.georeferenced else pan.path
-                self._note(f"{which} has no georeference: PAN and MS are taken to cover the same ground exactly")
-            elif pan.gcps or pan.rpcs is not None:
-                self._note("the images are not rectified: PAN and MS are taken to cover the same ground exactly")
-            assumed = same_bounds(pan.shape, ms.shape)
-            if abs(assumed.ratio[0] / assumed.ratio[1] - 1) > 0.02:
-                raise SceneError(
-                    f"{pan.path} ({pan.shape[1]} x {pan.shape[0]}) and {ms.path} ({ms.shape[1]} x {ms.shape[0]}) "
-                    f"have no georeference and different proportions: do they show the same ground?"
-                )
-            return assumed
+            return self._relate_unrectified()
         if pan.crs and ms.crs and pan.crs != ms.crs:
             return self._warp("the MS is warped from " + f"{_name(ms.crs)} to the PAN's {_name(pan.crs)}")
         if bool(pan.crs) != bool(ms.crs):
             self._note(f"{(ms if pan.crs else pan).path} has no CRS: the other image's is taken for both")
         grid = relate(pan.transform, ms.transform, ms.shape)
         return grid or self._warp("the MS is rotated against the PAN and warped to its grid")
+
+    def _relate_unrectified(self) -> Grid:
+        """By the RPCs where both images have them, else the same ground is assumed."""
+        pan, ms = self.pan, self.ms[0]
+        if pan.georeferenced or ms.georeferenced:
+            which = ms.path if pan.georeferenced else pan.path
+            self._note(f"{which} has no georeference: PAN and MS are taken to cover the same ground exactly")
+        elif pan.rpcs is not None and ms.rpcs is not None:
+            if grid := relate_rpcs(pan.rpcs, ms.rpcs, pan.shape, (pan.path, ms.path)):
+                self._note(
+                    "the images are not rectified: PAN and MS are related by their RPCs (in x and y ratio "
+                    f"{grid.ratio[1]:.6g} and {grid.ratio[0]:.6g}, offset {grid.offset[1]:.2f} and "
+                    f"{grid.offset[0]:.2f} PAN pixels)"
+                )
+                return grid
+            self._note("the RPCs do not relate PAN and MS: they are taken to cover the same ground exactly")
+        elif pan.gcps or pan.rpcs is not None or ms.rpcs is not None:
+            self._note("the images are not rectified: PAN and MS are taken to cover the same ground exactly")
+        assumed = same_bounds(pan.shape, ms.shape)
+        if abs(assumed.ratio[0] / assumed.ratio[1] - 1) > 0.02:
+            raise SceneError(
+                f"{pan.path} ({pan.shape[1]} x {pan.shape[0]}) and {ms.path} ({ms.shape[1]} x {ms.shape[0]}) "
+                f"have no georeference and different proportions: do they show the same ground?"
+            )
+        return assumed
 
     def _warp(self, why: str) -> Grid:
         """Put the MS on the PAN grid coarsened by the integer ratio nearest to the true one."""
@@ -254,7 +274,8 @@ class ScenePair:
             )
         if self.ratio < _MIN_RATIO:
             raise SceneError(
-                f"{pan} and {ms} have the same pixel size (ratio {self.ratio:.3g}): there is nothing to sharpen"
+                f"{pan} and {ms} have the same pixel size (ratio {self.ratio:.3g}): there is nothing to sharpen; the "
+                "MS is pansharpened already, or both were resampled to one pixel size"
             )
         if self.ratio > _MAX_RATIO:
             raise SceneError(
@@ -286,11 +307,25 @@ class ScenePair:
             raise SensorError(
                 f"--bands names {len(options.bands)} bands ({','.join(options.bands)}), the MS has {count}"
             )
-        sensor = None if options.sensor == "auto" else named_sensor(options.sensor)
-        found = detect_sensor(hints[0], hints[1:], count, self.ratio, Choice(sensor, options.bands or ()))
+        choice = Choice(None if options.sensor == "auto" else named_sensor(options.sensor), options.bands or ())
+        told = self.inputs
+        if choice.sensor is None and told.sensor is not None:
+            choice = replace(choice, sensor=find_sensor(told.sensor), source="delivery")
+        if not choice.bands and choice.sensor is not None and told.bands:
+            choice = replace(
+                choice, bands=tuple(told.bands[i - 1] for i in options.bidx) if options.bidx else told.bands
+            )
+        found = detect_sensor(hints[0], hints[1:], count, self.ratio, choice)
         if found.warning:
             self._note(found.warning)
         return found
+
+
+def _raster(path: str, options: PairOptions, nodata: float | None, bands: Sequence[int] | None = None) -> Raster:
+    """Open a file with the user's word on nodata, else the delivery's, else its own."""
+    if options.nodata is not None or options.ignore_nodata:
+        nodata = options.nodata
+    return Raster(path, bands, nodata=nodata, ignore_nodata=options.ignore_nodata)
 
 
 def _bounds(raster: Raster) -> str:

@@ -1,8 +1,11 @@
-"""Which files of a folder belong together: PAN and MS of one scene, by the words in their names."""
+"""Which files of a folder belong together: PAN and MS of one scene, by their metadata or the words in their names."""
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
+
+from crossdiff_cli.scene.deliveries.find import find_products
+from crossdiff_cli.scene.deliveries.match import sure_pairs
 
 PAN_WORDS = frozenset({"pan", "panchromatic", "pch", "p", "p1bs", "p2as", "p3ds"})
 MS_WORDS = frozenset({"ms", "mul", "mss", "multi", "multispectral", "xs", "m", "m1bs", "m2as", "m3ds"})
@@ -23,7 +26,24 @@ class FoundPair:
 
 
 def find_pairs(folder: Path) -> tuple[list[FoundPair], list[str]]:
-    """Find the pairs in a folder and below it.
+    """Find the pairs in a folder and below it: deliveries by their metadata, all else by names.
+
+    Returns:
+        The pairs, by names that `ScenePair` opens (a raster, or a metadata file of a delivery), and a line for each PAN
+        that has no MS or more than one.
+
+    Raises:
+        SceneError: the folder holds far too many files.
+    """
+    sure = [pair for pair in sure_pairs(find_products(folder)) if all(product.has_name for product in pair)]
+    claimed = frozenset(file for pair in sure for product in pair for file in product.files)
+    delivered = [FoundPair(pan.identity or ms.document.stem, pan.document, ms.document, None) for pan, ms in sure]
+    named, remarks = pairs_by_name(folder, claimed)
+    return [*delivered, *named], remarks
+
+
+def pairs_by_name(folder: Path, apart: frozenset[Path] = frozenset()) -> tuple[list[FoundPair], list[str]]:
+    """Find the pairs whose names say so in a folder and below it, leaving out the files `apart`.
 
     Two rasters are a pair when their paths differ only in the word that says what they are: `a_PAN.tif` and
     `a_MUL.tif`, `PAN/a.tif` and `MS/a.tif`, `a/pan.tif` and `a/ms.tif`. Case does not matter.
@@ -35,7 +55,7 @@ def find_pairs(folder: Path) -> tuple[list[FoundPair], list[str]]:
     for count, path in enumerate(sorted(folder.rglob("*"))):
         if count >= _MAX_FILES:
             break
-        if path.suffix.lower() in _RASTERS:
+        if path.suffix.lower() in _RASTERS and path not in apart:
             for kind, key in _readings(path.relative_to(folder)):
                 kinds[kind].setdefault(key, []).append(path)
     pairs, remarks = [], []

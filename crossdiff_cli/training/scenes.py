@@ -18,8 +18,8 @@ def resolve(
     """List the scenes that are named.
 
     Args:
-        sources: manifests (`*.json`, of which those of `split` count), folders (pairs by their names), and pairs of
-            rasters, PAN then MS. Folders and pairs belong to the split `train`.
+        sources: manifests (`*.json`, of which those of `split` count), folders (deliveries, and pairs by their names),
+            and pairs of rasters, PAN then MS. Folders and pairs belong to the split `train`.
         split: `train` or `validation`.
         sensor: of the scenes that do not say theirs; None detects it.
         bands: names of the MS bands in file order, likewise.
@@ -52,7 +52,8 @@ def _in_folder(folder: Path, sensor: str | None, bands: tuple[str, ...] | None) 
         _log.warning("%s", remark)
     if not found:
         raise TrainingError(
-            f"{folder} holds no PAN and MS whose names differ in one word (a_pan.tif, a_ms.tif): name the files"
+            f"{folder} holds no PAN and MS of a delivery, and none whose names differ in one word (a_pan.tif, "
+            "a_ms.tif): name the files"
         )
     return [
         Entry(p.name, str(p.pan), str(p.ms), None if p.reference is None else str(p.reference), sensor, bands, "train")

@@ -1,0 +1,20 @@
+"""Checks of the PAN and MS arguments that several commands share."""
+
+import click
+
+
+def need_ms(pan: str, ms: tuple[str, ...]) -> None:
+    """Refuse a PAN alone, unless it is a delivery that may hold both.
+
+    Raises:
+        click.UsageError: the MS is missing.
+    """
+    if ms:
+        return
+    from crossdiff_cli.scene.inputs import is_delivery
+
+    if not is_delivery(pan):
+        raise click.UsageError(
+            f"Missing argument 'MS...': {pan} is neither a folder nor a metadata file of a delivery, "
+            "so the multispectral image has to follow it."
+        )
