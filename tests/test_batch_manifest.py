@@ -74,6 +74,16 @@ def test_shards_are_every_nth_scene(tmp_path):
         assert batch(tmp_path / "m.csv", "-o", tmp_path / "out", "--shard", wrong).exit_code == 2
 
 
+def test_a_delivery_stands_for_pan_and_ms(tmp_path):
+    (tmp_path / "m.csv").write_text("delivery,name\nD1,one\nD2/x.TIL,\n")
+    done = batch(tmp_path / "m.csv", "-o", tmp_path / "out", "--dry-run")
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["delivery"] for line in lines] == [str(tmp_path / "D1"), str(tmp_path / "D2" / "x.TIL")]
+    assert not {"pan", "ms"} & lines[0].keys()
+    (tmp_path / "again.jsonl").write_text(done.stdout)
+    assert batch(tmp_path / "again.jsonl", "-o", tmp_path / "out", "--dry-run").stdout == done.stdout
+
+
 MALFORMED = {
     "": "lists no scene|first line must name",
     "pan,ms\n": "lists no scene",
@@ -83,6 +93,7 @@ MALFORMED = {
     "pan,ms\na,b,c,d\n": "line 2: 4 cells under 2 columns",
     "pan,ms\na,b\nc,\n": "line 3 needs one pan and at least one ms",
     "pan,ms\na;b,c\n": "line 2 needs one pan",
+    "pan,ms,delivery\na,b,c\n": "one delivery stands for pan and ms",
     'pan,ms\n"a,b\n': "is no CSV",
     "pan,ms,name\na,b,../c\n": "cannot be a file name",
     "pan,ms,name\na,b,..\n": "cannot be a file name",

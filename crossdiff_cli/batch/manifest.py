@@ -15,7 +15,7 @@ from crossdiff_cli.scene.pairing import find_pairs, scene_name
 
 _log = logging.getLogger(__name__)
 
-_USED = ("name", "pan", "ms", "sensor", "bands", "output")
+_USED = ("name", "pan", "ms", "delivery", "sensor", "bands", "output")
 _OF_TRAINING = ("split", "reference")
 """Keys of a training manifest that say nothing to a batch."""
 
@@ -26,6 +26,7 @@ class Scene:
 
     name: str
     pan: str
+    """Or the delivery that holds PAN and MS."""
     ms: tuple[str, ...]
     output: Path
     sensor: str | None = None
@@ -34,7 +35,8 @@ class Scene:
 
     def as_dict(self, folder: Path) -> dict[str, Any]:
         """A line of a manifest whose results go to `folder`."""
-        facts = {name: getattr(self, name) for name in ("name", "pan", "ms", "sensor", "bands")}
+        inputs = {"pan": self.pan, "ms": self.ms} if self.ms else {"delivery": self.pan}
+        facts = inputs | {name: getattr(self, name) for name in ("name", "sensor", "bands")}
         facts["output"] = str(self.output.relative_to(folder.absolute()))
         return {name: value for name, value in facts.items() if value is not None}
 
@@ -44,8 +46,9 @@ def read_manifest(path: Path, folder: Path) -> list[Scene]:
 
     Args:
         path: a CSV table with a header, JSON lines, or a JSON list, whatever its name. Each scene has `pan` and `ms`
-            (several files separated by `;`, in JSON also a list; or both in `files`), and perhaps `name`, `output`
-            (relative to `folder`, default `NAME.tif`), `sensor` and `bands`. Paths are relative to the manifest.
+            (several files separated by `;`, in JSON also a list; or both in `files`) or `delivery` (a folder or
+            metadata file that holds both), and perhaps `name`, `output` (relative to `folder`, default `NAME.tif`),
+            `sensor` and `bands`. Paths are relative to the manifest.
         folder: where the results go.
 
     Raises:
@@ -166,10 +169,15 @@ def _scene(item: Mapping[str, Any], place: str, sources: Path, folder: Path) -> 
     files = item.get("files") or {}
     if not isinstance(files, dict):
         raise ManifestError(f"{place}: files is no JSON object with pan and ms")
-    pan = _texts({**item, **files}, "pan", place, ";")
-    ms = _texts({**item, **files}, "ms", place, ";")
-    if len(pan) != 1 or not ms:
-        raise ManifestError(f"{place} needs one pan and at least one ms file, it has {len(pan)} and {len(ms)}")
+    pan, ms, delivery = (_texts({**item, **files}, key, place, ";") for key in ("pan", "ms", "delivery"))
+    if delivery:
+        if len(delivery) != 1 or pan or ms:
+            raise ManifestError(f"{place}: one delivery stands for pan and ms, leave those out")
+        pan = delivery
+    elif len(pan) != 1 or not ms:
+        raise ManifestError(
+            f"{place} needs one pan and at least one ms file, or a delivery; it has {len(pan)} and {len(ms)}"
+        )
     name = _text(item, "name", place) or scene_name(Path(pan[0].split(",band=")[0]))
     if not re.fullmatch(r"[^/\0\n\r]+", name) or name in (".", ".."):
         raise ManifestError(f"{place}: the name {name!r} cannot be a file name")
