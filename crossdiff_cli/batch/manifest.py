@@ -120,7 +120,7 @@ def _from_csv(text: str, path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     try:
         rows = csv.reader(io.StringIO(text, newline=""), strict=True)
         header = [name.strip().lower() for name in next(rows, [])]
-        if not {"pan", "ms"} <= set(header):
+        if not {"pan", "ms"} <= set(header) and "delivery" not in header:
             raise ManifestError(
                 f"{path}: the first line must name the columns, pan and ms among them, separated by commas; it is "
                 f"{','.join(header)!r}"
