@@ -72,6 +72,26 @@ class TileSize(click.ParamType):  # type: ignore[type-arg] # generic in the newe
         return size
 
 
+class BoundsBox(click.ParamType):  # type: ignore[type-arg] # generic in the newest click only
+    """Four coordinates: `left,bottom,right,top`."""
+
+    name = "L,B,R,T"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, float, float, float]:
+        """Split at commas or spaces, brackets allowed; check the order."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            left, bottom, right, top = (float(part) for part in value.strip(" []()").replace(",", " ").split())
+        except ValueError:
+            self.fail(f"{value!r} is not of the form LEFT,BOTTOM,RIGHT,TOP", param, ctx)
+        if not (left < right and bottom < top and all(map(math.isfinite, (left, bottom, right, top)))):
+            self.fail(f"{value!r}: left must be less than right and bottom less than top", param, ctx)
+        return left, bottom, right, top
+
+
 def sensor_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--sensor` and `--bands`, the same in every command that takes them."""
     command = click.option(

@@ -8,6 +8,7 @@ import click
 
 from crossdiff_cli.commands.failures import one_line_errors
 from crossdiff_cli.options import (
+    BoundsBox,
     Creation,
     Names,
     Nodata,
@@ -44,6 +45,11 @@ if TYPE_CHECKING:
     show_default=True,
     help="Area of the result.",
 )
+@click.option("--bounds", type=BoundsBox(), help="Sharpen only this part, in the CRS of the PAN or of --bounds-crs.")
+@click.option("--bounds-crs", metavar="CRS", help="CRS of --bounds, such as EPSG:4326.")
+@click.option(
+    "--out-bands", type=Names(), metavar="R,G,B,...", help="Bands to write, in this order; all are used inside."
+)
 @click.option(
     "--nodata", type=Nodata(), help="Value of missing pixels in the inputs and the result; `none`: all are data."
 )
@@ -58,6 +64,7 @@ if TYPE_CHECKING:
 )
 @click.option("--co", "creation", type=Creation(), multiple=True, help="Creation option of the output format.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing result.")
+@click.option("--stac", is_flag=True, help="Also write a STAC item: OUT.json beside OUT.tif.")
 @click.option("--report", type=click.Path(path_type=Path), help="Write an HTML page that shows how good the result is.")
 @click.option("-j", "--jobs", type=click.IntRange(1, 64), default=2, show_default=True, help="Threads that read ahead.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON line about the result on stdout.")
@@ -79,6 +86,10 @@ def sharpen(
     crossdiff sharpen pan.tif ms.tif -o sharp.tif
     crossdiff sharpen B8.TIF B2.TIF B3.TIF B4.TIF -o sharp.tif --of COG
     """
+    if choices["bounds_crs"] is not None and choices["bounds"] is None:
+        raise click.UsageError("--bounds-crs says what --bounds is in: give --bounds too")
+    if report is not None and choices["out_bands"] is not None:
+        raise click.UsageError("--report judges every band of the MS: give it without --out-bands")
     with one_line_errors():
         from crossdiff_cli.sharpen import sharpen as run
 
@@ -115,7 +126,7 @@ def fusion_options(**choices: Any) -> "SharpenOptions":
         nodata=None if nodata == "none" else nodata,
         ignore_nodata=nodata == "none",
     )
-    rounds = {"rounds": 0} if choices.pop("no_consistency") else {}
+    rounds: dict[str, Any] = {"rounds": 0} if choices.pop("no_consistency") else {}
     align, creation = choices.pop("align") == "auto", dict(choices.pop("creation"))
     return SharpenOptions(pair=pair, align=align, creation=creation, **rounds, **choices)
 
