@@ -6,6 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
+
+INPUT = click.Path(readable=False)
+"""Anything GDAL opens: nothing is checked, but the shell completes file names."""
 
 
 class Names(click.ParamType):  # type: ignore[type-arg] # generic in the newest click only
@@ -92,6 +96,13 @@ class BoundsBox(click.ParamType):  # type: ignore[type-arg] # generic in the new
         return left, bottom, right, top
 
 
+def complete_sensor(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Sensor keys for the completion of a shell."""
+    from crossdiff_cli.sensors import SENSORS
+
+    return [CompletionItem(key, help=s.name) for key, s in SENSORS.items() if key.startswith(incomplete.lower())]
+
+
 def sensor_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--sensor` and `--bands`, the same in every command that takes them."""
     command = click.option(
@@ -101,7 +112,12 @@ def sensor_options(command: Callable[..., Any]) -> Callable[..., Any]:
         help="Names of the MS bands in file order, where the files do not say.",
     )(command)
     return click.option(
-        "--sensor", default="auto", show_default=True, metavar="NAME", help="Sensor key, as in `crossdiff sensors`."
+        "--sensor",
+        default="auto",
+        show_default=True,
+        metavar="NAME",
+        shell_complete=complete_sensor,
+        help="Sensor key, as in `crossdiff sensors`.",
     )(command)
 
 

@@ -6,13 +6,18 @@ from typing import Any
 import click
 
 from crossdiff_cli.commands.failures import one_line_errors
-from crossdiff_cli.options import sensor_options, verbosity_options
+from crossdiff_cli.options import INPUT, sensor_options, verbosity_options
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON line per sensor.")
 def sensors(*, as_json: bool) -> None:
-    """List the sensors that --sensor knows."""
+    """List the sensors that --sensor knows: key, name, ratio and the band orders of its deliveries.
+
+    \b
+    crossdiff sensors
+    crossdiff sensors --json
+    """
     from crossdiff_cli.sensors import SENSORS
 
     for sensor in SENSORS.values():
@@ -26,13 +31,17 @@ def sensors(*, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("pan")
-@click.argument("ms", nargs=-1, required=True)
+@click.argument("pan", type=INPUT)
+@click.argument("ms", nargs=-1, required=True, type=INPUT)
 @sensor_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON line.")
 @verbosity_options
 def info(pan: str, ms: tuple[str, ...], *, as_json: bool, **choices: Any) -> None:
-    """Say what is understood of a pair (sensor, bands, ratio, shift, masks), without sharpening it."""
+    """Say what is understood of a pair (sensor, bands, ratio, shift, masks), without sharpening it.
+
+    \b
+    crossdiff info pan.tif ms.tif
+    """
     with one_line_errors():
         from crossdiff_cli.info import describe
         from crossdiff_cli.scene.pair import PairOptions

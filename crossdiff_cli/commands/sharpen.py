@@ -8,6 +8,7 @@ import click
 
 from crossdiff_cli.commands.failures import one_line_errors
 from crossdiff_cli.options import (
+    INPUT,
     BoundsBox,
     Creation,
     Names,
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("pan")
-@click.argument("ms", nargs=-1, required=True)
+@click.argument("pan", type=INPUT)
+@click.argument("ms", nargs=-1, required=True, type=INPUT)
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Target GeoTIFF.")
 @sensor_options
 @click.option(
@@ -78,13 +79,14 @@ def sharpen(
     as_json: bool,
     **choices: Any,
 ) -> None:
-    r"""Fuse PAN and MS into a sharp MS image.
+    """Fuse PAN and MS into a sharp MS image.
 
     MS is one file, or one file per band. Inputs are anything GDAL opens; `FILE,band=N` takes one band of a file.
 
     \b
     crossdiff sharpen pan.tif ms.tif -o sharp.tif
-    crossdiff sharpen B8.TIF B2.TIF B3.TIF B4.TIF -o sharp.tif --of COG
+    crossdiff sharpen B8.TIF B2.TIF B3.TIF B4.TIF -o sharp.tif --of COG --stac
+    crossdiff sharpen pan.tif ms.tif -o part.tif --bounds 470200,5543400,470400,5543600 --out-bands R,G,B
     """
     if choices["bounds_crs"] is not None and choices["bounds"] is None:
         raise click.UsageError("--bounds-crs says what --bounds is in: give --bounds too")

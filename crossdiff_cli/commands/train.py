@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from crossdiff_cli.commands.failures import one_line_errors
-from crossdiff_cli.options import verbosity_options
+from crossdiff_cli.options import INPUT, complete_sensor, verbosity_options
 
 _BUDGET = ("steps", "patch", "batch", "groups", "rate", "seed", "checkpoint_every")
 _SOURCES = ("strict", "reimage")
@@ -42,7 +42,7 @@ def _split(choices: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 @click.command(context_settings={"show_default": True})
-@click.argument("scenes", nargs=-1, required=True)
+@click.argument("scenes", nargs=-1, required=True, type=INPUT)
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path, file_okay=False), help="Result folder.")
 @_training_options(steps=2000, patch=96, rate=5e-4, every=250)
 @click.option(
@@ -66,6 +66,9 @@ def pretrain(scenes: tuple[str, ...], output: Path, **choices: Any) -> None:
     or PAN and MS files in turn. Writes OUTPUT/encoders.safetensors and a line for every checkpoint to
     OUTPUT/pretrain.jsonl; goes on from OUTPUT/pretrain.checkpoint when there is one. Several processes train together
     under `torchrun --nproc-per-node N -m crossdiff_cli pretrain ...`.
+
+    \b
+    crossdiff pretrain scenes.json -o runs/mine --steps 2000 --reimage 1 --sample 6
     """
     with one_line_errors():
         from crossdiff_cli.training.pretrain import Pretext
@@ -82,8 +85,9 @@ def pretrain(scenes: tuple[str, ...], output: Path, **choices: Any) -> None:
 
 
 @click.command(context_settings={"show_default": True})
-@click.argument("scenes", nargs=-1)
-@click.option("--sensor", metavar="NAME", help="Sensor of the scenes; `sharpen --sensor NAME` then uses the head.")
+@click.argument("scenes", nargs=-1, type=INPUT)
+@click.option("--sensor", metavar="NAME", shell_complete=complete_sensor,
+              help="Sensor of the scenes; `sharpen --sensor NAME` then uses the head.")  # fmt: skip
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False),
               help="Weight file to write; default the one that `sharpen --sensor NAME` looks for.")  # fmt: skip
 @_training_options(steps=200, patch=96, rate=3e-4, every=25)
@@ -99,6 +103,10 @@ def adapt(scenes: tuple[str, ...], *, sensor: str | None, output: Path | None, *
 
     Without SCENES the pairs under the current folder are taken (a_pan.tif, a_ms.tif). A quarter of each scene is not
     trained on; the head with the highest HQNR there is kept, and its figures are printed beside those it began with.
+
+    \b
+    crossdiff adapt --sensor wv4 pan.tif ms.tif
+    crossdiff sharpen pan.tif ms.tif -o sharp.tif --sensor wv4
     """
     from crossdiff_cli.heads import head_path
 
