@@ -12,6 +12,7 @@ from conftest import landscape, write_raster
 from rasterio.enums import ColorInterp
 from rasterio.rpc import RPC
 from rasterio.transform import Affine
+from rio_cogeo.cogeo import cog_validate
 
 from crossdiff_cli.errors import SensorError
 from crossdiff_cli.scene.pair import PairOptions
@@ -51,8 +52,7 @@ def write(path, shape=(280, 1100), dtype="uint16", **changes):
 
 
 def validate(path):
-    cogeo = pytest.importorskip("rio_cogeo.cogeo")
-    return cogeo.cog_validate(str(path), strict=True, quiet=True)
+    return cog_validate(str(path), strict=True, quiet=True)
 
 
 @pytest.mark.parametrize("shape", [(280, 1100), (600, 90), (70, 90)])

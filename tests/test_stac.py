@@ -170,6 +170,14 @@ def test_nothing_is_made_up(tmp_path, options):
     assert item.properties["proj:shape"] == [256, 256]
 
 
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(None, {}), (0.0, {"nodata": 0}), (-0.5, {"nodata": -0.5}), (float("nan"), {"nodata": "nan"})],
+)
+def test_nodata_is_valid_json(value, said):
+    assert stac._nodata(value) == said
+
+
 def test_an_unrectified_scene_lies_where_its_rpcs_say(tmp_path, options):
     """Linear polynomials: line = 128 - 128 * (lat - 45) / 0.1, sample = 128 + 128 * (lon - 15) / 0.1."""
     pan, ms = make(tmp_path, None)
