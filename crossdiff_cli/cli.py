@@ -24,11 +24,17 @@ class _Group(click.Group):
         return super().make_context(*args, **kwargs)
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("crossdiff", cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="crossdiff")
 @verbosity_options
 def main() -> None:
-    """Pansharpening by cross-predictive diffusion encoders and an adapted fusion head."""
+    """Pansharpening by cross-predictive diffusion encoders and an adapted fusion head.
+
+    \b
+    crossdiff sharpen pan.tif ms.tif -o sharp.tif
+
+    `crossdiff COMMAND --help` has an example of every command.
+    """
 
 
 for command in (sharpen, batch, assess, degrade, info, sensors, pretrain, adapt):

@@ -7,6 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
+
+INPUT = click.Path(readable=False)
+"""Anything GDAL opens: nothing is checked, but the shell completes file names."""
 
 
 class Names(click.ParamType):  # type: ignore[type-arg] # generic in the newest click only
@@ -158,6 +162,33 @@ class Address(click.ParamType):  # type: ignore[type-arg] # generic in the newes
         return str(value)
 
 
+class BoundsBox(click.ParamType):  # type: ignore[type-arg] # generic in the newest click only
+    """Four coordinates: `left,bottom,right,top`."""
+
+    name = "L,B,R,T"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, float, float, float]:
+        """Split at commas or spaces, brackets allowed; check the order."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            left, bottom, right, top = (float(part) for part in value.strip(" []()").replace(",", " ").split())
+        except ValueError:
+            self.fail(f"{value!r} is not of the form LEFT,BOTTOM,RIGHT,TOP", param, ctx)
+        if not (left < right and bottom < top and all(map(math.isfinite, (left, bottom, right, top)))):
+            self.fail(f"{value!r}: left must be less than right and bottom less than top", param, ctx)
+        return left, bottom, right, top
+
+
+def complete_sensor(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Sensor keys for the completion of a shell."""
+    from crossdiff_cli.sensors import SENSORS
+
+    return [CompletionItem(key, help=s.name) for key, s in SENSORS.items() if key.startswith(incomplete.lower())]
+
+
 def sensor_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--sensor` and `--bands`, the same in every command that takes them."""
     command = click.option(
@@ -171,6 +202,7 @@ def sensor_options(command: Callable[..., Any]) -> Callable[..., Any]:
         default="auto",
         show_default=True,
         metavar="NAME",
+        shell_complete=complete_sensor,
         help="Sensor key, as in `crossdiff sensors`, or a TOML file.",
     )(command)
 

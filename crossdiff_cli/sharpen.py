@@ -30,7 +30,9 @@ from crossdiff_cli.model.unet import STRIDE
 from crossdiff_cli.model.weights import WeightStore, default_weights
 from crossdiff_cli.mtf import EXPAND_RADIUS
 from crossdiff_cli.scene.pair import PairOptions, Patch, ScenePair
+from crossdiff_cli.scene.part import Bounds, chosen_bands, extent_of
 from crossdiff_cli.scene.raster import bounded_cache
+from crossdiff_cli.scene.stac import item_path, write_item
 from crossdiff_cli.scene.tiles import Tile, Window, tiles
 from crossdiff_cli.scene.writer import Profile, Writer, check_target, to_dtype
 from crossdiff_cli.survey import Survey, survey
@@ -65,11 +67,19 @@ class SharpenOptions:
     """Back-projections that make the result consistent with the MS; 0 for none."""
     extent: str = "intersection"
     """`intersection` of PAN and MS, or the whole `pan` with nodata outside."""
+    bounds: Bounds | None = None
+    """Part of the extent to sharpen (left, bottom, right, top); the pixels are those of the whole result."""
+    bounds_crs: str | None = None
+    """CRS of `bounds`; None for the PAN's."""
+    out_bands: tuple[str, ...] | None = None
+    """Bands to write, in this order; all bands are used to make them."""
     dtype: str | None = None
     """None for the type of the MS."""
     driver: str = "GTiff"
     creation: Mapping[str, str] = field(default_factory=dict)
     overwrite: bool = False
+    stac: bool = False
+    """Also write a STAC item beside the result."""
     jobs: int = 2
     """Threads that read ahead."""
     quiet: bool = False
@@ -117,6 +127,8 @@ def sharpen(
     options = options or SharpenOptions()
     started = time.monotonic()
     check_target(output, overwrite=options.overwrite)
+    if options.stac:
+        check_target(item_path(output), overwrite=options.overwrite)
     keep_memory()
     path = options.weights or own_head(options.pair.sensor) or default_weights()
     device = choose_device(options.device)
@@ -124,8 +136,9 @@ def sharpen(
     with bounded_cache(), ScenePair(pan, ms, options.pair) as pair:
         found = survey(pair, align=options.align)
         _report(pair, found)
-        extent = pair.footprint if options.extent == "intersection" else Window(0, 0, *pair.pan.shape)
-        profile = _profile(pair, extent, found, options, weights)
+        extent = extent_of(pair, options.extent, options.bounds, options.bounds_crs)
+        chosen = chosen_bands(pair, options.out_bands)
+        profile = _profile(pair, extent, chosen, found, options, weights)
         if options.tune is not None:
             model = options.tune(pair, found, model)
         job = _Job(pair, found, model, device, options)
@@ -133,13 +146,15 @@ def sharpen(
         with Writer(output, profile, overwrite=options.overwrite) as writer, closing(job.run(extent)) as parts:
             for tile, data, mask in parts:
                 core = Window(tile.core.row - extent.row, tile.core.col - extent.col, *tile.core.shape)
-                writer.write(to_dtype(data, mask, profile.dtype, profile.nodata), core)
+                writer.write(to_dtype(data[list(chosen)], mask, profile.dtype, profile.nodata), core)
             writer.tag(CROSSDIFF_CONSISTENCY=f"{job.consistency:.6f}")
+        if options.stac:
+            write_item(output, profile, pair, job.consistency)
         seconds = time.monotonic() - started
         return SharpenResult(
             output=str(output),
             sensor=pair.sensor.key,
-            bands=tuple(band.name for band in pair.bands),
+            bands=tuple(band.name for band in profile.bands),
             ratio=pair.ratio,
             shift_px=(round(found.shift[1], 3), round(found.shift[0], 3)),
             consistency=job.consistency,
@@ -263,38 +278,44 @@ def _bands_apart(pair: ScenePair, found: Survey) -> str:
     return " ".join(f"{band.name}:{col:+.2f},{row:+.2f}" for band, (row, col) in shifts if (row, col) != (0.0, 0.0))
 
 
-def _profile(pair: ScenePair, extent: Window, found: Survey, options: SharpenOptions, weights: str) -> Profile:
+def _profile(
+    pair: ScenePair, extent: Window, chosen: Sequence[int], found: Survey, options: SharpenOptions, weights: str
+) -> Profile:
     dtype = options.dtype or pair.dtype
     nodata = pair.nodata
-    if nodata is None and extent != pair.footprint:
+    if nodata is None and extent.intersection(pair.footprint) != extent:
         nodata = 0.0
     if nodata is not None and not _fits(nodata, dtype):
         raise OutputError(f"nodata {nodata:g} does not fit {dtype}: choose another with --nodata, or another --dtype")
-    raw = {**pair.pan.tags, **pair.ms[0].tags}
+    imagery = {**pair.ms[0].imagery, **pair.pan.imagery}
+    # A COG has no IMAGERY domain of its own: what is carried stands among the plain tags too.
+    raw = {**pair.pan.tags, **pair.ms[0].tags, **imagery}
     tags = {name: value for name, value in raw.items() if name in CARRIED_TAGS}
     tags["CROSSDIFF_VERSION"] = __version__
     tags["CROSSDIFF_WEIGHTS"] = weights
     if options.tune is not None:
         tags["CROSSDIFF_ADAPTED"] = str(options.tune)
     tags["CROSSDIFF_SENSOR"] = pair.sensor.key
-    tags["CROSSDIFF_BANDS"] = ",".join(band.name for band in pair.bands)
+    bands = [pair.bands[place] for place in chosen]
+    tags["CROSSDIFF_BANDS"] = ",".join(band.name for band in bands)
     tags["CROSSDIFF_SHIFT_PX"] = f"{found.shift[1]:.3f},{found.shift[0]:.3f}"
     if found.band_shifts:
         tags["CROSSDIFF_BAND_SHIFTS_PX"] = _bands_apart(pair, found)
     tags["CROSSDIFF_SOURCES"] = ",".join(Path(raster.path).name for raster in (pair.pan, *pair.ms))
-    whole = dtype == pair.dtype
+    scales = [scale for raster in pair.ms for scale in raster.scales]
+    offsets = [offset for raster in pair.ms for offset in raster.offsets]
     return Profile(
         shape=extent.shape,
         dtype=dtype,
         crs=pair.crs,
         transform=pair.transform(extent),
         nodata=nodata,
-        bands=pair.bands,
-        scales=[scale for raster in pair.ms for scale in raster.scales] if whole else [1.0] * pair.band_count,
-        offsets=[offset for raster in pair.ms for offset in raster.offsets] if whole else [0.0] * pair.band_count,
+        bands=bands,
+        scales=[scales[place] for place in chosen],
+        offsets=[offsets[place] for place in chosen],
         rpcs=pair.rpcs(extent),
         tags=tags,
-        imagery={**pair.ms[0].imagery, **pair.pan.imagery},
+        imagery=imagery,
         driver=options.driver,
         creation=options.creation,
     )

@@ -51,7 +51,7 @@ def batch(
 ) -> None:
     """Sharpen many scenes; one that fails does not stop the others.
 
-    MANIFEST is a CSV table (columns pan, ms, and perhaps name, output, sensor, bands; several MS files separated by ;),
+    MANIFEST is a CSV table (columns pan, ms or delivery, perhaps name, output, sensor, bands; MS files separated by ;),
     JSON lines, or a JSON list with the same keys. Exit code 1: a scene failed; the summary says which and why.
 
     \b

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from crossdiff_cli.options import Creation, Names, Nodata, TileSize, device_options, sensor_options
+from crossdiff_cli.options import BoundsBox, Creation, Names, Nodata, TileSize, device_options, sensor_options
 
 if TYPE_CHECKING:
     from crossdiff_cli.sharpen import SharpenOptions
@@ -41,6 +41,13 @@ _OPTIONS = (
         help="Area of the result.",
     ),
     click.option(
+        "--bounds", type=BoundsBox(), help="Sharpen only this part, in the CRS of the PAN or of --bounds-crs."
+    ),
+    click.option("--bounds-crs", metavar="CRS", help="CRS of --bounds, such as EPSG:4326."),
+    click.option(
+        "--out-bands", type=Names(), metavar="R,G,B,...", help="Bands to write, in this order; all are used inside."
+    ),
+    click.option(
         "--nodata", type=Nodata(), help="Value of missing pixels in the inputs and the result; `none`: all are data."
     ),
     click.option(
@@ -54,6 +61,7 @@ _OPTIONS = (
     ),
     click.option("--co", "creation", type=Creation(), multiple=True, help="Creation option of the output format."),
     click.option("--overwrite", is_flag=True, help="Replace an existing result."),
+    click.option("--stac", is_flag=True, help="Also write a STAC item: OUT.json beside OUT.tif."),
 )
 
 
@@ -70,6 +78,8 @@ def fusion_of(**choices: Any) -> "SharpenOptions":
     from crossdiff_cli.sharpen import SharpenOptions
     from crossdiff_cli.training.zero_shot import ZeroShot
 
+    if choices["bounds_crs"] is not None and choices["bounds"] is None:
+        raise click.UsageError("--bounds-crs says what --bounds is in: give --bounds too")
     nodata, bidx = choices.pop("nodata"), choices.pop("bidx")
     pair = PairOptions(
         sensor=choices.pop("sensor"),

@@ -8,7 +8,7 @@ import click
 
 from crossdiff_cli.commands.arguments import need_ms
 from crossdiff_cli.commands.failures import one_line_errors
-from crossdiff_cli.options import Nodata, sensor_options, verbosity_options
+from crossdiff_cli.options import INPUT, Nodata, sensor_options, verbosity_options
 
 if TYPE_CHECKING:
     from crossdiff_cli.scene.pair import PairOptions
@@ -17,10 +17,12 @@ _NODATA = click.option("--nodata", type=Nodata(), help="Value of missing pixels 
 
 
 @click.command()
-@click.argument("fused")
-@click.option("--pan", required=True, help="The PAN that FUSED was sharpened with.")
-@click.option("--ms", required=True, multiple=True, help="The MS that it was made from; repeat for one file per band.")
-@click.option("--reference", help="The true result, where it is known (see `crossdiff degrade`).")
+@click.argument("fused", type=INPUT)
+@click.option("--pan", required=True, type=INPUT, help="The PAN that FUSED was sharpened with.")
+@click.option(
+    "--ms", required=True, multiple=True, type=INPUT, help="The MS that it was made from; repeat for one file per band."
+)
+@click.option("--reference", type=INPUT, help="The true result, where it is known (see `crossdiff degrade`).")
 @sensor_options
 @_NODATA
 @click.option("--html", type=click.Path(path_type=Path), help="Write a page with pictures, maps and baselines.")
@@ -36,7 +38,7 @@ def assess(
     as_json: bool,
     **choices: Any,
 ) -> None:
-    r"""Score FUSED against the PAN and MS it was made from, and against a reference if there is one.
+    """Score FUSED against the PAN and MS it was made from, and against a reference if there is one.
 
     docs/quality.md says how to read the figures.
 
@@ -92,8 +94,8 @@ def _pair_options(choices: dict[str, Any]) -> "PairOptions":
 
 
 @click.command()
-@click.argument("pan")
-@click.argument("ms", nargs=-1)
+@click.argument("pan", type=INPUT)
+@click.argument("ms", nargs=-1, type=INPUT)
 @click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder for the three files of the pair."
 )
@@ -108,7 +110,7 @@ def _pair_options(choices: dict[str, Any]) -> "PairOptions":
 def degrade(
     pan: str, ms: tuple[str, ...], output: Path, *, align: str, overwrite: bool, as_json: bool, **choices: Any
 ) -> None:
-    r"""Make the Wald pair: PAN and MS one ratio down by their MTFs, and the MS as the reference.
+    """Make the Wald pair: PAN and MS one ratio down by their MTFs, and the MS as the reference.
 
     Writes pan.tif, ms.tif and reference.tif into the folder OUTPUT.
 

@@ -7,13 +7,18 @@ import click
 
 from crossdiff_cli.commands.arguments import need_ms
 from crossdiff_cli.commands.failures import one_line_errors
-from crossdiff_cli.options import sensor_options, verbosity_options
+from crossdiff_cli.options import INPUT, sensor_options, verbosity_options
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON line per sensor.")
 def sensors(*, as_json: bool) -> None:
-    """List the sensors that --sensor knows, your own at the end."""
+    """List the sensors that --sensor knows, your own at the end: key, name, ratio, band orders of the deliveries.
+
+    \b
+    crossdiff sensors
+    crossdiff sensors --json
+    """
     from crossdiff_cli.definitions import own_sensors
     from crossdiff_cli.sensors import SENSORS
 
@@ -28,13 +33,17 @@ def sensors(*, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("pan")
-@click.argument("ms", nargs=-1)
+@click.argument("pan", type=INPUT)
+@click.argument("ms", nargs=-1, type=INPUT)
 @sensor_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON line.")
 @verbosity_options
 def info(pan: str, ms: tuple[str, ...], *, as_json: bool, **choices: Any) -> None:
-    """Say what is understood of a pair or a delivery (sensor, bands, ratio, shift, masks), without sharpening it."""
+    """Say what is understood of a pair or a delivery (sensor, bands, ratio, shift, masks), without sharpening it.
+
+    \b
+    crossdiff info pan.tif ms.tif
+    """
     need_ms(pan, ms)
     with one_line_errors():
         from crossdiff_cli.info import describe

@@ -9,12 +9,12 @@ import click
 from crossdiff_cli.commands.arguments import need_ms
 from crossdiff_cli.commands.failures import one_line_errors
 from crossdiff_cli.commands.fusion import fusion_of, fusion_options
-from crossdiff_cli.options import is_quiet, verbosity_options
+from crossdiff_cli.options import INPUT, is_quiet, verbosity_options
 
 
 @click.command()
-@click.argument("pan")
-@click.argument("ms", nargs=-1)
+@click.argument("pan", type=INPUT)
+@click.argument("ms", nargs=-1, type=INPUT)
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Target GeoTIFF.")
 @fusion_options
 @click.option("--report", type=click.Path(path_type=Path), help="Write an HTML page that shows how good the result is.")
@@ -30,7 +30,7 @@ def sharpen(
     as_json: bool,
     **choices: Any,
 ) -> None:
-    r"""Fuse PAN and MS into a sharp MS image.
+    """Fuse PAN and MS into a sharp MS image.
 
     MS is one file, or one file per band. Inputs are anything GDAL opens; `FILE,band=N` takes one band of a file. A
     delivery (its folder or a metadata file) stands for its PAN, its MS, or for both when nothing follows it.
@@ -38,9 +38,12 @@ def sharpen(
     \b
     crossdiff sharpen pan.tif ms.tif -o sharp.tif
     crossdiff sharpen 012345678901_01/ -o sharp.tif
-    crossdiff sharpen B8.TIF B2.TIF B3.TIF B4.TIF -o sharp.tif --of COG
+    crossdiff sharpen B8.TIF B2.TIF B3.TIF B4.TIF -o sharp.tif --of COG --stac
+    crossdiff sharpen pan.tif ms.tif -o part.tif --bounds 470200,5543400,470400,5543600 --out-bands R,G,B
     """
     need_ms(pan, ms)
+    if report is not None and choices["out_bands"] is not None:
+        raise click.UsageError("--report judges every band of the MS: give it without --out-bands")
     with one_line_errors():
         from crossdiff_cli.sharpen import sharpen as run
 

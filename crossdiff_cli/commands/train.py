@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from crossdiff_cli.commands.failures import one_line_errors
-from crossdiff_cli.options import Loss, Names, Numbers, Pairs, verbosity_options
+from crossdiff_cli.options import INPUT, Loss, Names, Numbers, Pairs, complete_sensor, verbosity_options
 
 _BUDGET = ("steps", "patch", "batch", "groups", "rate", "seed", "checkpoint_every")
 _DEFINITION = ("wavelengths", "mtf", "pan_range", "pan_mtf")
@@ -43,7 +43,7 @@ def _split(choices: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 @click.command(context_settings={"show_default": True})
-@click.argument("scenes", nargs=-1, required=True)
+@click.argument("scenes", nargs=-1, required=True, type=INPUT)
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path, file_okay=False), help="Result folder.")
 @_training_options(steps=2000, patch=96, rate=5e-4, every=250)
 @click.option(
@@ -69,6 +69,9 @@ def pretrain(scenes: tuple[str, ...], output: Path, **choices: Any) -> None:
     (a_pan.tif, a_ms.tif), or PAN and MS files in turn. Writes OUTPUT/encoders.safetensors and a line for every
     checkpoint to OUTPUT/pretrain.jsonl; goes on from OUTPUT/pretrain.checkpoint when there is one. Several processes
     train together under `torchrun --nproc-per-node N -m crossdiff_cli pretrain ...`.
+
+    \b
+    crossdiff pretrain scenes.json -o runs/mine --steps 2000 --reimage 1 --sample 6
     """
     with one_line_errors():
         from crossdiff_cli.training.pretrain import Pretext
@@ -85,10 +88,11 @@ def pretrain(scenes: tuple[str, ...], output: Path, **choices: Any) -> None:
 
 
 @click.command(context_settings={"show_default": True})
-@click.argument("scenes", nargs=-1)
+@click.argument("scenes", nargs=-1, type=INPUT)
 @click.option(
     "--sensor",
     metavar="NAME",
+    shell_complete=complete_sensor,
     help="Sensor of the scenes, or a TOML file that defines it; `sharpen --sensor NAME` then uses the head.",
 )
 @click.option("--bands", type=Names(), metavar="B,G,R,...", help="MS bands in file order, of a new sensor too.")

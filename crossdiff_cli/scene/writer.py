@@ -32,9 +32,12 @@ BLOCK = 256
 
 _COLOURS = {
     "B": "blue", "G": "green", "R": "red", "Y": "yellow", "CA": "coastal", "DB": "coastal", "RE": "rededge",
-    "RE1": "rededge", "RE2": "rededge", "NIR": "nir", "N1": "nir", "N2": "nir", "SWIR1": "swir", "SWIR2": "swir",
+    "RE1": "rededge", "RE2": "rededge", "RE3": "rededge", "NIR": "nir", "N1": "nir", "N2": "nir", "CIRRUS": "swir",
+    "SWIR1": "swir", "SWIR2": "swir", "TIR": "tir", "TIR1": "tir", "TIR2": "tir",
 }  # fmt: skip
 _OVERVIEW_SIZE = 256
+_PREDICTED = ("DEFLATE", "LZW", "ZSTD")
+"""Compressions that work on differences of neighbouring pixels when they are told to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +124,9 @@ class Writer:
             dataset.set_band_description(index, band.name)
             wavelength = {"CENTRAL_WAVELENGTH_UM": f"{band.center_nm / 1000:g}", "FWHM_UM": f"{band.width_nm / 1000:g}"}
             dataset.update_tags(index, ns="IMAGERY", **wavelength)
+            # The same as ENVI and the tools around it call it.
+            nanometres = {"wavelength": f"{band.center_nm:g}", "fwhm": f"{band.width_nm:g}"}
+            dataset.update_tags(index, **nanometres, wavelength_units="Nanometers")
         dataset.update_tags(**profile.tags)
         if profile.imagery:
             dataset.update_tags(ns="IMAGERY", **profile.imagery)
@@ -149,6 +155,8 @@ class Writer:
                 "bigtiff": "IF_SAFER",
                 **{k.lower(): v for k, v in self.profile.creation.items()},
             }
+            if options["compress"].upper() in _PREDICTED:
+                options.setdefault("predictor", "YES")
             try:
                 copy_raster(str(self._temporary), str(done), driver="COG", num_threads="ALL_CPUS", **options)
                 self._verify(done)
