@@ -124,7 +124,7 @@ def pretrain(scenes: tuple[str, ...], output: Path, **choices: Any) -> None:
 @click.option("--force", is_flag=True, help="Overwrite a head that is better on the held-out windows.")
 @verbosity_options
 def adapt(scenes: tuple[str, ...], *, sensor: str | None, output: Path | None, **choices: Any) -> None:
-    r"""Stage 2: freeze the encoders and fit the fusion head to SCENES (as for `pretrain`), without a reference.
+    """Stage 2: freeze the encoders and fit the fusion head to SCENES (as for `pretrain`), without a reference.
 
     Without SCENES the pairs under the current folder are taken (a_pan.tif, a_ms.tif). A quarter of each scene is not
     trained on; the head with the highest HQNR there is kept, and its figures are printed beside those it began with.
