@@ -12,6 +12,7 @@ there are findings.
 
 import json
 import multiprocessing
+import os
 import resource
 import shutil
 import signal
@@ -24,7 +25,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import click
 import numpy as np
@@ -39,7 +40,7 @@ SECONDS = 30
 """Time limit of one case."""
 MEMORY = 1 << 30
 """Bytes that a case may need beyond what the idle process has."""
-_SHARPENED = 0.06
+_SHARPENED = 0.08
 """Share of the damaged scenes that are sharpened; the others are only surveyed."""
 
 
@@ -131,10 +132,7 @@ def worker(
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     if not trace:
         sys.stderr.flush()
-        sink = open("/dev/null", "w")  # noqa: SIM115, PTH123 # GDAL's own complaints
-        import os
-
-        os.dup2(sink.fileno(), 2)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # GDAL's own complaints
     for index in share:
         folder = keep or Path(tempfile.mkdtemp(prefix="fuzz"))
         connection.send(index)
@@ -206,7 +204,8 @@ class Crew:
 @click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Processes.")
 @click.option("--only", type=int, help="Run this case alone, with GDAL's messages.")
 @click.option("--keep", type=click.Path(path_type=Path), help="Folder for the files of that case.")
-def main(count: int, seed: int, jobs: int, only: int | None, keep: Path | None) -> None:
+@click.option("--log", type=click.File("w"), help="Write a JSON line for every case.")
+def main(count: int, seed: int, jobs: int, only: int | None, keep: Path | None, log: IO[str] | None) -> None:
     """Run COUNT damaged files."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     torch.set_num_threads(1)
@@ -220,17 +219,18 @@ def main(count: int, seed: int, jobs: int, only: int | None, keep: Path | None) 
     for job in range(jobs):
         crew.start(cases[job::jobs])
     verdicts: Counter[str] = Counter()
-    kinds: Counter[str] = Counter()
-    findings, started = [], time.monotonic()
+    kinds: Counter[tuple[str, str]] = Counter()
+    started = time.monotonic()
     for outcome in crew.results():
         verdicts[outcome.verdict] += 1
-        kinds[f"{outcome.kind} {outcome.verdict}"] += 1
+        kinds[(outcome.kind, outcome.verdict)] += 1
         if outcome.verdict not in ("used", "refused") or only is not None:
-            findings.append(outcome)
-            click.echo(json.dumps({name: getattr(outcome, name) for name in outcome.__slots__})
-                       if hasattr(outcome, "__slots__") else json.dumps(vars(outcome)), err=True)
-    for name, number in sorted(kinds.items()):
-        click.echo(f"{number:7d} {name}")
+            click.echo(json.dumps(vars(outcome)), err=True)
+        if log is not None:
+            log.write(json.dumps(vars(outcome)) + "\n")
+    for kind in sorted({kind for kind, _ in kinds}):
+        counts = ", ".join(f"{number} {verdict}" for (k, verdict), number in sorted(kinds.items()) if k == kind)
+        click.echo(f"{kind:<50} {counts}")
     seconds = time.monotonic() - started
     bad = sum(n for verdict, n in verdicts.items() if verdict not in ("used", "refused"))
     click.echo(

@@ -79,7 +79,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> tuple[CrossDiff, dic
         provenance = json.loads(metadata["provenance"])
         _check_size(architecture)
         model = CrossDiff(architecture, encoders=encoders)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise WeightsError(f"{path} describes no network that this version can build ({error})") from error
     _fill(model, state, path)
     model.eval().requires_grad_(False)

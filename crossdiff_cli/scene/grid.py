@@ -54,7 +54,9 @@ def relate(pan: Affine, ms: Affine, ms_shape: tuple[int, int]) -> Grid | None:
     shear = max(abs(to_pan.b) * ms_shape[0], abs(to_pan.d) * ms_shape[1])
     if shear > _ROTATION_PX or to_pan.a <= 0 or to_pan.e <= 0:
         return None
-    return Grid((_tidy(to_pan.e), _tidy(to_pan.a)), (_tidy(to_pan.f), _tidy(to_pan.c)))
+    # A ratio of nearly nothing, as damaged headers have it, stays one.
+    ratio = (_tidy(to_pan.e) or to_pan.e, _tidy(to_pan.a) or to_pan.a)
+    return Grid(ratio, (_tidy(to_pan.f), _tidy(to_pan.c)))
 
 
 def place(pan: Affine, image: Affine, shape: tuple[int, int]) -> Window | None:

@@ -74,7 +74,7 @@ def resume(path: Path, run: Mapping[str, str], state: State) -> int:
             continue
         try:
             step = _load(candidate, run, state)
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        except (SafetensorError, OSError, LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             failures.append(f"{candidate} is damaged or of another network ({error})")
             continue
         for failure in failures:

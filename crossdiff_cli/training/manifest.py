@@ -33,7 +33,7 @@ def read_manifest(path: Path, split: str, *, required: bool = True) -> list[Entr
     try:
         items = json.loads(path.read_text(encoding="utf-8"))
         entries = [_entry(path.parent, item) for item in items]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise TrainingError(
             f"{path} is no manifest (a JSON list of scenes with files.pan and files.ms): {error!r}"
         ) from error
