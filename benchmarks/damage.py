@@ -15,8 +15,10 @@ _PLACES = (273, 279, 324, 325)
 _INTEGERS = (0, 1, 2, 3, 7, 8, 16, 255, 256, 4096, 65535, 65536, 2**20, 2**24, 2**31 - 1, 2**31, 2**32 - 2, 2**32 - 1)
 _DOUBLES = (0.0, -0.0, 1.0, -1.0, 1e-300, 1e300, 1e-9, 1e9, float("nan"), float("inf"), -float("inf"), 0.37, 4.0)
 _TEXTS = (
-    b"", b"nan", b"inf", b"-1", b"0", b"1e999", b"99999999999999999999", b"2147483648", b"\x00", b"\xff\xfe", b"<", b"&a;",
-    b"{", b"[", b"null", b"true", b"\"", b"../../../etc/passwd", b"/vsimem/none", b"B", b"GE01", b"A" * 5000, "é".encode(),
+    b"", b"nan", b"inf", b"-1", b"0", b"1e999", b"99999999999999999999", b"2147483648", b"\x00", b"\xff\xfe", b"<",
+    b"&a;", b"\\u0000",
+    b"{", b"[", b"null", b"true", b"\"", b"../../../etc/passwd", b"/vsimem/none", b"B", b"GE01", b"A" * 5000,
+    "é".encode(),
 )  # fmt: skip
 
 

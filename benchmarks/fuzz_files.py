@@ -25,12 +25,15 @@ _GRID = Affine(0.5, 0, 500000, 0, -0.5, 5000000)
 _SMALL = Architecture(widths=(8, 8, 8), blocks=(1, 1, 1), decoder_width=8, head_widths=(8, 8, 8))
 _IMD = (
     'version = "AA";\nbandId = "Multi";\npanSharpenAlgorithm = "None";\n'
-    + "".join(f"BEGIN_GROUP = BAND_{b}\n\tULLon = 15.0;\n\tabsCalFactor = 1e-02;\nEND_GROUP = BAND_{b}\n" for b in "BGRN")
+    + "".join(
+        f"BEGIN_GROUP = BAND_{b}\n\tULLon = 15.0;\n\tabsCalFactor = 1e-02;\nEND_GROUP = BAND_{b}\n" for b in "BGRN"
+    )
     + 'BEGIN_GROUP = IMAGE_1\n\tsatId = "WV04";\n\tcloudCover = 0.1;\n\tfirstLineTime = 2018-01-01T10:00:00.0Z;\n'
     "END_GROUP = IMAGE_1\nEND;\n"
 )
 _MTL = (
-    "GROUP = LANDSAT_METADATA_FILE\n  GROUP = IMAGE_ATTRIBUTES\n    SPACECRAFT_ID = \"LANDSAT_9\"\n    CLOUD_COVER = 1.0\n"
+    'GROUP = LANDSAT_METADATA_FILE\n  GROUP = IMAGE_ATTRIBUTES\n    SPACECRAFT_ID = "LANDSAT_9"\n'
+    "    CLOUD_COVER = 1.0\n"
     "  END_GROUP = IMAGE_ATTRIBUTES\nEND_GROUP = LANDSAT_METADATA_FILE\nEND\n"
 )
 _DIMAP = (
@@ -92,7 +95,16 @@ class Original:
         if command == "info":
             return ["-q", "info", *scene, *self.options]
         weights = folder / "weights.safetensors"
-        out = ["-o", str(folder / "result" / "out.tif"), "--weights", str(weights), "--tile", "256", "--precision", "fp32"]
+        out = [
+            "-o",
+            str(folder / "result" / "out.tif"),
+            "--weights",
+            str(weights),
+            "--tile",
+            "256",
+            "--precision",
+            "fp32",
+        ]
         return ["-q", "sharpen", *scene, *self.options, *out, "--device", "cpu"]
 
 
@@ -121,7 +133,9 @@ def originals(folder: Path) -> list[Original]:
     tiled = {"tiled": True, "blockxsize": 64, "blockysize": 64}
     found = [
         Original("strips", plain, both, TIFF, 3, options=vhr),
-        Original("deflate tiles", scene(compress="deflate", predictor=2, nodata=0, **tiled), both, TIFF, 3, options=vhr),
+        Original(
+            "deflate tiles", scene(compress="deflate", predictor=2, nodata=0, **tiled), both, TIFF, 3, options=vhr
+        ),
         Original("float", scene("float32", compress="deflate", predictor=3, nodata=-9999, **tiled), both, TIFF, 2),
         Original("lzw strips", scene(compress="lzw", blockysize=16, interleave="band"), both, TIFF, 2, options=vhr),
         Original("bytes, zstd", scene("uint8", compress="zstd"), both, TIFF, 1, options=vhr),
@@ -202,7 +216,9 @@ def _not_rasters(folder: Path, plain: dict[str, bytes], weights: dict[str, bytes
     run = {"kind": "test"}
 
     def state() -> State:
-        return State(parameters, {n: p.detach().clone() for n, p in parameters.items()}, torch.optim.Adam(layer.parameters()))
+        return State(
+            parameters, {n: p.detach().clone() for n, p in parameters.items()}, torch.optim.Adam(layer.parameters())
+        )
 
     save_checkpoint(folder / "run.checkpoint", 3, run, state())
     entry = {"name": "a", "files": {"pan": "pan.tif", "ms": "ms.tif", "reference": "ms.tif"}, "sensor": "vhr"}
@@ -213,7 +229,7 @@ def _not_rasters(folder: Path, plain: dict[str, bytes], weights: dict[str, bytes
         Original("weights", weights, name, SAFETENSORS, 3, read=lambda f: load(f / name[0])),
         Original("weights of sharpen", plain, name, SAFETENSORS, 0.3, command="sharpen", options=("--sensor", "vhr")),
         Original(
-            "checkpoint", {"run.checkpoint": (folder / "run.checkpoint").read_bytes()}, ("run.checkpoint",), SAFETENSORS, 1,
+            "checkpoint", {"run.checkpoint": (folder / "run.checkpoint").read_bytes()}, ("run.checkpoint",), SAFETENSORS,
             read=lambda f: resume_checkpoint(f / "run.checkpoint", run, state()),
         ),
         Original(

@@ -33,8 +33,8 @@ def _terminate(number: int, _frame: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
 
-# A message of GDAL in another encoding cannot be logged by rasterio, which prints a traceback in passing; the error that
-# GDAL meant is raised all the same.
+# A message of GDAL in another encoding cannot be logged by rasterio, which prints a traceback in passing; the error
+# that GDAL meant is raised all the same.
 def _excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     if kind is not UnicodeDecodeError:
         sys.__excepthook__(kind, error, trace)

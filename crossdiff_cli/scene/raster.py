@@ -2,9 +2,11 @@
 
 import logging
 import re
+import stat
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -63,6 +65,7 @@ class Raster:
         self._warp: dict[str, Any] | None = None
         self._generation = 0
         self._complained = False
+        _refuse_streams(self.path)
         dataset = self._handle()
         if not dataset.count:
             raise SceneError(f"{self.path} has no raster bands; name the PAN or MS image inside it")
@@ -236,7 +239,7 @@ class Raster:
         return handle
 
     def _settle(self, dataset: Any) -> None:
-        """Take the error that GDAL raises once per handle when a sidecar XML is damaged; the pixels are not affected."""
+        """Take the error that GDAL raises once per handle when a sidecar is damaged; the pixels are not affected."""
         try:
             _ = dataset.colorinterp, dataset.mask_flag_enums
         except (RasterioError, CPLE_BaseError) as error:
@@ -276,6 +279,15 @@ def _alpha_band(dataset: Any) -> int | None:
     values = np.unique(dataset.read(band, out_shape=(height, width)))
     opaque = np.iinfo(dataset.dtypes[band - 1]).max if np.issubdtype(dataset.dtypes[band - 1], np.integer) else 1
     return band if set(values.tolist()) <= {0, opaque, 255, 1} else None
+
+
+def _refuse_streams(path: str) -> None:
+    try:
+        mode = Path(path).stat().st_mode
+    except (OSError, ValueError):  # no local file: GDAL knows other kinds of names
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise SceneError(f"{path} is a pipe or a device, which cannot be read at any place: write it to a file first")
 
 
 @contextmanager

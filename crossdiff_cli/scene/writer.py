@@ -75,6 +75,7 @@ class Writer:
         self._dataset: Any = None
 
     def __enter__(self) -> Self:
+        remove_abandoned(self.path)
         profile = self.profile
         creation = dict(profile.creation) if profile.driver == "GTiff" else {}
         try:
@@ -187,10 +188,13 @@ def check_target(path: Path, *, overwrite: bool) -> None:
     """Fail early when a result could not be stored.
 
     Raises:
-        OutputError: `path` exists without `overwrite`, is a folder, or its folder is missing or not writable.
+        OutputError: `path` exists without `overwrite`, is a folder, pipe or device, or its folder is missing or not
+            writable.
     """
     if path.is_dir():
         raise OutputError(f"{path} is a folder; name a file")
+    if path.exists() and not path.is_file():
+        raise OutputError(f"{path} is a pipe or a device; name a file")
     if path.exists() and not overwrite:
         raise OutputError(f"{path} exists; --overwrite replaces it")
     if not path.parent.is_dir():
@@ -203,6 +207,24 @@ def remove_leftovers(path: Path, pid: int | None = None) -> None:
     """Remove what a process that was killed left beside its target `path`; `pid` None: whichever process."""
     for leftover in path.parent.glob(f".{escape(path.name)}.{'*' if pid is None else pid}.tmp*"):
         leftover.unlink(missing_ok=True)
+
+
+def remove_abandoned(path: Path) -> None:
+    """Remove what processes left beside their target `path` that were killed in mid-scene and run no longer."""
+    for leftover in path.parent.glob(f".{escape(path.name)}.*.tmp*"):
+        pid = leftover.name.removeprefix(f".{path.name}.").partition(".")[0]
+        if pid.isdecimal() and not _runs(int(pid)):
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
 
 
 def to_dtype(data: NDArray[np.float32], mask: NDArray[np.bool_], dtype: str, nodata: float | None) -> NDArray[Any]:
