@@ -221,6 +221,7 @@ def _not_rasters(folder: Path, plain: dict[str, bytes], weights: dict[str, bytes
         )
 
     save_checkpoint(folder / "run.checkpoint", 3, run, state())
+    state_of_run = {"run.checkpoint": (folder / "run.checkpoint").read_bytes()}
     entry = {"name": "a", "files": {"pan": "pan.tif", "ms": "ms.tif", "reference": "ms.tif"}, "sensor": "vhr"}
     entries = [{**entry, "bands": ["B", "G", "R", "NIR"], "split": "train"}, {**entry, "split": "validation"}]
     manifest = {"scenes.json": json.dumps(entries, indent=1).encode()}
@@ -229,7 +230,7 @@ def _not_rasters(folder: Path, plain: dict[str, bytes], weights: dict[str, bytes
         Original("weights", weights, name, SAFETENSORS, 3, read=lambda f: load(f / name[0])),
         Original("weights of sharpen", plain, name, SAFETENSORS, 0.3, command="sharpen", options=("--sensor", "vhr")),
         Original(
-            "checkpoint", {"run.checkpoint": (folder / "run.checkpoint").read_bytes()}, ("run.checkpoint",), SAFETENSORS,
+            "checkpoint", state_of_run, tuple(state_of_run), SAFETENSORS,
             read=lambda f: resume_checkpoint(f / "run.checkpoint", run, state()),
         ),
         Original(
