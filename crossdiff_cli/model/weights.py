@@ -85,14 +85,11 @@ def load(path: Path, device: torch.device | str = "cpu") -> tuple[CrossDiff, dic
         if not isinstance(provenance, dict):
             raise TypeError("the provenance is no JSON object")
         _check_architecture(architecture)
-        # Without memory of its own: only a network that the file fills is built.
-        with torch.device("meta"):
-            wanted = CrossDiff(architecture, encoders=encoders).state_dict()
+        _check_filled(architecture, sum(value.numel() for value in state.values()), encoders=encoders)
+        model = CrossDiff(architecture, encoders=encoders)
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
         raise WeightsError(f"{path} describes no network that this version can build ({error})") from error
-    _check_state(state, wanted, path)
-    model = CrossDiff(architecture, encoders=encoders)
-    model.load_state_dict({name: value.float() for name, value in state.items()})
+    _fill(model, state, path)
     model.eval().requires_grad_(False)
     return model.to(device).channels_last(), provenance
 
@@ -143,7 +140,8 @@ def _check_file(path: Path) -> None:
         )
 
 
-def _check_state(state: dict[str, Tensor], wanted: dict[str, Tensor], path: Path) -> None:
+def _fill(model: CrossDiff, state: dict[str, Tensor], path: Path) -> None:
+    wanted = model.state_dict()
     if state.keys() != wanted.keys():
         odd = sorted(state.keys() ^ wanted.keys())
         raise WeightsError(
@@ -156,6 +154,7 @@ def _check_state(state: dict[str, Tensor], wanted: dict[str, Tensor], path: Path
             )
         if not value.is_floating_point() or not torch.isfinite(value.float()).all():
             raise WeightsError(f"{path}: {name} holds numbers that are not finite; fetch the file again")
+    model.load_state_dict({name: value.float() for name, value in state.items()})
 
 
 def _check_architecture(a: Architecture) -> None:
@@ -175,3 +174,15 @@ def _check_architecture(a: Architecture) -> None:
         raise ValueError(f"sizes out of range: {str(odd or a.widths)[:80]}")
     if not isinstance(a.kappa, float | int) or not 0 < a.kappa < math.inf or not isinstance(a.objective, str):
         raise ValueError(f"kappa {str(a.kappa)[:40]} and objective {str(a.objective)[:40]} are out of range")
+
+
+def _check_filled(a: Architecture, numbers: int, *, encoders: bool) -> None:
+    """Refuse a network far larger than its file before memory is taken: every block leads all channels to all.
+
+    Raises:
+        ValueError: the file holds too few numbers.
+    """
+    blocks = sum(n * width**2 for n, width in zip(a.blocks, a.widths, strict=True)) if encoders else 0
+    least = blocks + sum(width**2 for width in a.head_widths)
+    if least > numbers:
+        raise ValueError(f"it needs more than {least} numbers, the file holds {numbers}")
