@@ -120,7 +120,7 @@ class Raster:
     def _read_rpcs(self, dataset: Any) -> RPC | None:
         try:
             return dataset.rpcs
-        except (ValueError, KeyError) as error:
+        except (ValueError, LookupError) as error:
             _log.warning("%s: its rational polynomials cannot be read and are left out (%r)", self.path, error)
             return None
 
