@@ -255,7 +255,9 @@ def to_dtype(data: NDArray[np.float32], mask: NDArray[np.bool_], dtype: str, nod
 
 def _options(profile: Profile) -> dict[str, Any]:
     """Creation options of the GTiff; `photometric` and `alpha` keep four bands from being taken for RGBA."""
-    integer = np.dtype(profile.dtype).kind in "ui"
+    predictor = 2 if np.dtype(profile.dtype).kind in "ui" else 3
+    if any(name.lower() == "nbits" for name in profile.creation):
+        predictor = 1  # GDAL differences whole bytes only
     georeference = {} if profile.transform is None else {"crs": profile.crs, "transform": profile.transform}
     return {
         "driver": "GTiff",
@@ -270,7 +272,7 @@ def _options(profile: Profile) -> dict[str, Any]:
         "interleave": "pixel",
         "compress": "deflate",
         "zlevel": 4,
-        "predictor": 2 if integer else 3,
+        "predictor": predictor,
         "bigtiff": "IF_SAFER",
         "num_threads": "ALL_CPUS",
         "photometric": "MINISBLACK",
