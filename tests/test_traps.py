@@ -13,11 +13,13 @@ import rasterio
 from conftest import landscape, write_raster
 from rasterio.transform import Affine
 from test_writer import profile
+from vendor_files import imd
 
-from crossdiff_cli.scene.pair import PairOptions
+from crossdiff_cli.scene.pair import PairOptions, ScenePair
 from crossdiff_cli.scene.tiles import Window
 from crossdiff_cli.scene.writer import Writer
 from crossdiff_cli.sharpen import SharpenOptions, sharpen
+from crossdiff_cli.survey import survey
 
 GRID = Affine(0.5, 0, 500000, 0, -0.5, 5000000)
 FOUR = PairOptions(sensor="vhr", bands=("B", "G", "R", "NIR"))
@@ -43,7 +45,7 @@ TRAPS = {
     ),
     "a valid pixel is rounded to the nodata value": ("test_writer.py::test_valid_pixels_never_become_nodata",),
     "nodata enters the normalisation": (
-        "test_survey.py::test_holes_do_not_disturb_shift_or_statistics",
+        "test_traps.py::test_statistics_are_those_of_the_valid_pixels",
         "test_sharpen.py::test_mask_law",
     ),
     "nodata enters the metrics": (
@@ -82,7 +84,7 @@ TRAPS = {
     "values of an IMD keep their quotes, and its groups tell the order": (
         "test_detect.py::test_imd_gives_satellite_and_true_band_order",
     ),
-    "IMAGERY has to be asked for by name": ("test_sharpen.py::test_rpc_and_acquisition_tags_are_carried",),
+    "IMAGERY has to be asked for by name": ("test_traps.py::test_the_satellite_of_an_imd_is_known_and_carried",),
     "an image that is already pansharpened": (
         "test_detect.py::test_pansharpened_products_are_refused",
         "test_detect.py::test_pansharpened_by_name_is_refused",
@@ -125,6 +127,31 @@ def test_a_hole_in_one_band_file_is_a_hole_in_all_bands(make_pair, tmp_path, opt
         hole[4 * row : 4 * row + 12, 40:80] = True
     assert np.array_equal((read_all(tmp_path / "out.tif") == 0).all(axis=0), hole)
     assert np.array_equal((read_all(tmp_path / "out.tif") == 0).any(axis=0), hole)
+
+
+def test_statistics_are_those_of_the_valid_pixels(tmp_path):
+    pan, ms = landscape((256, 256), 4, 4)
+    valid = np.ones((64, 64), bool)
+    valid[10:40, 5:50] = False
+    ms[:, ~valid] = 0
+    files = (
+        write_raster(tmp_path / "pan.tif", pan.astype("float32"), GRID),
+        write_raster(tmp_path / "ms.tif", ms.astype("float32"), GRID @ Affine.scale(4), nodata=0),
+    )
+    with ScenePair(files[0], [files[1]], FOUR) as pair:
+        statistics = survey(pair).statistics
+    assert np.allclose(statistics.ms_mean, ms[:, valid].mean(axis=1), rtol=1e-5)
+    assert np.allclose(statistics.ms_std, ms[:, valid].std(axis=1), rtol=1e-5)
+
+
+def test_the_satellite_of_an_imd_is_known_and_carried(make_pair, tmp_path, options):
+    files = make_pair()
+    Path(files.ms).with_suffix(".IMD").write_text(imd("WV04", "B G R N"))
+    with rasterio.open(files.ms) as file:
+        assert "IMAGERY" not in file.tag_namespaces()
+    sharpen(files.pan, [files.ms], tmp_path / "out.tif", options)
+    with rasterio.open(tmp_path / "out.tif") as file:
+        assert file.tags(ns="IMAGERY")["SATELLITEID"] == "WV04"
 
 
 @pytest.mark.parametrize(("side", "magic"), [(1000, 42), (30_000, 43)])
