@@ -15,7 +15,7 @@ from crossdiff_cli.commands.train import adapt, pretrain
 from crossdiff_cli.options import verbosity_options
 
 _PATIENCE = {"GDAL_HTTP_CONNECTTIMEOUT": "30", "GDAL_HTTP_LOW_SPEED_LIMIT": "1", "GDAL_HTTP_LOW_SPEED_TIME": "60"}
-"""When GDAL gives a server up, in seconds and bytes per second; by itself it waits for ever. The user's own values win."""
+"""When GDAL gives a server up (seconds, bytes per second); by itself it waits for ever. The user's own values win."""
 
 
 class _Group(click.Group):
