@@ -22,11 +22,11 @@ def options(small_weights):
     "error", [torch.cuda.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory"), MemoryError()]
 )
 def test_out_of_memory_falls_back_to_a_smaller_tile(make_pair, tmp_path, options, monkeypatch, caplog, read_all, error):
-    """A stand-in for a memory that holds no window of more than 550 x 550 pixels; the result is the same."""
+    """A stand-in for a memory that holds no window of more than 700 x 700 pixels; the result is the same."""
     files, read = make_pair(shape=(520, 520)), ScenePair.read
 
     def read_small(pair, window):
-        if window.height * window.width > 550**2:
+        if window.height * window.width > 700**2:
             raise error
         return read(pair, window)
 
