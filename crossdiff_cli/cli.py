@@ -1,6 +1,7 @@
 """The crossdiff command: the list of commands."""
 
 import logging
+import os
 import sys
 from typing import Any
 
@@ -14,13 +15,18 @@ from crossdiff_cli.commands.sharpen import sharpen
 from crossdiff_cli.commands.train import adapt, pretrain
 from crossdiff_cli.options import verbosity_options
 
+_PATIENCE = {"GDAL_HTTP_CONNECTTIMEOUT": "30", "GDAL_HTTP_LOW_SPEED_LIMIT": "1", "GDAL_HTTP_LOW_SPEED_TIME": "60"}
+"""When GDAL gives a server up (seconds, bytes per second); by itself it waits for ever. The user's own values win."""
+
 
 class _Group(click.Group):
-    """Sets up logging before any option of the group or of a command is looked at."""
+    """Sets up logging and the network before any option of the group or of a command is looked at."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr, force=True)
         logging.getLogger("crossdiff_cli").setLevel(logging.INFO)
+        for name, value in _PATIENCE.items():
+            os.environ.setdefault(name, value)
         return super().make_context(*args, **kwargs)
 
 

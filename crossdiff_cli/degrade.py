@@ -21,7 +21,7 @@ from crossdiff_cli.mtf import mtf_radius
 from crossdiff_cli.scene.grid import Grid
 from crossdiff_cli.scene.pair import PairOptions, ScenePair
 from crossdiff_cli.scene.tiles import Window, tiles
-from crossdiff_cli.scene.writer import Profile, Writer, check_target, to_dtype
+from crossdiff_cli.scene.writer import Profile, Writer, check_target, remove_abandoned, to_dtype
 from crossdiff_cli.sensors import Band
 from crossdiff_cli.survey import survey
 
@@ -263,6 +263,7 @@ class _Together(ExitStack):
         try:
             self._made = not self.folder.exists()
             self.folder.mkdir(exist_ok=True)
+            remove_abandoned(self.folder / "degrade")
             self.hidden.mkdir()
         except OSError as error:
             raise OutputError(f"cannot make the folder {self.folder}: {error.strerror}") from error

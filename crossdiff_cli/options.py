@@ -240,5 +240,7 @@ def _set_level(level: int) -> Callable[[click.Context, click.Parameter, bool], N
     def set_level(_ctx: click.Context, _parameter: click.Parameter, given: bool) -> None:
         if given:
             logging.getLogger("crossdiff_cli").setLevel(level)
+            # GDAL's own words; what ends the command is said by the command itself.
+            logging.getLogger("rasterio").setLevel(logging.CRITICAL if level >= logging.ERROR else logging.WARNING)
 
     return set_level

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,11 +34,12 @@ from crossdiff_cli.scene.part import Bounds, chosen_bands, extent_of
 from crossdiff_cli.scene.raster import bounded_cache
 from crossdiff_cli.scene.stac import item_path, write_item
 from crossdiff_cli.scene.tiles import Tile, Window, tiles
-from crossdiff_cli.scene.writer import Profile, Writer, check_target, to_dtype
+from crossdiff_cli.scene.writer import BLOCK, Profile, Writer, check_target, to_dtype
 from crossdiff_cli.survey import Survey, survey
 
 _log = logging.getLogger(__name__)
 
+_LARGEST_TILE = 2048
 CARRIED_TAGS = ("ACQUISITIONDATETIME", "SATELLITEID", "CLOUDCOVER", "TIFFTAG_DATETIME", "AREA_OR_POINT")
 
 
@@ -125,6 +126,39 @@ def sharpen(
         CrossDiffError: any bad input, with one line that says what and how to cure it.
     """
     options = options or SharpenOptions()
+    while True:
+        try:
+            return _sharpen(pan, ms, output, options, store)
+        except (RuntimeError, MemoryError) as error:
+            if not _is_out_of_memory(error):
+                raise
+        # Only here, where the error and the tensors that its traceback holds are gone, is there room again.
+        options = _with_smaller_tile(options)
+
+
+def _is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
+    """PyTorch has an error of its own for a GPU alone."""
+    return isinstance(error, torch.cuda.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+def _with_smaller_tile(options: SharpenOptions) -> SharpenOptions:
+    """The same options with half the tile; the tile does not change the result.
+
+    Raises:
+        SceneError: the tile is the smallest already.
+    """
+    tile = (options.tile or _LARGEST_TILE) // 2 // BLOCK * BLOCK
+    if not tile:
+        raise SceneError(f"out of memory at a tile of {BLOCK} pixels, the smallest: --device cpu, or free some memory")
+    _log.warning("out of memory: once more with a tile of %d pixels (--tile %d)", tile, tile)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return replace(options, tile=tile)
+
+
+def _sharpen(
+    pan: str, ms: Sequence[str], output: Path, options: SharpenOptions, store: WeightStore | None
+) -> SharpenResult:
     started = time.monotonic()
     check_target(output, overwrite=options.overwrite)
     if options.stac:

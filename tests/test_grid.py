@@ -17,6 +17,13 @@ def test_ratio_and_offset_come_from_the_geotransforms(ratio, offset):
     assert grid.offset == pytest.approx(offset, abs=1e-4)
 
 
+def test_a_ratio_that_is_not_quite_whole_is_kept_where_it_adds_up():
+    """4.00005 taken for 4 puts the far end of 10,000 pixels half a PAN pixel off; 4 + 1e-9 is 4."""
+    grid = relate(PAN, PAN @ Affine.scale(4.00005), (10_000, 10))
+    assert grid.ratio[0] == pytest.approx(4.00005, abs=1e-8)
+    assert relate(PAN, PAN @ Affine.scale(4 + 1e-9), (10_000, 10_000)).ratio == (4, 4)
+
+
 def test_rotated_or_mirrored_grids_do_not_relate():
     assert relate(PAN, PAN @ Affine.rotation(1) @ Affine.scale(4), (500, 500)) is None
     assert relate(PAN, PAN @ Affine.scale(4, -4), (500, 500)) is None

@@ -5,6 +5,8 @@ import resource
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 
 from crossdiff_cli.errors import TrainingError
@@ -85,6 +87,23 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog):
         fit(again, draw, toy_step(again), plan)
     assert "is damaged" in caplog.text
     assert str(previous(path)) in caplog.text
+    assert torch.equal(again.line.weight, whole.line.weight)
+
+
+@pytest.mark.parametrize("damage", [lambda t: t.fill_(float("nan")), lambda t: t[..., :1].clone()])
+def test_numbers_that_are_none_and_wrong_shapes_are_damage(tmp_path, caplog, damage):
+    """A tensor of one row would be copied to all rows without a word."""
+    whole, path = Toy(), tmp_path / "c"
+    plan = Plan(steps=9, checkpoint=path, checkpoint_every=3)
+    fit(whole, draw, toy_step(whole), plan)
+    with safe_open(path, "pt") as file:
+        tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()
+    tensors["ema.line.weight"] = damage(tensors["ema.line.weight"])
+    save_file(tensors, path, metadata)
+    again = Toy()
+    with caplog.at_level(logging.WARNING):
+        fit(again, draw, toy_step(again), plan)
+    assert "line.weight has another shape or holds numbers that are not finite" in caplog.text
     assert torch.equal(again.line.weight, whole.line.weight)
 
 

@@ -203,6 +203,26 @@ def test_atomic_law_on_sigterm(make_pair, tmp_path, small_weights):
     assert list(out.parent.iterdir()) == []
 
 
+def test_atomic_law_on_kill(make_pair, tmp_path, small_weights, options):
+    """Killed without warning, a run leaves nothing at its target, and the next one removes what lies beside it."""
+    files = make_pair(shape=(512, 512))
+    out = tmp_path / "result" / "out.tif"
+    out.parent.mkdir()
+    script = (
+        "import os, signal; from crossdiff_cli.scene.writer import Writer; from crossdiff_cli.cli import main\n"
+        "write, count = Writer.write, iter(range(9))\n"
+        "Writer.write = lambda *a: os.kill(os.getpid(), signal.SIGKILL) if next(count) == 2 else write(*a)\n"
+        f"main(['sharpen', {files.pan!r}, {files.ms!r}, '-o', {str(out)!r}, '--weights', {str(small_weights)!r}, "
+        "'--tile', '256'])"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL) as process:
+        assert process.wait(60) == -signal.SIGKILL
+    assert [path.name for path in out.parent.iterdir()] == [f".out.tif.{process.pid}.tmp.tif"]
+    small = make_pair()
+    sharpen(small.pan, [small.ms], out, options)
+    assert [path.name for path in out.parent.iterdir()] == ["out.tif"]
+
+
 def test_full_disk_leaves_nothing_and_says_so(make_pair, tmp_path, small_weights):
     """A file size limit makes every write beyond 200 kB fail, as a full disk does."""
     files = make_pair(shape=(1024, 1024), dtype="float32")

@@ -1,4 +1,7 @@
 import json
+import pickle
+import resource
+from pathlib import Path
 
 import pytest
 import torch
@@ -36,8 +39,18 @@ def test_files_that_are_no_weights(tmp_path):
     save_file({"a": torch.zeros(2)}, bad, {"format": "other"})
     with pytest.raises(WeightsError, match="another program"):
         load(bad)
-    with pytest.raises(WeightsError, match="damaged"):
+    with pytest.raises(WeightsError, match="a folder, pipe or device"):
         load(tmp_path)
+
+
+@pytest.fixture
+def memory_limit():
+    """One GiB of address space beyond what is in use."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + 2**30, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 @pytest.fixture
@@ -71,13 +84,64 @@ def test_missing_foreign_misshapen_and_infinite_tensors(tmp_path, parts):
         {"extra": 1},
         {"widths": [8, 8, -1]},
         {"timesteps": 0},
+        {"widths": [4096, 4096, 4096], "blocks": [64, 64, 64]},
+        {"blocks": [4096, 1, 1]},
+        {"widths": [8] * 1000, "blocks": [1] * 1000},
+        {"p2m_timestep": "x"},
+        {"m2p_timestep": -1},
+        {"kappa": float("nan")},
+        {"objective": ["x0"]},
+        {"decoder_width": 1.5},
     ],
 )
-def test_impossible_architectures_are_refused_before_memory_is_taken(tmp_path, parts, change):
+def test_impossible_architectures_are_refused_before_memory_is_taken(tmp_path, parts, change, memory_limit):
+    """The largest of them would need 60 GB."""
     state, metadata = parts
     metadata["architecture"] = json.dumps({**json.loads(metadata["architecture"]), **change})
     save_file(state, tmp_path / "x.safetensors", metadata)
     with pytest.raises(WeightsError):
+        load(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("key", ["architecture", "provenance"])
+@pytest.mark.parametrize("text", ["[" * 100_000, "", "[]", "NaN", "3"])
+def test_metadata_that_is_no_description(tmp_path, parts, key, text):
+    state, metadata = parts
+    save_file(state, tmp_path / "x.safetensors", {**metadata, key: text})
+    with pytest.raises(WeightsError, match=r"x\.safetensors describes no network"):
+        load(tmp_path / "x.safetensors")
+
+
+def test_a_file_that_fills_the_memory_is_not_read(tmp_path, memory_limit):
+    path = tmp_path / "sparse.safetensors"
+    header = json.dumps({"a": {"dtype": "F32", "shape": [2**38], "data_offsets": [0, 2**40]}}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    with path.open("r+b") as file:
+        file.truncate(8 + len(header) + 2**40)
+    with pytest.raises(WeightsError, match="holds 1048576 MiB"):
+        load(path)
+
+
+def test_weights_run_no_code(tmp_path):
+    """A pickle under the name of safetensors is no safetensors file."""
+    trace, path = tmp_path / "trace", tmp_path / "x.safetensors"
+
+    class Hostile:
+        def __reduce__(self):
+            return open, (str(trace), "w")
+
+    for write in (lambda: path.write_bytes(pickle.dumps(Hostile())), lambda: torch.save(Hostile(), path)):
+        write()
+        with pytest.raises(WeightsError, match="damaged"):
+            load(path)
+        assert not trace.exists()
+
+
+def test_whole_numbers_are_no_weights(tmp_path, parts):
+    state, metadata = parts
+    name = "head.pan_stem.weight"
+    save_file({**state, name: state[name].to(torch.int64)}, tmp_path / "x.safetensors", metadata)
+    with pytest.raises(WeightsError, match=name):
         load(tmp_path / "x.safetensors")
 
 

@@ -1,3 +1,6 @@
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 import rasterio
@@ -92,6 +95,24 @@ def test_targets_that_cannot_be_written(tmp_path):
     ):
         pass
     assert [p.name for p in tmp_path.iterdir()] == ["there.tif"]
+
+
+def test_pipes_and_devices_are_no_targets(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for target in (tmp_path / "pipe", Path("/dev/null")):
+        with pytest.raises(OutputError, match="is a pipe or a device"):
+            Writer(target, profile(), overwrite=True)
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
+    """Process 1 runs, that of the highest number does not."""
+    dead = int(Path("/proc/sys/kernel/pid_max").read_text())
+    gone = [f".out.tif.{dead}.tmp.tif", f".out.tif.{dead}.tmp.cog.tif", f".out.tif.{dead}.tmp.tif.aux.xml"]
+    kept = [".out.tif.1.tmp.tif", f".other.tif.{dead}.tmp.tif", f"out.tif.{dead}.tmp.tif", ".out.tif.notes.tmp"]
+    for name in (*gone, *kept):
+        (tmp_path / name).write_text("")
+    write(tmp_path / "out.tif")
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*kept, "out.tif"])
 
 
 def test_unwritten_blocks_are_noticed(tmp_path):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import threading
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -18,6 +19,11 @@ from crossdiff_cli.model.crossdiff import Architecture, CrossDiff
 FORMAT = "crossdiff-2"
 DEFAULT_NAME = "crossdiff.safetensors"
 _MAX_CHANNELS = 4096
+_MAX_BLOCKS = 64
+_MAX_LEVELS = 8
+_MAX_TIMESTEPS = 10**5
+_MAX_BYTES = 2**31
+"""A hundred times the size of the shipped weights; what is larger is not read into memory."""
 
 
 def default_weights() -> Path:
@@ -62,12 +68,11 @@ def load(path: Path, device: torch.device | str = "cpu") -> tuple[CrossDiff, dic
     Raises:
         WeightsError: the file is missing, damaged, not CrossDiff's, or does not match its own architecture.
     """
+    _check_file(path)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}
-    except FileNotFoundError as error:
-        raise WeightsError(f"no weight file {path}") from error
     except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(f"{path} is not a safetensors file or is damaged ({error}); fetch it again") from error
     if metadata.get("format") != FORMAT:
@@ -78,9 +83,12 @@ def load(path: Path, device: torch.device | str = "cpu") -> tuple[CrossDiff, dic
         architecture = Architecture.from_dict(json.loads(metadata["architecture"]))
         encoders = bool(json.loads(metadata["encoders"]))
         provenance = json.loads(metadata["provenance"])
-        _check_size(architecture)
+        if not isinstance(provenance, dict):
+            raise TypeError("the provenance is no JSON object")
+        _check_architecture(architecture)
+        _check_filled(architecture, sum(value.numel() for value in state.values()), encoders=encoders)
         model = CrossDiff(architecture, encoders=encoders)
-    except (KeyError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
         raise WeightsError(f"{path} describes no network that this version can build ({error})") from error
     _fill(model, state, path)
     model.eval().requires_grad_(False)
@@ -120,6 +128,21 @@ class WeightStore:
         return found
 
 
+def _check_file(path: Path) -> None:
+    try:
+        facts = path.stat()
+    except FileNotFoundError as error:
+        raise WeightsError(f"no weight file {path}") from error
+    except OSError as error:
+        raise WeightsError(f"cannot open the weight file {path}: {error}") from error
+    if not path.is_file():
+        raise WeightsError(f"{path} is a folder, pipe or device: name a .safetensors file")
+    if facts.st_size > _MAX_BYTES:
+        raise WeightsError(
+            f"{path} holds {facts.st_size / 2**20:.0f} MiB, weights of CrossDiff at most {_MAX_BYTES // 2**20}"
+        )
+
+
 def _fill(model: CrossDiff, state: dict[str, Tensor], path: Path) -> None:
     wanted = model.state_dict()
     if state.keys() != wanted.keys():
@@ -132,15 +155,37 @@ def _fill(model: CrossDiff, state: dict[str, Tensor], path: Path) -> None:
             raise WeightsError(
                 f"{path}: {name} is {tuple(value.shape)}, the architecture needs {tuple(wanted[name].shape)}"
             )
-        if not torch.isfinite(value.float()).all():
+        if not value.is_floating_point() or not torch.isfinite(value.float()).all():
             raise WeightsError(f"{path}: {name} holds numbers that are not finite; fetch the file again")
     model.load_state_dict({name: value.float() for name, value in state.items()})
 
 
-def _check_size(architecture: Architecture) -> None:
-    numbers = [*architecture.widths, *architecture.blocks, *architecture.head_widths, architecture.decoder_width]
-    if (
-        not all(isinstance(n, int) and 0 < n <= _MAX_CHANNELS for n in numbers)
-        or not 0 < architecture.timesteps <= 10**5
-    ):
-        raise ValueError(f"sizes out of range: {numbers}")
+def _check_architecture(a: Architecture) -> None:
+    """Refuse sizes and settings that no network has, before anything is built.
+
+    Raises:
+        ValueError: one is out of range or of another type.
+    """
+    limits = (
+        *((n, 1, _MAX_CHANNELS) for n in (*a.widths, *a.head_widths, a.decoder_width)),
+        *((n, 1, _MAX_BLOCKS) for n in a.blocks),
+        (a.timesteps, 1, _MAX_TIMESTEPS),
+        *((n, 0, _MAX_TIMESTEPS) for n in (a.p2m_timestep, a.m2p_timestep)),
+    )
+    odd = [n for n, low, high in limits if not isinstance(n, int) or not low <= n <= high]
+    if odd or len(a.widths) > _MAX_LEVELS:
+        raise ValueError(f"sizes out of range: {str(odd or a.widths)[:80]}")
+    if not isinstance(a.kappa, float | int) or not 0 < a.kappa < math.inf or not isinstance(a.objective, str):
+        raise ValueError(f"kappa {str(a.kappa)[:40]} and objective {str(a.objective)[:40]} are out of range")
+
+
+def _check_filled(a: Architecture, numbers: int, *, encoders: bool) -> None:
+    """Refuse a network far larger than its file before memory is taken: every block leads all channels to all.
+
+    Raises:
+        ValueError: the file holds too few numbers.
+    """
+    blocks = sum(n * width**2 for n, width in zip(a.blocks, a.widths, strict=True)) if encoders else 0
+    least = blocks + sum(width**2 for width in a.head_widths)
+    if least > numbers:
+        raise ValueError(f"it needs more than {least} numbers, the file holds {numbers}")

@@ -9,6 +9,10 @@ from crossdiff_cli.scene.tiles import Window
 
 _ROTATION_PX = 0.05
 """A rotation or shear that moves no MS pixel by more than this many PAN pixels is none."""
+_NOISE_PX = 1e-4
+"""Offsets that differ by less are the same, in PAN pixels."""
+_DRIFT_PX = 1e-3
+"""What rounding the ratio may move the far end of the MS by, in PAN pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +58,11 @@ def relate(pan: Affine, ms: Affine, ms_shape: tuple[int, int]) -> Grid | None:
     shear = max(abs(to_pan.b) * ms_shape[0], abs(to_pan.d) * ms_shape[1])
     if shear > _ROTATION_PX or to_pan.a <= 0 or to_pan.e <= 0:
         return None
-    return Grid((_tidy(to_pan.e), _tidy(to_pan.a)), (_tidy(to_pan.f), _tidy(to_pan.c)))
+    # What is rounded off a ratio adds up over the image; and one of nearly nothing, in a damaged header, stays one.
+    ratio = [
+        _tidy(value, _DRIFT_PX / size) or value for value, size in zip((to_pan.e, to_pan.a), ms_shape, strict=True)
+    ]
+    return Grid((ratio[0], ratio[1]), (_tidy(to_pan.f, _NOISE_PX), _tidy(to_pan.c, _NOISE_PX)))
 
 
 def place(pan: Affine, image: Affine, shape: tuple[int, int]) -> Window | None:
@@ -73,7 +81,7 @@ def same_bounds(pan_shape: tuple[int, int], ms_shape: tuple[int, int]) -> Grid:
     return Grid((pan_shape[0] / ms_shape[0], pan_shape[1] / ms_shape[1]), (0.0, 0.0))
 
 
-def _tidy(value: float) -> float:
-    """Round away the noise of geotransform arithmetic (1e-4 PAN pixels), so that ratio 4 is 4."""
+def _tidy(value: float, noise: float) -> float:
+    """Round away the noise of geotransform arithmetic, so that ratio 4 is 4."""
     nearest = round(value * 8) / 8
-    return nearest if abs(value - nearest) < 1e-4 else value
+    return nearest if abs(value - nearest) < noise else value

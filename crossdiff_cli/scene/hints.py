@@ -75,7 +75,7 @@ def read_hints(dataset: rasterio.DatasetReader) -> Hints:
         text or dataset.tags(i).get("BAND_DESCRIPTION")
         for i, text in zip(dataset.indexes, dataset.descriptions, strict=True)
     )
-    sidecars = tuple(str(name) for name in dataset.files)
+    sidecars = _files(dataset)
     return Hints(
         path=dataset.name,
         imd={key: value.strip().strip('"') for key, value in dataset.tags(ns="IMD").items()},
@@ -97,6 +97,13 @@ def _colors(dataset: rasterio.DatasetReader) -> tuple[str, ...]:
     except CPLE_BaseError:
         # GDAL reads the sidecars at the first question and reports a damaged one as that question's error, once.
         return tuple(color.name for color in dataset.colorinterp)
+
+
+def _files(dataset: rasterio.DatasetReader) -> tuple[str, ...]:
+    try:
+        return tuple(str(name) for name in dataset.files)
+    except UnicodeDecodeError:  # a name that is not UTF-8, in a damaged VRT for one
+        return ()
 
 
 def _read_document(name: str, sidecars: Sequence[str]) -> dict[str, str]:

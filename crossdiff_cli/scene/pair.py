@@ -10,8 +10,9 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.rpc import RPC
 from rasterio.transform import Affine, array_bounds
 from rasterio.warp import calculate_default_transform
@@ -255,8 +256,8 @@ class ScenePair:
         try:
             bounds = array_bounds(*ms.shape, ms.transform)
             native, _, _ = calculate_default_transform(ms.crs or crs, crs, ms.shape[1], ms.shape[0], *bounds)
-        except RasterioError as error:
-            raise SceneError(f"cannot bring {ms.path} to the CRS of {pan.path}: {error}") from error
+        except (RasterioError, CRSError, CPLE_BaseError) as error:
+            raise SceneError(f"cannot bring {ms.path} to the CRS of {pan.path}: {_first_line(error)}") from error
         pixel = abs(pan.transform.determinant) ** 0.5
         ratio = max(1, round(abs(native.determinant) ** 0.5 / pixel))
         shape = (-(-pan.shape[0] // ratio), -(-pan.shape[1] // ratio))
@@ -331,6 +332,10 @@ def _raster(path: str, options: PairOptions, nodata: float | None, bands: Sequen
 def _bounds(raster: Raster) -> str:
     left, bottom, right, top = array_bounds(*raster.shape, raster.transform)
     return f"x {left:.6g} to {right:.6g}, y {bottom:.6g} to {top:.6g}"
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)[:200]
 
 
 def _name(crs: object) -> str:

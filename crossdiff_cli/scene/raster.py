@@ -1,9 +1,12 @@
 """One raster opened by GDAL: its bands, mask and metadata, read by window from any thread."""
 
+import logging
 import re
+import stat
 import threading
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,7 +16,8 @@ from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
-from rasterio.errors import RasterioError, RasterioIOError
+from rasterio.errors import CRSError, RasterioError
+from rasterio.rpc import RPC
 from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RasterioWindow
@@ -21,9 +25,15 @@ from rasterio.windows import Window as RasterioWindow
 from crossdiff_cli.errors import SceneError
 from crossdiff_cli.scene.tiles import Window
 
+_log = logging.getLogger(__name__)
+
 _BAND_SUFFIX = re.compile(r"^(?P<path>.+?),band=(?P<band>\d+)$")
 _SAMPLE = 512
 _CACHE_BYTES = 192 * 2**20
+_MAX_BANDS = 1024
+"""More than any instrument has; a damaged header may say 65535."""
+_FARTHEST, _SMALLEST_PIXEL = 1e15, 1e-10
+"""Coordinates and pixel sizes beyond these are no place on Earth, in metres or degrees."""
 
 
 class Raster:
@@ -54,41 +64,65 @@ class Raster:
         self._open: list[Any] = []
         self._warp: dict[str, Any] | None = None
         self._generation = 0
+        self._complained = False
+        _refuse_streams(self.path)
         dataset = self._handle()
         if not dataset.count:
             raise SceneError(f"{self.path} has no raster bands; name the PAN or MS image inside it")
+        if dataset.count > _MAX_BANDS:
+            raise SceneError(f"{self.path} has {dataset.count} bands, {_MAX_BANDS} at most can be sharpened: damaged?")
+        with _one_error(f"cannot read the header of {self.path}"):
+            self._choose_bands(dataset, bands or selected, [nodata] if nodata is not None or ignore_nodata else None)
+            self._describe(dataset)
+
+    def _choose_bands(self, dataset: Any, chosen: Sequence[int] | None, nodata: list[float | None] | None) -> None:
+        """`nodata` None: as declared; else the one value for all bands."""
         alpha = _alpha_band(dataset)
         every = [index for index in dataset.indexes if index != alpha]
-        self.indexes: list[int] = list(bands or selected or every)
+        self.indexes: list[int] = list(chosen or every)
         missing = [index for index in self.indexes if index not in dataset.indexes]
         if missing:
             raise SceneError(f"{self.path} has {dataset.count} bands, no band {missing[0]}")
         self._alpha = alpha
-        dtypes = {dataset.dtypes[index - 1] for index in self.indexes}
+        known = dataset.dtypes
+        dtypes = {known[index - 1] for index in self.indexes}
         if any("complex" in dtype for dtype in dtypes):
             raise SceneError(
                 f"{self.path} holds complex numbers ({', '.join(sorted(dtypes))}); give an intensity image"
             )
         self.dtype = str(np.result_type(*dtypes))
-        declared = [dataset.nodatavals[index - 1] for index in self.indexes]
+        self._mixed = len({known[index - 1] for index in (*self.indexes, *([] if alpha is None else [alpha]))}) > 1
+        declared = dataset.nodatavals
         self.nodata: list[float | None] = (
-            [nodata] * len(self.indexes) if nodata is not None or ignore_nodata else declared
+            [declared[index - 1] for index in self.indexes] if nodata is None else nodata * len(self.indexes)
         )
         flags = dataset.mask_flag_enums[self.indexes[0] - 1]
         self._mask_band = alpha is None and MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
-        self._describe(dataset)
 
     def _describe(self, dataset: Any) -> None:
         self.shape: tuple[int, int] = (dataset.height, dataset.width)
         self.transform: Affine = dataset.transform
+        pixel = abs(self.transform.determinant) ** 0.5
+        if not all(abs(v) < _FARTHEST for v in self.transform) or not pixel > _SMALLEST_PIXEL:
+            raise SceneError(
+                f"the geotransform of {self.path} is none: {', '.join(f'{v:g}' for v in self.transform.to_gdal())}; "
+                "repair it, or take it away (gdal_edit.py -unsetgt) where PAN and MS cover the same ground"
+            )
         self.crs: CRS | None = dataset.crs
         self.descriptions = [dataset.descriptions[index - 1] for index in self.indexes]
         self.scales = [dataset.scales[index - 1] for index in self.indexes]
         self.offsets = [dataset.offsets[index - 1] for index in self.indexes]
-        self.rpcs = dataset.rpcs
+        self.rpcs = self._read_rpcs(dataset)
         self.tags: dict[str, str] = dataset.tags()
         self.imagery: dict[str, str] = dataset.tags(ns="IMAGERY")
         self.gcps: bool = bool(dataset.gcps[0])
+
+    def _read_rpcs(self, dataset: Any) -> RPC | None:
+        try:
+            return dataset.rpcs
+        except (ValueError, LookupError) as error:
+            _log.warning("%s: its rational polynomials cannot be read and are left out (%r)", self.path, error)
+            return None
 
     @property
     def count(self) -> int:
@@ -164,16 +198,11 @@ class Raster:
         area = RasterioWindow(window.col, window.row, window.width, window.height)
         extra = [] if self._alpha is None else [self._alpha]
         how = reduced or {}
-        try:
-            raw = self._handle().read([*self.indexes, *extra], window=area, **_shaped(how, self.count + len(extra)))
+        with _one_error(f"cannot read {self.path} at row {window.row}, column {window.col}, damaged or truncated"):
+            raw = self._read_bands([*self.indexes, *extra], {"window": area, **how})
             mask = np.ones(raw.shape[1:], np.bool_)
             if self._mask_band:
                 mask &= self._handle().read_masks(self.indexes[0], window=area, **how) > 0
-        except (RasterioError, OSError) as error:
-            raise SceneError(
-                f"cannot read {self.path} at row {window.row}, column {window.col}: "
-                f"damaged or truncated file ({_cause(error)})"
-            ) from error
         if extra:
             mask &= raw[-1] > 0
             raw = raw[:-1]
@@ -187,20 +216,36 @@ class Raster:
             data[:, ~mask] = 0.0
         return data, mask
 
+    def _read_bands(self, indexes: list[int], how: dict[str, Any]) -> NDArray[Any]:
+        """Read bands (n, rows, cols); rasterio takes bands of different types one by one only."""
+        handle = self._handle()
+        if self._mixed:
+            return np.stack([handle.read(index, **how) for index in indexes])
+        if "out_shape" in how:
+            how = {**how, "out_shape": (len(indexes), *how["out_shape"])}
+        return handle.read(indexes, **how)
+
     def _handle(self) -> Any:
         handle = getattr(self._local, "handle", None)
         if handle is None or self._local.generation != self._generation:
-            try:
+            with _one_error(f"cannot open {self.path}"):
                 handle = rasterio.open(self.path)
-                _settle(handle)
+                self._settle(handle)
                 if self._warp is not None:
                     handle = WarpedVRT(handle, **self._warp)
-            except (RasterioIOError, OSError) as error:
-                raise SceneError(f"cannot open {self.path}: {_cause(error)}") from error
             self._local.handle, self._local.generation = handle, self._generation
             with self._lock:
                 self._open.append(handle)
         return handle
+
+    def _settle(self, dataset: Any) -> None:
+        """Take the error that GDAL raises once per handle when a sidecar is damaged; the pixels are not affected."""
+        try:
+            _ = dataset.colorinterp, dataset.mask_flag_enums
+        except (RasterioError, CPLE_BaseError) as error:
+            if not self._complained:
+                _log.warning("%s: a part of its metadata is damaged and left out (%s)", self.path, _cause(error))
+            self._complained = True
 
     def close(self) -> None:
         """Close the handles of all threads."""
@@ -219,10 +264,6 @@ class Raster:
         self.close()
 
 
-def _shaped(how: dict[str, Any], bands: int) -> dict[str, Any]:
-    return {**how, "out_shape": (bands, *how["out_shape"])} if how else {}
-
-
 def bounded_cache() -> rasterio.Env:
     """Keep GDAL's block cache, by default a share of the machine's memory, at a fixed size: memory follows the tile."""
     return rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES)
@@ -235,20 +276,31 @@ def _alpha_band(dataset: Any) -> int | None:
         return None
     band = candidates[-1]
     height, width = min(dataset.height, _SAMPLE), min(dataset.width, _SAMPLE)
-    try:
-        values = np.unique(dataset.read(band, out_shape=(height, width)))
-    except (RasterioError, OSError) as error:
-        raise SceneError(f"cannot read {dataset.name}: damaged or truncated file ({_cause(error)})") from error
+    values = np.unique(dataset.read(band, out_shape=(height, width)))
     opaque = np.iinfo(dataset.dtypes[band - 1]).max if np.issubdtype(dataset.dtypes[band - 1], np.integer) else 1
     return band if set(values.tolist()) <= {0, opaque, 255, 1} else None
 
 
-def _settle(dataset: Any) -> None:
-    """Take the error that GDAL raises once per handle when a sidecar XML is damaged; the pixels are not affected."""
-    with suppress(RasterioError, CPLE_BaseError):
-        _ = dataset.colorinterp, dataset.mask_flag_enums
+def _refuse_streams(path: str) -> None:
+    try:
+        mode = Path(path).stat().st_mode
+    except (OSError, ValueError):  # no local file: GDAL knows other kinds of names
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise SceneError(f"{path} is a pipe or a device, which cannot be read at any place: write it to a file first")
+
+
+@contextmanager
+def _one_error(what: str) -> Iterator[None]:
+    """Turn whatever GDAL and rasterio say of a damaged file into one line; a message in another encoding is one too."""
+    try:
+        yield
+    except (RasterioError, CRSError, CPLE_BaseError, OSError, UnicodeDecodeError) as error:
+        raise SceneError(f"{what}: {_cause(error)}") from error
 
 
 def _cause(error: BaseException) -> str:
-    text = str(error.__cause__ or error).strip().splitlines()
+    error = error.__cause__ or error
+    said = error.object.decode(errors="replace") if isinstance(error, UnicodeDecodeError) else str(error)
+    text = said.strip().splitlines()
     return text[0] if text else type(error).__name__

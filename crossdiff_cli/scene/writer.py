@@ -78,6 +78,7 @@ class Writer:
         self._dataset: Any = None
 
     def __enter__(self) -> Self:
+        remove_abandoned(self.path)
         profile = self.profile
         creation = dict(profile.creation) if profile.driver == "GTiff" else {}
         try:
@@ -195,10 +196,13 @@ def check_target(path: Path, *, overwrite: bool) -> None:
     """Fail early when a result could not be stored.
 
     Raises:
-        OutputError: `path` exists without `overwrite`, is a folder, or its folder is missing or not writable.
+        OutputError: `path` exists without `overwrite`, is a folder, pipe or device, or its folder is missing or not
+            writable.
     """
     if path.is_dir():
         raise OutputError(f"{path} is a folder; name a file")
+    if path.exists() and not path.is_file():
+        raise OutputError(f"{path} is a pipe or a device; name a file")
     if path.exists() and not overwrite:
         raise OutputError(f"{path} exists; --overwrite replaces it")
     if not path.parent.is_dir():
@@ -211,6 +215,24 @@ def remove_leftovers(path: Path, pid: int | None = None) -> None:
     """Remove what a process that was killed left beside its target `path`; `pid` None: whichever process."""
     for leftover in path.parent.glob(f".{escape(path.name)}.{'*' if pid is None else pid}.tmp*"):
         leftover.unlink(missing_ok=True)
+
+
+def remove_abandoned(path: Path) -> None:
+    """Remove what processes left beside their target `path` that were killed in mid-scene and run no longer."""
+    for leftover in path.parent.glob(f".{escape(path.name)}.*.tmp*"):
+        pid = leftover.name.removeprefix(f".{path.name}.").partition(".")[0]
+        if pid.isdecimal() and not _runs(int(pid)):
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
 
 
 def to_dtype(data: NDArray[np.float32], mask: NDArray[np.bool_], dtype: str, nodata: float | None) -> NDArray[Any]:
@@ -241,7 +263,9 @@ def to_dtype(data: NDArray[np.float32], mask: NDArray[np.bool_], dtype: str, nod
 
 def _options(profile: Profile) -> dict[str, Any]:
     """Creation options of the GTiff; `photometric` and `alpha` keep four bands from being taken for RGBA."""
-    integer = np.dtype(profile.dtype).kind in "ui"
+    predictor = 2 if np.dtype(profile.dtype).kind in "ui" else 3
+    if any(name.lower() == "nbits" for name in profile.creation):
+        predictor = 1  # GDAL differences whole bytes only
     georeference = {} if profile.transform is None else {"crs": profile.crs, "transform": profile.transform}
     return {
         "driver": "GTiff",
@@ -256,7 +280,7 @@ def _options(profile: Profile) -> dict[str, Any]:
         "interleave": "pixel",
         "compress": "deflate",
         "zlevel": 4,
-        "predictor": 2 if integer else 3,
+        "predictor": predictor,
         "bigtiff": "IF_SAFER",
         "num_threads": "ALL_CPUS",
         "photometric": "MINISBLACK",

@@ -74,7 +74,7 @@ def resume(path: Path, run: Mapping[str, str], state: State) -> int:
             continue
         try:
             step = _load(candidate, run, state)
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        except (SafetensorError, OSError, LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             failures.append(f"{candidate} is damaged or of another network ({error})")
             continue
         for failure in failures:
@@ -99,6 +99,7 @@ def _load(path: Path, run: Mapping[str, str], state: State) -> int:
             )
     with torch.no_grad():
         for name, p in state.parameters.items():
+            _check(name, [tensors[f"{kind}.{name}"] for kind in ("parameter", "ema", "exp_avg", "exp_avg_sq")], p)
             p.copy_(tensors[f"parameter.{name}"])
             state.ema[name].copy_(tensors[f"ema.{name}"])
             state.optimizer.state[p] = {
@@ -107,6 +108,12 @@ def _load(path: Path, run: Mapping[str, str], state: State) -> int:
                 "exp_avg_sq": tensors[f"exp_avg_sq.{name}"].to(p).clone(memory_format=torch.preserve_format),
             }
     return step
+
+
+def _check(name: str, stored: list[Tensor], parameter: Tensor) -> None:
+    for tensor in stored:
+        if tensor.shape != parameter.shape or not torch.isfinite(tensor).all():
+            raise ValueError(f"{name} has another shape or holds numbers that are not finite")
 
 
 def _short(value: object) -> str:

@@ -30,12 +30,14 @@ def read_manifest(path: Path, split: str, *, required: bool = True) -> list[Entr
     Raises:
         TrainingError: the file is missing or malformed, or has no scene in that split.
     """
+    if path.exists() and not path.is_file():
+        raise TrainingError(f"{path} is a folder, pipe or device, not a manifest")
     try:
         items = json.loads(path.read_text(encoding="utf-8"))
         entries = [_entry(path.parent, item) for item in items]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise TrainingError(
-            f"{path} is no manifest (a JSON list of scenes with files.pan and files.ms): {error!r}"
+            f"{path} is no manifest (a JSON list of scenes with files.pan and files.ms): {type(error).__name__} {error}"
         ) from error
     chosen = [entry for entry in entries if entry.split == split]
     if required and not chosen:
