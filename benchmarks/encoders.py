@@ -5,7 +5,10 @@
 An arm is `none` (no encoders), `random` (untrained ones), or NAME=FILE with changes after commas: `only=p2m` or
 `only=m2p`, `p2m=T` or `m2p=T` (another feature timestep), `noisy` (noise added as at that timestep), `pyramids`
 (without the light decoders), `without=SENSOR`
-(its scenes are kept from the head; FILE should not have seen them either). All arms of a run see the same batches.
+(its scenes are kept from the head; FILE should not have seen them either), `scene=NAME` (the head sees no other),
+`ungated` (no sigmoid on the features), `residual` (MS_up plus a residual, without the PAN detail), `rounds=N`
+(back-projections), and `spectral=W`, `structural=W`, `supervised=W` (weights of the loss terms). All arms of a run see
+the same batches.
 Figures are of one window per validation scene and scale, on the registered grid: compare them within a table only.
 """
 
@@ -14,8 +17,9 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +29,7 @@ from torch import Generator, Tensor, nn
 
 from crossdiff_cli.device import keep_memory
 from crossdiff_cli.model.crossdiff import Architecture, CrossDiff
-from crossdiff_cli.model.fusion import Features, FusionHead
+from crossdiff_cli.model.fusion import Features, FusionHead, Gate
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.model.weights import default_weights, load
 from crossdiff_cli.training.adapt import LossWeights, adapt
@@ -54,6 +58,11 @@ class Arm:
     noisy: bool = False
     pyramids: bool = False
     without: str | None = None
+    scene: str | None = None
+    ungated: bool = False
+    residual: bool = False
+    rounds: int = 1
+    losses: LossWeights = field(default_factory=LossWeights)
 
     @classmethod
     def parse(cls, text: str) -> "Arm":
@@ -61,7 +70,9 @@ class Arm:
         head, *rest = text.split(",")
         name, _, file = head.partition("=")
         changes = {key: value for key, _, value in (change.partition("=") for change in rest)}
-        unknown = set(changes) - {"only", "p2m", "m2p", "noisy", "pyramids", "without"}
+        weights = {key: float(changes.pop(key)) for key in list(changes) if key in LossWeights.__slots__}
+        known = {"only", "p2m", "m2p", "noisy", "pyramids", "without", "scene", "ungated", "residual", "rounds"}
+        unknown = set(changes) - known
         if unknown or not (file or name in {"none", "random"}):
             raise SystemExit(f"arm {text!r}: write none, random or NAME=FILE[,change...]; see --help")
         return cls(
@@ -74,6 +85,11 @@ class Arm:
             noisy="noisy" in changes,
             pyramids="pyramids" in changes,
             without=changes.get("without"),
+            scene=changes.get("scene"),
+            ungated="ungated" in changes,
+            residual="residual" in changes,
+            rounds=int(changes.get("rounds", 1)),
+            losses=LossWeights(**weights),
         )
 
 
@@ -128,8 +144,25 @@ def build(arm: Arm, seed: int) -> Controlled:
     model.head = FusionHead(
         architecture.widths, architecture.decoder_width, architecture.head_widths, encoders=model.p2m is not None
     )
+    if arm.ungated and model.head.gates is not None:
+        for gate in model.head.gates:
+            gate.forward = partial(_ungated, gate)  # type: ignore[method-assign]
+    if arm.residual:
+        model.head.out.forward = partial(_residual, model.head.out.forward)  # type: ignore[method-assign]
     model.channels_last()
     return model
+
+
+def _ungated(gate: Gate, p2m: Tensor, m2p: Tensor) -> Tensor:
+    return (gate.p2m(p2m) + gate.m2p(m2p)).chunk(2, dim=1)[0]
+
+
+def _residual(maps: Callable[[Tensor, Spectrum], Tensor], h: Tensor, spectrum: Spectrum) -> Tensor:
+    """Gains that take the PAN detail and P2M's out of the sum, and the residual as found."""
+    residual = maps(h, spectrum)[:, 3]
+    return torch.stack(
+        [-torch.ones_like(residual), torch.zeros_like(residual), -torch.ones_like(residual), residual], 1
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +172,9 @@ class Judge:
     window: JudgedWindow
     scale: str
 
-    def figures(self, model: CrossDiff) -> dict[str, float]:
+    def figures(self, model: CrossDiff, rounds: int = 1) -> dict[str, float]:
         """What counts at this scale."""
-        report = self.window.report(model)
+        report = self.window.report(model, rounds)
         keys = ("q2n", "ergas", "sam", "scc") if self.scale == "reduced" else ("hqnr", "d_rho", "r_ergas")
         return {key: float(getattr(report, key)) for key in keys}
 
@@ -216,16 +249,18 @@ def trial(
     arm: Arm, seed: int, steps: int, training: Sequence[TrainingScene], windows: Sequence[Judge]
 ) -> list[dict[str, Any]]:
     """Train the head of one arm and judge it: one row per window."""
-    chosen = [scene for scene in training if scene.sensor != arm.without]
+    chosen = [s for s in training if s.sensor != arm.without and (arm.scene is None or s.name.startswith(arm.scene))]
+    if not chosen:
+        raise SystemExit(f"no training scene is left for arm {arm.name!r}")
     model, started = build(arm, seed), time.monotonic()
     if steps:
         plan = Plan(steps=steps, learning_rate=1e-3, seed=seed)
-        adapt(model, Sampler(chosen, 128, 2), plan, groups=2, weights=LossWeights())
+        adapt(model, Sampler(chosen, 128, 2), plan, groups=2, weights=arm.losses, rounds=arm.rounds)
     trained = time.monotonic() - started
     model.eval()
     head = {"arm": arm.name, "seed": seed, "steps": steps}
     rows = [
-        {**head, "scene": w.window.scene, "sensor": w.window.sensor, "scale": w.scale, **w.figures(model)}
+        {**head, "scene": w.window.scene, "sensor": w.window.sensor, "scale": w.scale, **w.figures(model, arm.rounds)}
         for w in windows
     ]
     print(f"{arm.name} seed {seed}: {steps} steps in {trained:.0f} s, judged in "

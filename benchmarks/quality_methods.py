@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from crossdiff_cli.scene.pair import PairOptions, ScenePair
 from crossdiff_cli.scene.tiles import Window
 from crossdiff_cli.scene.writer import to_dtype
 from crossdiff_cli.sharpen import SharpenOptions, sharpen
+from crossdiff_cli.training.zero_shot import ZeroShot
 
 OTB = "otbcli_BundleToPerfectSensor"
 GDAL = "gdal_pansharpen.py"
@@ -52,17 +53,19 @@ def parse_methods(specifications: list[str]) -> tuple[dict[str, Method], list[st
     """Methods by name, and a line for each that cannot run here.
 
     A specification is `baselines`, the name of one, `external`, the name of an external tool, `NAME=FILE.safetensors`
-    for the network with those weights, or `NAME=FOLDER` with results `SCENE.full.tif` and `SCENE.reduced.tif`.
+    for the network with those weights, with `,adapt=STEPS`, `,rounds=N` or `,align=off` after it for how it is used, or
+    `NAME=FOLDER` with results `SCENE.full.tif` and `SCENE.reduced.tif`.
     """
     methods: dict[str, Method] = {}
     missing = []
     for text in specifications:
         name, equals, value = text.partition("=")
         if equals:
-            path = Path(value)
+            file, *changes = value.split(",")
+            path = Path(file)
             if not path.exists():
                 raise SystemExit(f"{path} does not exist: write NAME=FILE.safetensors or NAME=FOLDER")
-            methods[name] = _finished(path) if path.is_dir() else _network(path)
+            methods[name] = _finished(path) if path.is_dir() else _network(path, changes)
             continue
         for one in {"baselines": tuple(BASELINES), "external": EXTERNAL}.get(name, (name,)):
             if one in BASELINES:
@@ -96,10 +99,18 @@ def _baseline(name: str) -> Method:
     return run
 
 
-def _network(weights: Path) -> Method:
+def _network(weights: Path, changes: list[str]) -> Method:
+    used = dict(change.split("=", 1) for change in changes if "=" in change)
+    if len(used) < len(changes) or set(used) - {"adapt", "rounds", "align"}:
+        raise SystemExit(f"{','.join(changes)}: write adapt=STEPS, rounds=N or align=off after the weights")
+    steps = int(used.get("adapt", 0))
+    options = SharpenOptions(
+        weights=weights, extent="pan", overwrite=True, quiet=True, rounds=int(used.get("rounds", 1)),
+        align=used.get("align") != "off", tune=ZeroShot(steps) if steps else None,
+    )  # fmt: skip
+
     def run(case: Case, out: Path) -> None:
-        options = SharpenOptions(pair=case.options, weights=weights, extent="pan", overwrite=True, quiet=True)
-        sharpen(case.pan, [case.ms], out, options)
+        sharpen(case.pan, [case.ms], out, replace(options, pair=case.options))
 
     return run
 

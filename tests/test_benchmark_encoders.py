@@ -83,3 +83,19 @@ def test_the_table_shows_means_over_scenes_and_half_the_range_of_the_seeds():
     assert "2.1000 ± 0.1000" in text
     assert "0.7000 ± 0.1000" in text
     assert "| a | 2 | – |" in text
+
+
+def test_ablations_are_what_they_say(file):
+    """Without gates the features pass unweighted; a plain residual has no PAN detail until it is trained."""
+    pan, ms = torch.randn(1, 1, 32, 32), torch.randn(1, 2, 8, 8)
+    inputs = pan, *prepare(pan, ms, Sampling((4.0, 4.0), (0.0, 0.0), (0.3, 0.3))), SPECTRUM
+    plain = encoders.build(encoders.Arm.parse(f"x={file},residual,rounds=0"), 0).eval()
+    with torch.no_grad():
+        assert torch.allclose(plain(*inputs), inputs[2], atol=1e-6)
+        gate = encoders.build(encoders.Arm.parse(f"x={file},ungated"), 0).head.gates[0]
+        x = torch.randn(1, SMALL.widths[0], 4, 4)
+        value, weight = (gate.p2m(x) + gate.m2p(x)).chunk(2, dim=1)
+        assert torch.equal(gate(x, x), value)
+        assert not torch.equal(value * torch.sigmoid(weight), value)
+    arm = encoders.Arm.parse(f"x={file},structural=0,supervised=2,scene=a")
+    assert (arm.losses.structural, arm.losses.supervised, arm.losses.spectral, arm.scene) == (0.0, 2.0, 1.0, "a")

@@ -38,11 +38,11 @@ class JudgedWindow:
     example: Example
     statistics: Statistics
 
-    def report(self, model: CrossDiff) -> QualityReport:
-        """Figures of the window without its edge."""
+    def report(self, model: CrossDiff, rounds: int = 1) -> QualityReport:
+        """Figures of the window without its edge, after `rounds` back-projections."""
         e = self.example.to(next(model.head.parameters()).device)
         with torch.inference_mode():
-            hrms = fuse(model, e.pan, e.ms, e.sampling, e.spectrum, rounds=1).cpu()
+            hrms = fuse(model, e.pan, e.ms, e.sampling, e.spectrum, rounds).cpu()
         e = self.example
         inside = slice(EDGE, -EDGE)
         unit = self.statistics.denormalise_ms
