@@ -92,7 +92,7 @@ def pictures(model: CrossDiff, held: Held, pretext: Pretext, target: Path, count
     """Draw MS from PAN and PAN from MS for the first window of `count` scenes; one row each in a PNG.
 
     A row shows PAN | MS drawn from the PAN alone | upsampled MS | MS restored from it and the PAN | MS | PAN drawn from
-    the MS alone.
+    the MS alone. Restored is without noise, as the encoders are used later.
 
     Raises:
         OutputError: `target` cannot be written.
@@ -104,11 +104,11 @@ def pictures(model: CrossDiff, held: Held, pretext: Pretext, target: Path, count
         p2m, m2p = found["p2m"], found["m2p"]
         shown = [
             p2m.condition,
-            _drawn(p2m, prediction, torch.zeros_like(p2m.prior), pretext),
+            _drawn(p2m, prediction, torch.zeros_like(p2m.prior), pretext, noise=1.0),
             p2m.prior,
-            _drawn(p2m, prediction, p2m.prior, pretext),
+            _drawn(p2m, prediction, p2m.prior, pretext, noise=0.0),
             p2m.x_0,
-            _drawn(m2p, prediction, torch.zeros_like(m2p.prior), pretext),
+            _drawn(m2p, prediction, torch.zeros_like(m2p.prior), pretext, noise=1.0),
         ]
         gap = np.full((3, example.pan.shape[2], _GAP), 255, np.uint8)
         cells = [cell for image in shown for cell in (_levels(image[0], example), gap)]
@@ -119,8 +119,8 @@ def pictures(model: CrossDiff, held: Held, pretext: Pretext, target: Path, count
         raise OutputError(f"cannot write {target}: {error.strerror}") from error
 
 
-def _drawn(task: Task, prediction: Prediction, prior: Tensor, pretext: Pretext) -> Tensor:
-    eps = torch.randn(prior.shape, generator=Generator().manual_seed(2)).to(prior)
+def _drawn(task: Task, prediction: Prediction, prior: Tensor, pretext: Pretext, noise: float) -> Tensor:
+    eps = noise * torch.randn(prior.shape, generator=Generator().manual_seed(2)).to(prior)
 
     def denoise(x_t: Tensor, timestep: Tensor) -> Tensor:
         correction = predict(task, prediction, x_t, timestep, pretext.dtype)
