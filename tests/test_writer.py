@@ -55,6 +55,15 @@ def test_file_says_what_it_is(tmp_path, driver):
     assert [p.name for p in tmp_path.iterdir()] == ["out.tif"]
 
 
+@pytest.mark.parametrize(("name", "value"), [("COMPRESS", "LZW"), ("ZLEVEL", "9"), ("BIGTIFF", "YES")])
+def test_creation_options_overrule_the_defaults(tmp_path, name, value):
+    data = write(tmp_path / "out.tif", creation={name: value})
+    with rasterio.open(tmp_path / "out.tif") as file:
+        assert np.array_equal(file.read(), data)
+        assert file.profile["compress"] == ("lzw" if name == "COMPRESS" else "deflate")
+    assert (tmp_path / "out.tif").read_bytes()[2] == (43 if name == "BIGTIFF" else 42)
+
+
 def test_near_infrared_does_not_open_as_alpha(tmp_path):
     """The trap of four uint8 bands: dark near-infrared must not be transparent."""
     data = np.zeros((4, 300, 400), "uint8") + 7
@@ -91,7 +100,7 @@ def test_targets_that_cannot_be_written(tmp_path):
         Writer(tmp_path, profile())
     with (
         pytest.raises(OutputError, match="cannot write"),
-        Writer(tmp_path / "out.tif", profile(creation={"compress": "nonsense"})),
+        Writer(tmp_path / "out.tif", profile(creation={"BLOCKXSIZE": "7"})),
     ):
         pass
     assert [p.name for p in tmp_path.iterdir()] == ["there.tif"]

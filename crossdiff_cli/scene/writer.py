@@ -83,7 +83,7 @@ class Writer:
         creation = dict(profile.creation) if profile.driver == "GTiff" else {}
         try:
             self._dataset = rasterio.open(
-                self._temporary, "w", **_options(profile), **{k.lower(): v for k, v in creation.items()}
+                self._temporary, "w", **(_options(profile) | {k.lower(): v for k, v in creation.items()})
             )
             self._describe()
         except (RasterioError, CPLE_BaseError, OSError, ValueError, TypeError) as error:
