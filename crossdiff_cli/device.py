@@ -1,7 +1,12 @@
 """Where and in which precision the network runs."""
 
 import ctypes
+import math
 import platform
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -11,6 +16,21 @@ from crossdiff_cli.errors import CrossDiffError
 Precision = Literal["auto", "fp32", "bf16"]
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+_CPU_BYTES = 1.3e9
+"""What the tiles in work may take of the main memory, where there is as much: the process stays under 2 GB."""
+_CUDA_BYTES = 16e9
+"""What a tile may take on a GPU: more would not be faster."""
+_SHARE = 0.6
+"""Of the memory that is free."""
+
+
+def choose_devices(names: str) -> list[torch.device]:
+    """`auto`, `cpu`, `cuda[:i]`, or several of them with commas between; one that is named twice does two tiles at once.
+
+    Raises:
+        CrossDiffError: no such device on this machine.
+    """
+    return [choose_device(name.strip()) for name in names.split(",")]
 
 
 def choose_device(name: str) -> torch.device:
@@ -24,9 +44,11 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise CrossDiffError(f"--device {name!r} is none of auto, cpu, cuda, cuda:N") from error
+        raise CrossDiffError(
+            f"--device {name!r} is none of auto, cpu, cuda, cuda:N, and several have commas between"
+        ) from error
     if device.type not in ("cpu", "cuda"):
-        raise CrossDiffError(f"--device {name!r} is none of auto, cpu, cuda, cuda:N")
+        raise CrossDiffError(f"--device {name!r} is none of auto, cpu, cuda, cuda:N, and several have commas between")
     if device.type == "cuda":
         count = torch.cuda.device_count()
         if (device.index or 0) >= count:
@@ -42,6 +64,35 @@ def network_dtype(device: torch.device, precision: Precision) -> torch.dtype:
         fast = device.type == "cuda" or torch.cpu._is_amx_tile_supported()
         precision = "bf16" if fast else "fp32"
     return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
+def window_pixels(devices: Sequence[torch.device], bands: int) -> int:
+    """How many PAN pixels a tile may have, halo included, for the memory that is free on the devices it goes round.
+
+    Args:
+        devices: those that work at the same time, each as often as it does.
+        bands: of the MS.
+    """
+    shares = []
+    for device, lanes in Counter(devices).items():
+        free, most = (
+            (torch.cuda.mem_get_info(device)[0], _CUDA_BYTES) if device.type == "cuda" else (_free(), _CPU_BYTES)
+        )
+        shares.append(min(_SHARE * free, most) / lanes)
+    # Measured: peak memory of `fuse.fuse_core` per pixel of its window.
+    return int(min(shares) / (220 + 26 * bands))
+
+
+def _free() -> float:
+    """Bytes of main memory that can be had, by the kernel and by the limit of the container; inf where neither says."""
+    found = [math.inf]
+    with suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        found.append(1024.0 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]))
+    with suppress(OSError, ValueError):
+        limit, used = (int(Path(f"/sys/fs/cgroup/memory.{name}").read_text()) for name in ("max", "current"))
+        found.append(float(limit - used))
+    return max(min(found), 0.0)
 
 
 def keep_memory() -> None:

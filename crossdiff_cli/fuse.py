@@ -1,13 +1,15 @@
 """One window, from normalised PAN and MS to normalised HRMS: expand, degrade, network, back-projection."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from crossdiff_cli.model.crossdiff import CrossDiff
+from crossdiff_cli.model.region import Region, compact
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.mtf import EXPAND_RADIUS, degrade, expand, mtf_radius
 
@@ -27,14 +29,23 @@ class Sampling:
     gains: tuple[float, ...]
     """Nyquist gain of each band."""
 
+    def within(self, part: Region) -> "Sampling":
+        """The same on a part of the PAN window."""
+        return replace(self, offset=(self.offset[0] - part.top, self.offset[1] - part.left))
 
-def halo(model: CrossDiff, ratio: tuple[float, float], gains: tuple[float, ...], rounds: int) -> int:
+
+def halo(model: CrossDiff, ratio: tuple[float, float], gains: Sequence[float], rounds: int) -> int:
     """Return how many PAN pixels around a pixel can change its fused value: the halo a tile needs."""
     largest = max(ratio)
-    blur = max(mtf_radius(gain, largest) for gain in gains) + 2
-    reach = math.ceil((EXPAND_RADIUS + 1) * largest)
-    beta = blur + reach + math.ceil((BETA_RADIUS + 1) * largest)
-    return max(model.radius + blur + reach, beta) + rounds * (blur + reach)
+    consistency = _consistency_radius(ratio, gains)
+    beta = consistency + math.ceil((BETA_RADIUS + 1) * largest)
+    return max(model.radius + consistency, beta) + rounds * consistency
+
+
+def _consistency_radius(ratio: tuple[float, float], gains: Sequence[float]) -> int:
+    """Reach of `degrade` followed by `expand`, in PAN pixels."""
+    largest = max(ratio)
+    return max(mtf_radius(gain, largest) for gain in gains) + 2 + math.ceil((EXPAND_RADIUS + 1) * largest)
 
 
 def local_gain(ms: Tensor, pan_ms: Tensor) -> Tensor:
@@ -58,16 +69,19 @@ def local_gain(ms: Tensor, pan_ms: Tensor) -> Tensor:
     return ((covariance + _BETA_SHRINKAGE) / (variance.clamp_min(0) + _BETA_SHRINKAGE)).clamp(-1.0, 3.0)
 
 
-def prepare(pan: Tensor, ms: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor, Tensor]:
-    """Return (pan_low, ms_up, beta), each (B, C, H, W), from `pan` (B, 1, H, W) and `ms` (B, C, h, w)."""
-    shape = (pan.shape[2], pan.shape[3])
-    ratio, offset = sampling.ratio, sampling.offset
+def prepare(pan: Tensor, ms: Tensor, sampling: Sampling, part: Region | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Return (pan_low, ms_up, beta), each (B, C, H, W), from `pan` (B, 1, H, W) and `ms` (B, C, h, w).
+
+    All of the window is looked at; only a `part` of it is returned if one is given.
+    """
+    part = part or Region.whole(pan)
     distinct = list(dict.fromkeys(sampling.gains))
     bands = [distinct.index(gain) for gain in sampling.gains]
-    pan_ms = degrade(pan.expand(-1, len(distinct), -1, -1), (ms.shape[2], ms.shape[3]), ratio, offset, distinct)
-    pan_low = expand(pan_ms, shape, ratio, offset)[:, bands]
-    beta = expand(local_gain(ms, pan_ms[:, bands]), shape, ratio, offset)
-    return pan_low, expand(ms, shape, ratio, offset), beta
+    coarse = (ms.shape[2], ms.shape[3])
+    pan_ms = degrade(pan.expand(-1, len(distinct), -1, -1), coarse, sampling.ratio, sampling.offset, distinct)
+    pan_ms = pan_ms[:, bands]
+    on_pan = (part.shape, sampling.ratio, sampling.within(part).offset)
+    return expand(pan_ms, *on_pan), expand(ms, *on_pan), expand(local_gain(ms, pan_ms), *on_pan)
 
 
 def back_project(hrms: Tensor, ms: Tensor, sampling: Sampling, rounds: int) -> Tensor:
@@ -96,9 +110,44 @@ def fuse(
         (B, C, H, W), normalised, float32.
     """
     pan_low, ms_up, beta = prepare(pan, ms, sampling)
-    layout = torch.channels_last
     with torch.autocast(pan.device.type, dtype, enabled=dtype != torch.float32):
-        hrms = model(
-            pan.contiguous(memory_format=layout), pan_low, ms_up.contiguous(memory_format=layout), beta, spectrum
-        )
+        hrms = model(compact(pan), pan_low, compact(ms_up), beta, spectrum)
     return back_project(hrms.float(), ms, sampling, rounds)
+
+
+def fuse_core(
+    model: CrossDiff,
+    pan: Tensor,
+    ms: Tensor,
+    sampling: Sampling,
+    spectrum: Spectrum,
+    rounds: int,
+    core: Region,
+    dtype: torch.dtype = torch.float32,
+) -> tuple[Tensor, Tensor]:
+    """As `fuse`, for the core of a window alone: no stage is computed farther out than the next one reaches.
+
+    Returns:
+        The core, (B, C, rows, columns), equal to that of `fuse` where the window reaches `halo` beyond it; and what the
+        result, degraded, leaves of the MS: (B, C, h, w), of meaning for MS pixels whose centres lie in the core.
+    """
+    window = Region.whole(pan)
+    keep = core.grown(max(rounds, 1) * _consistency_radius(sampling.ratio, sampling.gains), window)
+    seen = keep.grown(model.radius, window)
+    pan_low, ms_up, beta = prepare(pan, ms, sampling, seen)
+    with torch.autocast(pan.device.type, dtype, enabled=dtype != torch.float32):
+        images = compact(seen.of(pan)), pan_low, ms_up, beta
+        hrms = model.part(*images, spectrum, keep.within(seen)).float()
+    del images, pan_low, ms_up, beta
+    kept, inner = sampling.within(keep), core.within(keep)
+    left = ms - degrade(hrms, (ms.shape[2], ms.shape[3]), kept.ratio, kept.offset, kept.gains)
+    out, inside = inner.of(hrms), kept.within(inner)
+    for _ in range(rounds):
+        out = out + expand(left, inner.shape, inside.ratio, inside.offset)
+        # Both steps are linear: what the update takes away is known at the MS grid.
+        left = left - degrade(expand(left, keep.shape, kept.ratio, kept.offset), *_to(ms, kept), kept.gains)
+    return out, left
+
+
+def _to(ms: Tensor, sampling: Sampling) -> tuple[tuple[int, int], tuple[float, float], tuple[float, float]]:
+    return (ms.shape[2], ms.shape[3]), sampling.ratio, sampling.offset

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from crossdiff_cli.model.fusion import Features, FusionHead
+from crossdiff_cli.model.region import STRIDE, STRIP, Region
 from crossdiff_cli.model.schedule import NoiseSchedule
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.model.unet import UNet
@@ -70,17 +71,28 @@ class CrossDiff(nn.Module):
     @property
     def radius(self) -> int:
         """Receptive field of the whole network in PAN pixels."""
-        return self.head.radius + (self.p2m.radius if self.p2m is not None else 0)
+        if self.p2m is None:
+            return self.head.radius
+        # The head takes the pyramids at every level, what is decoded from them at its first.
+        return max(self.p2m.radius + self.head.radius, self.p2m.decoded_radius + self.head.fine_radius)
 
     def features(self, pan: Tensor, pan_low: Tensor, ms_up: Tensor, spectrum: Spectrum) -> Features | None:
         """What both encoders say of noise-free input at their feature timesteps: same input, same features."""
         if self.p2m is None or self.m2p is None:
             return None
+        p2m, m2p = self._pyramids(pan, ms_up, spectrum, None)
+        return self.decoded(p2m, m2p, pan - pan_low, spectrum)
+
+    def _pyramids(
+        self, pan: Tensor, ms_up: Tensor, spectrum: Spectrum, inner: Region | None
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """The features of both encoders, all or those in a part of the window."""
+        assert self.p2m is not None and self.m2p is not None
         a = self.architecture
         t = torch.ones(pan.shape[0], device=pan.device)
-        p2m = self.p2m.encode(ms_up, t * (a.p2m_timestep / a.timesteps), pan, spectrum)
-        m2p = self.m2p.encode(pan, t * (a.m2p_timestep / a.timesteps), ms_up, spectrum)
-        return self.decoded(p2m, m2p, pan - pan_low, spectrum)
+        p2m = self.p2m.encode(ms_up, t * (a.p2m_timestep / a.timesteps), pan, spectrum, inner)
+        m2p = self.m2p.encode(pan, t * (a.m2p_timestep / a.timesteps), ms_up, spectrum, inner)
+        return p2m, m2p
 
     def decoded(self, p2m: list[Tensor], m2p: list[Tensor], detail: Tensor, spectrum: Spectrum) -> Features:
         """Both pyramids, through the light decoders; `detail` (B, C, H, W) is that of the PAN."""
@@ -94,3 +106,33 @@ class CrossDiff(nn.Module):
         features = self.features(pan, pan_low, ms_up, spectrum)
         hrms: Tensor = self.head(features, pan, pan_low, ms_up, beta, spectrum)
         return hrms
+
+    def part(
+        self, pan: Tensor, pan_low: Tensor, ms_up: Tensor, beta: Tensor, spectrum: Spectrum, keep: Region
+    ) -> Tensor:
+        """As `forward`, but only a part of the window: for inference, with little memory.
+
+        Each stage is computed where later ones need it, and the stages at full resolution in strips. `keep` is the
+        same as in `forward` where it lies `radius` pixels inside the window.
+
+        Returns:
+            (B, C, rows, columns) of `keep`, in the precision of the network.
+        """
+        window = Region.whole(pan)
+        if self.p2m is None or self.m2p is None:
+            return keep.of(self.head(None, pan, pan_low, ms_up, beta, spectrum))
+        inner = keep.grown(self.head.radius, window)
+        p2m, m2p = self._pyramids(pan, ms_up, spectrum, inner)
+        coarse = self.head.coarse(p2m, m2p, spectrum)
+        parts = []
+        for strip in keep.strips(STRIP):
+            # Upsampling the coarsest level reaches one of its pixels farther than the stage itself.
+            outer = strip.grown(self.head.fine_radius + STRIDE, inner)
+            local = outer.within(inner)
+            images = [outer.of(image) for image in (pan, pan_low, ms_up, beta)]
+            detail = images[0] - images[1]
+            levels = [[local.of(x, 2 ** (i + 1)) for i, x in enumerate(pyramid)] for pyramid in (p2m, m2p)]
+            features = self.decoded(*levels, detail, spectrum)
+            fused = self.head.fine(features, local.of(coarse, 4), *images, spectrum)
+            parts.append(strip.within(outer).of(fused))
+        return torch.cat(parts, dim=2)

@@ -11,13 +11,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from crossdiff_cli.model.blocks import Conditioning, ResBlock, upsample2
+from crossdiff_cli.model.blocks import Conditioning, ResBlock, silu, upsample2
+from crossdiff_cli.model.region import LAYOUT, STRIDE, STRIP, Region, compact
 from crossdiff_cli.model.spectral import BandOutput, BandStem, Spectrum
 
 Target = Literal["ms", "pan"]
 
-STRIDE = 8
-"""Height and width of every input are multiples of this."""
+STEM_RADIUS = 3
+"""Reach of the first layers, in PAN pixels."""
 
 
 class UNet(nn.Module):
@@ -44,11 +45,18 @@ class UNet(nn.Module):
 
     @property
     def radius(self) -> int:
-        """Receptive field: no input farther than this many PAN pixels can change a feature, decoded or not."""
+        """Receptive field: no input farther than this many PAN pixels can change a feature."""
         scales = [2 ** (level + 1) for level in range(len(self.widths))]
-        return STRIDE + sum(s * n * ResBlock.RADIUS for s, n in zip(scales, self.blocks, strict=True)) + sum(scales[1:])
+        return STRIDE + sum(s * n * ResBlock.RADIUS for s, n in zip(scales, self.blocks, strict=True))
 
-    def encode(self, x_t: Tensor, timestep: Tensor, condition: Tensor, spectrum: Spectrum) -> list[Tensor]:
+    @property
+    def decoded_radius(self) -> int:
+        """As `radius`, of what is decoded: upsampling reaches one pixel of every level but the first."""
+        return self.radius + sum(2 ** (level + 1) for level in range(1, len(self.widths)))
+
+    def encode(
+        self, x_t: Tensor, timestep: Tensor, condition: Tensor, spectrum: Spectrum, inner: Region | None = None
+    ) -> list[Tensor]:
         """Return the feature pyramid [(B, widths[0], H/2, W/2), (.., H/4, W/4), (.., H/8, W/8)].
 
         Args:
@@ -56,25 +64,57 @@ class UNet(nn.Module):
             timestep: (B,) in [0, 1], as a fraction of T.
             condition: the other image, on the same grid.
             spectrum: wavelengths of the C bands and the ratio.
+            inner: the part of the window that is returned; None for all of it.
         """
-        ms, pan = (x_t, condition) if self.target == "ms" else (condition, x_t)
+        images = (x_t, condition) if self.target == "ms" else (condition, x_t)
         embedding = self.conditioning(timestep, spectrum)
-        h = self.band_stem(ms, spectrum) + self.pan_stem(pan)
-        pyramid = []
-        for level, stage in enumerate(self.levels):
-            if level:
-                h = self.downs[level - 1](h)
+        if inner is None:
+            pyramid = [self._first(*images, embedding, spectrum)]
+            h = self.downs[0](pyramid[0])
+        else:
+            first, h = self._first_in_strips(*images, embedding, spectrum, inner)
+            pyramid = [first]
+        for level, stage in enumerate(self.levels[1:], start=1):
+            h = h if level == 1 else self.downs[level - 1](h)
             for block in stage:  # type: ignore[attr-defined]
                 h = block(h, embedding)
-            pyramid.append(h)
+            pyramid.append(h if inner is None else compact(inner.of(h, 2 ** (level + 1))))
         return pyramid
+
+    def _first(self, ms: Tensor, pan: Tensor, embedding: Tensor, spectrum: Spectrum) -> Tensor:
+        """The level at half the PAN grid."""
+        h = self.band_stem(ms, spectrum).add_(self.pan_stem(pan))
+        for block in self.levels[0]:  # type: ignore[attr-defined]
+            h = block(h, embedding)
+        return h
+
+    def _first_in_strips(
+        self, ms: Tensor, pan: Tensor, embedding: Tensor, spectrum: Spectrum, inner: Region
+    ) -> tuple[Tensor, Tensor]:
+        """`_first` in a part of the window, and all of the next level's input; strip by strip, in little memory."""
+        window = Region.whole(pan)
+        first: Tensor | None = None
+        below = []
+        for strip in window.strips(STRIP):
+            outer = strip.grown(2 * ResBlock.RADIUS * self.blocks[0] + STEM_RADIUS, window)
+            h = self._first(compact(outer.of(ms)), compact(outer.of(pan)), embedding, spectrum)
+            h = strip.within(outer).of(h, 2)
+            below.append(self.downs[0](h))
+            if first is None:
+                rows, columns = inner.shape
+                first = h.new_empty(len(h), h.shape[1], rows // 2, columns // 2).contiguous(memory_format=LAYOUT)
+            shared = strip.intersection(inner)
+            if shared is not None:
+                shared.within(inner).of(first, 2).copy_(shared.within(strip).of(h, 2))
+        assert first is not None
+        return first, torch.cat(below, dim=2)
 
     def decode(self, pyramid: list[Tensor]) -> Tensor:
         """The light decoder: all levels projected and summed at half the PAN grid, (B, decoder_width, H/2, W/2)."""
         h: Tensor = self.laterals[-1](pyramid[-1])
         for features, lateral in zip(pyramid[-2::-1], self.laterals[-2::-1], strict=True):
             h = upsample2(h) + lateral(features)
-        return torch.nn.functional.silu(h)
+        return silu(h)
 
     def correct(self, decoded: Tensor, detail: Tensor | None, spectrum: Spectrum) -> Tensor:
         """x_0 - x_t as predicted, of the shape of the target.
