@@ -25,7 +25,7 @@ _SHARE = 0.6
 
 
 def choose_devices(names: str) -> list[torch.device]:
-    """`auto`, `cpu`, `cuda[:i]`, or several of them with commas between; one that is named twice does two tiles at once.
+    """`auto`, `cpu`, `cuda[:i]`, or several with commas between; one named twice does two tiles at once.
 
     Raises:
         CrossDiffError: no such device on this machine.
@@ -44,11 +44,9 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise CrossDiffError(
-            f"--device {name!r} is none of auto, cpu, cuda, cuda:N, and several have commas between"
-        ) from error
+        raise CrossDiffError(f"--device {name!r} is none of auto, cpu, cuda, cuda:N") from error
     if device.type not in ("cpu", "cuda"):
-        raise CrossDiffError(f"--device {name!r} is none of auto, cpu, cuda, cuda:N, and several have commas between")
+        raise CrossDiffError(f"--device {name!r} is none of auto, cpu, cuda, cuda:N")
     if device.type == "cuda":
         count = torch.cuda.device_count()
         if (device.index or 0) >= count:
@@ -75,10 +73,10 @@ def window_pixels(devices: Sequence[torch.device], bands: int) -> int:
     """
     shares = []
     for device, lanes in Counter(devices).items():
-        free, most = (
-            (torch.cuda.mem_get_info(device)[0], _CUDA_BYTES) if device.type == "cuda" else (_free(), _CPU_BYTES)
-        )
-        shares.append(min(_SHARE * free, most) / lanes)
+        if device.type == "cuda":
+            shares.append(min(_SHARE * torch.cuda.mem_get_info(device)[0] / lanes, _CUDA_BYTES))
+        else:
+            shares.append(min(_SHARE * _free(), _CPU_BYTES) / lanes)
     # Measured: peak memory of `fuse.fuse_core` per pixel of its window.
     return int(min(shares) / (220 + 26 * bands))
 

@@ -97,7 +97,11 @@ def device_options(command: Callable[..., Any]) -> Callable[..., Any]:
         help="Arithmetic of the network.",
     )(command)
     return click.option(
-        "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:i],...", help="Where to compute."
+        "--device",
+        default="auto",
+        show_default=True,
+        metavar="auto|cpu|cuda[:i]",
+        help="Where to compute; sharpen takes several, with commas between.",
     )(command)
 
 

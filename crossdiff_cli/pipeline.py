@@ -61,7 +61,9 @@ class Lane:
         self._pair, self._found, self._model = pair, found, model
         self._dtype, self._rounds = dtype, rounds
         self._gains = tuple(band.nyquist_gain for band in pair.bands)
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._stream: torch.cuda.Stream | None = None
+        if device.type == "cuda":
+            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._spectrum = Spectrum(
             torch.tensor([band.center_nm for band in pair.bands], device=device),
             torch.tensor([band.width_nm for band in pair.bands], device=device),

@@ -117,7 +117,7 @@ def fusion_options(**choices: Any) -> "SharpenOptions":
         nodata=None if nodata == "none" else nodata,
         ignore_nodata=nodata == "none",
     )
-    rounds = {"rounds": 0} if choices.pop("no_consistency") else {}
+    rounds: dict[str, Any] = {"rounds": 0} if choices.pop("no_consistency") else {}
     align, creation = choices.pop("align") == "auto", dict(choices.pop("creation"))
     return SharpenOptions(pair=pair, align=align, creation=creation, **rounds, **choices)
 

@@ -58,9 +58,11 @@ class ResBlock(nn.Module):
         """`x` (B, width, H, W), `condition` (B, condition_width)."""
         h = pixel_norm(x)
         if len(condition) == 1:
-            scale, shift = self.film(condition)[0].chunk(2)
+            # The same for every pixel: it goes into the kernels.
+            assert self.conv1.bias is not None
+            scale, shift = self.film(condition)[0].float().chunk(2)
             weight = self.conv1.weight * (1 + scale)[:, None, None, None]
-            h = F.conv2d(h, weight, torch.addcmul(shift, self.conv1.bias, 1 + scale), padding=1)
+            h = F.conv2d(h, weight, self.conv1.bias * (1 + scale) + shift, padding=1)
         else:
             scale, shift = self.film(condition).to(x.dtype)[:, :, None, None].chunk(2, dim=1)
             h = torch.addcmul(shift, self.conv1(h), 1 + scale)

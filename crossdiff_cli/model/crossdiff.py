@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from crossdiff_cli.model.fusion import Features, FusionHead
-from crossdiff_cli.model.region import STRIDE, STRIP, Region
+from crossdiff_cli.model.region import STRIDE, STRIP, Region, compact
 from crossdiff_cli.model.schedule import NoiseSchedule
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.model.unet import UNet
@@ -112,8 +112,8 @@ class CrossDiff(nn.Module):
     ) -> Tensor:
         """As `forward`, but only a part of the window: for inference, with little memory.
 
-        Each stage is computed where later ones need it, and the stages at full resolution in strips. `keep` is the
-        same as in `forward` where it lies `radius` pixels inside the window.
+        Each stage is computed where later ones need it, and the stages near full resolution in strips. The result is
+        that of `forward` where `keep` lies `radius` pixels inside the window.
 
         Returns:
             (B, C, rows, columns) of `keep`, in the precision of the network.
@@ -129,10 +129,9 @@ class CrossDiff(nn.Module):
             # Upsampling the coarsest level reaches one of its pixels farther than the stage itself.
             outer = strip.grown(self.head.fine_radius + STRIDE, inner)
             local = outer.within(inner)
-            images = [outer.of(image) for image in (pan, pan_low, ms_up, beta)]
-            detail = images[0] - images[1]
-            levels = [[local.of(x, 2 ** (i + 1)) for i, x in enumerate(pyramid)] for pyramid in (p2m, m2p)]
-            features = self.decoded(*levels, detail, spectrum)
-            fused = self.head.fine(features, local.of(coarse, 4), *images, spectrum)
+            pan_here, low, up, gain = (compact(outer.of(image)) for image in (pan, pan_low, ms_up, beta))
+            below = [[local.of(x, 2 ** (i + 1)) for i, x in enumerate(pyramid)] for pyramid in (p2m, m2p)]
+            features = self.decoded(below[0], below[1], pan_here - low, spectrum)
+            fused = self.head.fine(features, local.of(coarse, 4), pan_here, low, up, gain, spectrum)
             parts.append(strip.within(outer).of(fused))
         return torch.cat(parts, dim=2)
