@@ -62,7 +62,7 @@ def make_scene(folder: Path, size: int, bands: int) -> tuple[Path, Path]:
             for row in range(0, side, BLOCK):
                 for col in range(0, side, BLOCK):
                     height, width = min(BLOCK, side - row), min(BLOCK, side - col)
-                    y, x = np.mgrid[row : row + height, col : col + width].astype("float32") * scale
+                    y, x = (np.mgrid[row : row + height, col : col + width].astype("float32") + 0.5) * scale
                     ground = (
                         500 + 150 * np.sin(x / 31) * np.cos(y / 47) + 100 * np.sign(np.sin(x / 90) * np.sin(y / 70))
                     )
@@ -108,8 +108,8 @@ def plain(pan: Path, ms: Path, out: Path) -> None:
     """Read PAN and MS by windows and write bands of the PAN's size: the work around any sharpening."""
     with rasterio.open(pan) as fine, rasterio.open(ms) as coarse:
         profile = {"driver": "GTiff", "count": coarse.count, "height": fine.height, "width": fine.width,
-                   "dtype": "uint16", "crs": fine.crs, "transform": fine.transform, "photometric": "MINISBLACK", "alpha": "NO",
-                   "interleave": "pixel"}  # fmt: skip
+                   "dtype": "uint16", "crs": fine.crs, "transform": fine.transform, "photometric": "MINISBLACK",
+                   "alpha": "NO", "interleave": "pixel"}  # fmt: skip
         with rasterio.open(out, "w", **profile, **CREATION) as file:
             for row in range(0, fine.height, BLOCK):
                 for col in range(0, fine.width, BLOCK):

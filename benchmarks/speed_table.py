@@ -47,8 +47,8 @@ def _table(rows: list[Row], busy: float) -> list[str]:
         star = "\\*" if row["load_before"] > busy else ""
         start = f"{row['start_seconds']:.1f}" if row["method"] == "sharpen" else ""
         lines.append(
-            f"| {row['size']} px | {row['bands']} | {name} | {row['seconds']:.1f}{star} "
-            f"| {mpx / row['seconds']:.2f}{star} | {row['cpu_seconds'] / mpx:.2f} | {row['peak_mb']} | {start} | {row['bytes_out'] / 2**20:.0f} |"
+            f"| {row['size']} px | {row['bands']} | {name} | {row['seconds']:.1f}{star} | {_rate(row):.2f}{star} "
+            f"| {row['cpu_seconds'] / mpx:.2f} | {row['peak_mb']} | {start} | {row['bytes_out'] / 2**20:.0f} |"
         )
     return lines
 
@@ -65,7 +65,8 @@ def _laws(rows: list[Row]) -> list[str]:
         per_pixel = large["seconds"] / large["size"] ** 2 / (small["seconds"] / small["size"] ** 2)
         lines.append(
             f"- {bands} bands, {large['size']} px against {small['size']} px: "
-            f"time per pixel {100 * (per_pixel - 1):+.1f} %, peak memory {100 * (large['peak_mb'] / small['peak_mb'] - 1):+.1f} %."
+            f"time per pixel {100 * (per_pixel - 1):+.1f} %, "
+            f"peak memory {100 * (large['peak_mb'] / small['peak_mb'] - 1):+.1f} %."
         )
     return lines if len(lines) > 2 else [*lines, "Two sizes of 4096 px or more have to be measured for that."]
 
