@@ -15,7 +15,9 @@ from crossdiff_cli.errors import CrossDiffError
 
 Precision = Literal["auto", "fp32", "bf16"]
 
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_LARGE = 32 * 2**20
+"""The largest that glibc takes for a threshold."""
 _CPU_BYTES = 1.3e9
 """What the tiles in work may take of the main memory, where there is as much: the process stays under 2 GB."""
 _CUDA_BYTES = 16e9
@@ -78,7 +80,7 @@ def window_pixels(devices: Sequence[torch.device], bands: int) -> int:
         else:
             shares.append(min(_SHARE * _free(), _CPU_BYTES) / lanes)
     # Measured: peak memory of `fuse.fuse_core` per pixel of its window.
-    return int(min(shares) / (220 + 26 * bands))
+    return int(min(shares) / (240 + 32 * bands))
 
 
 def _free() -> float:
@@ -94,11 +96,12 @@ def _free() -> float:
 
 
 def keep_memory() -> None:
-    """Let glibc reuse large blocks instead of returning them.
+    """Let glibc reuse blocks of up to 32 MiB instead of returning them.
 
     Every activation would otherwise be mapped, page-faulted and unmapped anew: elementwise work three times slower.
+    Larger ones are few, and among the others they would leave holes that nothing fits.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
-        libc.mallopt(_M_MMAP_MAX, 0)
+        libc.mallopt(_M_MMAP_THRESHOLD, _LARGE)
         libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)

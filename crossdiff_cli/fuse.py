@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -69,19 +70,22 @@ def local_gain(ms: Tensor, pan_ms: Tensor) -> Tensor:
     return ((covariance + _BETA_SHRINKAGE) / (variance.clamp_min(0) + _BETA_SHRINKAGE)).clamp(-1.0, 3.0)
 
 
-def prepare(pan: Tensor, ms: Tensor, sampling: Sampling, part: Region | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    """Return (pan_low, ms_up, beta), each (B, C, H, W), from `pan` (B, 1, H, W) and `ms` (B, C, h, w).
+def prepare(pan: Tensor, ms: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor, Tensor]:
+    """Return (pan_low, ms_up, beta), each (B, C, H, W), from `pan` (B, 1, H, W) and `ms` (B, C, h, w)."""
+    shape = (pan.shape[2], pan.shape[3])
+    pan_ms = _pan_on_ms(pan, ms, sampling)
+    pan_low, ms_up, beta = (
+        expand(x, shape, sampling.ratio, sampling.offset) for x in (pan_ms, ms, local_gain(ms, pan_ms))
+    )
+    return pan_low, ms_up, beta
 
-    All of the window is looked at; only a `part` of it is returned if one is given.
-    """
-    part = part or Region.whole(pan)
+
+def _pan_on_ms(pan: Tensor, ms: Tensor, sampling: Sampling) -> Tensor:
+    """The PAN at the MS grid by the MTF of each band: (B, C, h, w)."""
     distinct = list(dict.fromkeys(sampling.gains))
-    bands = [distinct.index(gain) for gain in sampling.gains]
-    coarse = (ms.shape[2], ms.shape[3])
-    pan_ms = degrade(pan.expand(-1, len(distinct), -1, -1), coarse, sampling.ratio, sampling.offset, distinct)
-    pan_ms = pan_ms[:, bands]
-    on_pan = (part.shape, sampling.ratio, sampling.within(part).offset)
-    return expand(pan_ms, *on_pan), expand(ms, *on_pan), expand(local_gain(ms, pan_ms), *on_pan)
+    shape = (ms.shape[2], ms.shape[3])
+    pan_ms = degrade(pan.expand(-1, len(distinct), -1, -1), shape, sampling.ratio, sampling.offset, distinct)
+    return pan_ms[:, [distinct.index(gain) for gain in sampling.gains]]
 
 
 def back_project(hrms: Tensor, ms: Tensor, sampling: Sampling, rounds: int) -> Tensor:
@@ -134,20 +138,26 @@ def fuse_core(
     window = Region.whole(pan)
     keep = core.grown(max(rounds, 1) * _consistency_radius(sampling.ratio, sampling.gains), window)
     seen = keep.grown(model.radius, window)
-    pan_low, ms_up, beta = prepare(pan, ms, sampling, seen)
+    pan_ms = _pan_on_ms(pan, ms, sampling)
+    whole = seen.of(pan)
+
+    def sharp(part: Region) -> Tensor:
+        return compact(part.of(whole))
+
+    def expanded(coarse: Tensor, part: Region) -> Tensor:
+        with torch.autocast(pan.device.type, enabled=False):
+            return compact(expand(coarse, part.shape, sampling.ratio, sampling.within(seen).within(part).offset))
+
+    parts = (sharp, *(partial(expanded, x) for x in (pan_ms, ms, local_gain(ms, pan_ms))))
     with torch.autocast(pan.device.type, dtype, enabled=dtype != torch.float32):
-        images = compact(seen.of(pan)), pan_low, ms_up, beta
-        hrms = model.part(*images, spectrum, keep.within(seen)).float()
-    del images, pan_low, ms_up, beta
+        hrms = model.part(*parts, spectrum, Region.whole(whole), keep.within(seen))
     kept, inner = sampling.within(keep), core.within(keep)
-    left = ms - degrade(hrms, (ms.shape[2], ms.shape[3]), kept.ratio, kept.offset, kept.gains)
-    out, inside = inner.of(hrms), kept.within(inner)
+    coarse = (ms.shape[2], ms.shape[3])
+    left = ms - degrade(hrms, coarse, kept.ratio, kept.offset, kept.gains)
+    out = inner.of(hrms)
     for _ in range(rounds):
-        out = out + expand(left, inner.shape, inside.ratio, inside.offset)
-        # Both steps are linear: what the update takes away is known at the MS grid.
-        left = left - degrade(expand(left, keep.shape, kept.ratio, kept.offset), *_to(ms, kept), kept.gains)
+        # Both steps are linear: what the update takes away is known without the result.
+        update = expand(left, keep.shape, kept.ratio, kept.offset)
+        out = out + inner.of(update)
+        left = left - degrade(update, coarse, kept.ratio, kept.offset, kept.gains)
     return out, left
-
-
-def _to(ms: Tensor, sampling: Sampling) -> tuple[tuple[int, int], tuple[float, float], tuple[float, float]]:
-    return (ms.shape[2], ms.shape[3]), sampling.ratio, sampling.offset

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from crossdiff_cli.model.fusion import Features, FusionHead
-from crossdiff_cli.model.region import STRIDE, STRIP, Region, compact
+from crossdiff_cli.model.region import STRIDE, STRIP, Part, Region
 from crossdiff_cli.model.schedule import NoiseSchedule
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.model.unet import UNet
@@ -80,19 +80,16 @@ class CrossDiff(nn.Module):
         """What both encoders say of noise-free input at their feature timesteps: same input, same features."""
         if self.p2m is None or self.m2p is None:
             return None
-        p2m, m2p = self._pyramids(pan, ms_up, spectrum, None)
+        p2m_time, m2p_time = self._timesteps(pan)
+        p2m = self.p2m.encode(ms_up, p2m_time, pan, spectrum)
+        m2p = self.m2p.encode(pan, m2p_time, ms_up, spectrum)
         return self.decoded(p2m, m2p, pan - pan_low, spectrum)
 
-    def _pyramids(
-        self, pan: Tensor, ms_up: Tensor, spectrum: Spectrum, inner: Region | None
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        """The features of both encoders, all or those in a part of the window."""
-        assert self.p2m is not None and self.m2p is not None
+    def _timesteps(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Those of the features of P2M and M2P, as fractions of T."""
         a = self.architecture
-        t = torch.ones(pan.shape[0], device=pan.device)
-        p2m = self.p2m.encode(ms_up, t * (a.p2m_timestep / a.timesteps), pan, spectrum, inner)
-        m2p = self.m2p.encode(pan, t * (a.m2p_timestep / a.timesteps), ms_up, spectrum, inner)
-        return p2m, m2p
+        t = torch.ones(image.shape[0], device=image.device)
+        return t * (a.p2m_timestep / a.timesteps), t * (a.m2p_timestep / a.timesteps)
 
     def decoded(self, p2m: list[Tensor], m2p: list[Tensor], detail: Tensor, spectrum: Spectrum) -> Features:
         """Both pyramids, through the light decoders; `detail` (B, C, H, W) is that of the PAN."""
@@ -108,30 +105,35 @@ class CrossDiff(nn.Module):
         return hrms
 
     def part(
-        self, pan: Tensor, pan_low: Tensor, ms_up: Tensor, beta: Tensor, spectrum: Spectrum, keep: Region
+        self, pan: Part, pan_low: Part, ms_up: Part, beta: Part, spectrum: Spectrum, window: Region, keep: Region
     ) -> Tensor:
-        """As `forward`, but only a part of the window: for inference, with little memory.
+        """As `forward` of a window, but only a part of it: for inference, with little memory.
 
-        Each stage is computed where later ones need it, and the stages near full resolution in strips. The result is
-        that of `forward` where `keep` lies `radius` pixels inside the window.
+        Each stage is computed where later ones need it, and the large ones in strips. The result is that of `forward`
+        where `keep` lies `radius` pixels inside the window.
 
         Returns:
-            (B, C, rows, columns) of `keep`, in the precision of the network.
+            (B, C, rows, columns) of `keep`, float32.
         """
-        window = Region.whole(pan)
-        if self.p2m is None or self.m2p is None:
-            return keep.of(self.head(None, pan, pan_low, ms_up, beta, spectrum))
         inner = keep.grown(self.head.radius, window)
-        p2m, m2p = self._pyramids(pan, ms_up, spectrum, inner)
-        coarse = self.head.coarse(p2m, m2p, spectrum)
+        p2m: list[Tensor] = []
+        m2p: list[Tensor] = []
+        coarse: Tensor | None = None
+        if self.p2m is not None and self.m2p is not None:
+            p2m_time, m2p_time = self._timesteps(spectrum.center_nm[None])
+            p2m = self.p2m.encode_part(ms_up, p2m_time, pan, spectrum, window, inner)
+            m2p = self.m2p.encode_part(pan, m2p_time, ms_up, spectrum, window, inner)
+            coarse = self.head.coarse(p2m, m2p, spectrum)
         parts = []
         for strip in keep.strips(STRIP):
             # Upsampling the coarsest level reaches one of its pixels farther than the stage itself.
             outer = strip.grown(self.head.fine_radius + STRIDE, inner)
             local = outer.within(inner)
-            pan_here, low, up, gain = (compact(outer.of(image)) for image in (pan, pan_low, ms_up, beta))
-            below = [[local.of(x, 2 ** (i + 1)) for i, x in enumerate(pyramid)] for pyramid in (p2m, m2p)]
-            features = self.decoded(below[0], below[1], pan_here - low, spectrum)
-            fused = self.head.fine(features, local.of(coarse, 4), pan_here, low, up, gain, spectrum)
-            parts.append(strip.within(outer).of(fused))
+            images = pan(outer), pan_low(outer), ms_up(outer), beta(outer)
+            features = None
+            if coarse is not None:
+                here = [[local.of(x, 2 ** (i + 1)) for i, x in enumerate(pyramid)] for pyramid in (p2m, m2p)]
+                features = self.decoded(here[0], here[1], images[0] - images[1], spectrum)
+            fused = self.head.fine(features, None if coarse is None else local.of(coarse, 4), *images, spectrum)
+            parts.append(strip.within(outer).of(fused).float())
         return torch.cat(parts, dim=2)

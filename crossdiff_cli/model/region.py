@@ -1,6 +1,6 @@
 """Parts of a window: what each stage has to compute for the stage after it, and no more."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,6 @@ STRIDE = 8
 
 STRIP = 256
 """Rows of the PAN grid that the stages near its resolution compute at once, so that their images stay small."""
-LAYOUT = torch.channels_last
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +62,21 @@ class Region:
             yield Region(top, self.left, min(top + rows, self.bottom), self.right)
 
 
+Part = Callable[[Region], Tensor]
+"""An image of a window that is made where it is asked for: (B, C, rows, columns), channels-last."""
+
+
+def empty_like_part(image: Tensor, part: Region, scale: int) -> Tensor:
+    """Room for a part, at 1 / `scale` of the PAN grid, of what `image` is a piece of."""
+    rows, columns = part.shape
+    shape = (len(image), image.shape[1], rows // scale, columns // scale)
+    return torch.empty(shape, dtype=image.dtype, device=image.device, memory_format=torch.channels_last)
+
+
 def compact(image: Tensor) -> Tensor:
-    """A channels-last copy that does not hold the memory of what it was cut from, with strides that say so.
+    """A channels-last copy, with strides that say so.
 
     For a single channel `Tensor.contiguous` would leave the strides as they are, convolutions would answer in the other
     layout, and every sum of the two would cost ten times its time.
     """
-    return image.clone(memory_format=LAYOUT)
+    return image.clone(memory_format=torch.channels_last)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from crossdiff_cli.model.blocks import Conditioning, ResBlock, silu, upsample2
-from crossdiff_cli.model.region import LAYOUT, STRIDE, STRIP, Region, compact
+from crossdiff_cli.model.region import STRIDE, STRIP, Part, Region, empty_like_part
 from crossdiff_cli.model.spectral import BandOutput, BandStem, Spectrum
 
 Target = Literal["ms", "pan"]
@@ -54,9 +54,7 @@ class UNet(nn.Module):
         """As `radius`, of what is decoded: upsampling reaches one pixel of every level but the first."""
         return self.radius + sum(2 ** (level + 1) for level in range(1, len(self.widths)))
 
-    def encode(
-        self, x_t: Tensor, timestep: Tensor, condition: Tensor, spectrum: Spectrum, inner: Region | None = None
-    ) -> list[Tensor]:
+    def encode(self, x_t: Tensor, timestep: Tensor, condition: Tensor, spectrum: Spectrum) -> list[Tensor]:
         """Return the feature pyramid [(B, widths[0], H/2, W/2), (.., H/4, W/4), (.., H/8, W/8)].
 
         Args:
@@ -64,50 +62,57 @@ class UNet(nn.Module):
             timestep: (B,) in [0, 1], as a fraction of T.
             condition: the other image, on the same grid.
             spectrum: wavelengths of the C bands and the ratio.
-            inner: the part of the window that is returned; None for all of it.
+        """
+        ms, pan = (x_t, condition) if self.target == "ms" else (condition, x_t)
+        embedding = self.conditioning(timestep, spectrum)
+        h = self._stem(ms, pan, spectrum)
+        pyramid = []
+        for level in range(len(self.levels)):
+            h = self._stage(level, self.downs[level - 1](h) if level else h, embedding)
+            pyramid.append(h)
+        return pyramid
+
+    def encode_part(
+        self, x_t: Part, timestep: Tensor, condition: Part, spectrum: Spectrum, window: Region, inner: Region
+    ) -> list[Tensor]:
+        """As `encode` of a whole window, but only `inner` of it is returned, and little memory is needed.
+
+        Every level is computed in strips, for the part that is returned and for the input of the next level.
         """
         images = (x_t, condition) if self.target == "ms" else (condition, x_t)
         embedding = self.conditioning(timestep, spectrum)
-        if inner is None:
-            pyramid = [self._first(*images, embedding, spectrum)]
-            h = self.downs[0](pyramid[0])
-        else:
-            first, h = self._first_in_strips(*images, embedding, spectrum, inner)
-            pyramid = [first]
-        for level, stage in enumerate(self.levels[1:], start=1):
-            h = h if level == 1 else self.downs[level - 1](h)
-            for block in stage:  # type: ignore[attr-defined]
-                h = block(h, embedding)
-            pyramid.append(h if inner is None else compact(inner.of(h, 2 ** (level + 1))))
+        below: Tensor | None = None
+        pyramid = []
+        for level, blocks in enumerate(self.blocks):
+            scale, last = 2 ** (level + 1), level == len(self.levels) - 1
+            above, below, kept = below, None, None
+            for strip in window.strips(STRIP * 2**level):
+                outer = strip.grown(scale * ResBlock.RADIUS * blocks + STEM_RADIUS, window)
+                h = (
+                    self._stem(*(image(outer) for image in images), spectrum)
+                    if above is None
+                    else outer.of(above, scale)
+                )
+                h = strip.within(outer).of(self._stage(level, h, embedding), scale)
+                kept = empty_like_part(h, inner, scale) if kept is None else kept
+                shared = strip.intersection(inner)
+                if shared is not None:
+                    shared.within(inner).of(kept, scale).copy_(shared.within(strip).of(h, scale))
+                if not last:
+                    h = self.downs[level](h)
+                    below = empty_like_part(h, window, 2 * scale) if below is None else below
+                    strip.within(window).of(below, 2 * scale).copy_(h)
+            assert kept is not None
+            pyramid.append(kept)
         return pyramid
 
-    def _first(self, ms: Tensor, pan: Tensor, embedding: Tensor, spectrum: Spectrum) -> Tensor:
-        """The level at half the PAN grid."""
-        h = self.band_stem(ms, spectrum).add_(self.pan_stem(pan))
-        for block in self.levels[0]:  # type: ignore[attr-defined]
+    def _stem(self, ms: Tensor, pan: Tensor, spectrum: Spectrum) -> Tensor:
+        return self.band_stem(ms, spectrum).add_(self.pan_stem(pan))
+
+    def _stage(self, level: int, h: Tensor, embedding: Tensor) -> Tensor:
+        for block in self.levels[level]:  # type: ignore[attr-defined]
             h = block(h, embedding)
         return h
-
-    def _first_in_strips(
-        self, ms: Tensor, pan: Tensor, embedding: Tensor, spectrum: Spectrum, inner: Region
-    ) -> tuple[Tensor, Tensor]:
-        """`_first` in a part of the window, and all of the next level's input; strip by strip, in little memory."""
-        window = Region.whole(pan)
-        first: Tensor | None = None
-        below = []
-        for strip in window.strips(STRIP):
-            outer = strip.grown(2 * ResBlock.RADIUS * self.blocks[0] + STEM_RADIUS, window)
-            h = self._first(compact(outer.of(ms)), compact(outer.of(pan)), embedding, spectrum)
-            h = strip.within(outer).of(h, 2)
-            below.append(self.downs[0](h))
-            if first is None:
-                rows, columns = inner.shape
-                first = h.new_empty(len(h), h.shape[1], rows // 2, columns // 2).contiguous(memory_format=LAYOUT)
-            shared = strip.intersection(inner)
-            if shared is not None:
-                shared.within(inner).of(first, 2).copy_(shared.within(strip).of(h, 2))
-        assert first is not None
-        return first, torch.cat(below, dim=2)
 
     def decode(self, pyramid: list[Tensor]) -> Tensor:
         """The light decoder: all levels projected and summed at half the PAN grid, (B, decoder_width, H/2, W/2)."""
