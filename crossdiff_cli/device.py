@@ -80,7 +80,7 @@ def window_pixels(devices: Sequence[torch.device], bands: int) -> int:
         else:
             shares.append(min(_SHARE * _free(), _CPU_BYTES) / lanes)
     # Measured: peak memory of `fuse.fuse_core` per pixel of its window.
-    return int(min(shares) / (240 + 32 * bands))
+    return int(min(shares) / (216 + 40 * bands))
 
 
 def _free() -> float:

@@ -3,14 +3,13 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from crossdiff_cli.model.crossdiff import CrossDiff
-from crossdiff_cli.model.region import Region, compact
+from crossdiff_cli.model.region import Part, Region, compact
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.mtf import EXPAND_RADIUS, degrade, expand, mtf_radius
 
@@ -144,13 +143,16 @@ def fuse_core(
     def sharp(part: Region) -> Tensor:
         return compact(part.of(whole))
 
-    def expanded(coarse: Tensor, part: Region) -> Tensor:
-        with torch.autocast(pan.device.type, enabled=False):
-            return compact(expand(coarse, part.shape, sampling.ratio, sampling.within(seen).within(part).offset))
+    def expanded(coarse: Tensor) -> Part:
+        def image(part: Region) -> Tensor:
+            with torch.autocast(pan.device.type, enabled=False):
+                return compact(expand(coarse, part.shape, sampling.ratio, sampling.within(seen).within(part).offset))
 
-    parts = (sharp, *(partial(expanded, x) for x in (pan_ms, ms, local_gain(ms, pan_ms))))
+        return image
+
+    low, up, beta = expanded(pan_ms), expanded(ms), expanded(local_gain(ms, pan_ms))
     with torch.autocast(pan.device.type, dtype, enabled=dtype != torch.float32):
-        hrms = model.part(*parts, spectrum, Region.whole(whole), keep.within(seen))
+        hrms = model.part(sharp, low, up, beta, spectrum, Region.whole(whole), keep.within(seen))
     kept, inner = sampling.within(keep), core.within(keep)
     coarse = (ms.shape[2], ms.shape[3])
     left = ms - degrade(hrms, coarse, kept.ratio, kept.offset, kept.gains)

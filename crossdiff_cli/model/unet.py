@@ -79,7 +79,7 @@ class UNet(nn.Module):
 
         Every level is computed in strips, for the part that is returned and for the input of the next level.
         """
-        images = (x_t, condition) if self.target == "ms" else (condition, x_t)
+        ms, pan = (x_t, condition) if self.target == "ms" else (condition, x_t)
         embedding = self.conditioning(timestep, spectrum)
         below: Tensor | None = None
         pyramid = []
@@ -88,11 +88,7 @@ class UNet(nn.Module):
             above, below, kept = below, None, None
             for strip in window.strips(STRIP * 2**level):
                 outer = strip.grown(scale * ResBlock.RADIUS * blocks + STEM_RADIUS, window)
-                h = (
-                    self._stem(*(image(outer) for image in images), spectrum)
-                    if above is None
-                    else outer.of(above, scale)
-                )
+                h = self._stem(ms(outer), pan(outer), spectrum) if above is None else outer.of(above, scale)
                 h = strip.within(outer).of(self._stage(level, h, embedding), scale)
                 kept = empty_like_part(h, inner, scale) if kept is None else kept
                 shared = strip.intersection(inner)
