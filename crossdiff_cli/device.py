@@ -1,7 +1,12 @@
 """Where and in which precision the network runs."""
 
 import ctypes
+import math
 import platform
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -10,7 +15,24 @@ from crossdiff_cli.errors import CrossDiffError
 
 Precision = Literal["auto", "fp32", "bf16"]
 
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_LARGE = 32 * 2**20
+"""The largest that glibc takes for a threshold."""
+_CPU_BYTES = 1.3e9
+"""What the tiles in work may take of the main memory, where there is as much: the process stays under 2 GB."""
+_CUDA_BYTES = 16e9
+"""What a tile may take on a GPU: more would not be faster."""
+_SHARE = 0.6
+"""Of the memory that is free."""
+
+
+def choose_devices(names: str) -> list[torch.device]:
+    """`auto`, `cpu`, `cuda[:i]`, or several with commas between; one named twice does two tiles at once.
+
+    Raises:
+        CrossDiffError: no such device on this machine.
+    """
+    return [choose_device(name.strip()) for name in names.split(",")]
 
 
 def choose_device(name: str) -> torch.device:
@@ -44,12 +66,42 @@ def network_dtype(device: torch.device, precision: Precision) -> torch.dtype:
     return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
+def window_pixels(devices: Sequence[torch.device], bands: int) -> int:
+    """How many PAN pixels a tile may have, halo included, for the memory that is free on the devices it goes round.
+
+    Args:
+        devices: those that work at the same time, each as often as it does.
+        bands: of the MS.
+    """
+    shares = []
+    for device, lanes in Counter(devices).items():
+        if device.type == "cuda":
+            shares.append(min(_SHARE * torch.cuda.mem_get_info(device)[0] / lanes, _CUDA_BYTES))
+        else:
+            shares.append(min(_SHARE * _free(), _CPU_BYTES) / lanes)
+    # Measured: peak memory of `fuse.fuse_core` per pixel of its window.
+    return int(min(shares) / (216 + 40 * bands))
+
+
+def _free() -> float:
+    """Bytes of main memory that can be had, by the kernel and by the limit of the container; inf where neither says."""
+    found = [math.inf]
+    with suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        found.append(1024.0 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]))
+    with suppress(OSError, ValueError):
+        limit, used = (int(Path(f"/sys/fs/cgroup/memory.{name}").read_text()) for name in ("max", "current"))
+        found.append(float(limit - used))
+    return max(min(found), 0.0)
+
+
 def keep_memory() -> None:
-    """Let glibc reuse large blocks instead of returning them.
+    """Let glibc reuse blocks of up to 32 MiB instead of returning them.
 
     Every activation would otherwise be mapped, page-faulted and unmapped anew: elementwise work three times slower.
+    Larger ones are few, and among the others they would leave holes that nothing fits.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
-        libc.mallopt(_M_MMAP_MAX, 0)
+        libc.mallopt(_M_MMAP_THRESHOLD, _LARGE)
         libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)

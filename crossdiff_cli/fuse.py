@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from crossdiff_cli.model.crossdiff import CrossDiff
+from crossdiff_cli.model.region import Part, Region, compact
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.mtf import EXPAND_RADIUS, degrade, expand, mtf_radius
 
@@ -33,6 +34,10 @@ class Sampling:
     """Nyquist gain of each band."""
     shifts: tuple[Pixels, ...] = ()
     """How far each band lies from `offset`, in PAN pixels, (row, column); empty where all lie alike."""
+
+    def within(self, part: Region) -> "Sampling":
+        """The same on a part of the PAN window."""
+        return replace(self, offset=(self.offset[0] - part.top, self.offset[1] - part.left))
 
     def of(self, bands: Sequence[int]) -> "Sampling":
         """That of some of the bands."""
@@ -72,13 +77,18 @@ def to_pan(ms: Tensor, shape: tuple[int, int], sampling: Sampling) -> Tensor:
     return out
 
 
-def halo(model: CrossDiff, ratio: tuple[float, float], gains: tuple[float, ...], rounds: int) -> int:
+def halo(model: CrossDiff, ratio: tuple[float, float], gains: Sequence[float], rounds: int) -> int:
     """Return how many PAN pixels around a pixel can change its fused value: the halo a tile needs."""
     largest = max(ratio)
-    blur = max(mtf_radius(gain, largest) for gain in gains) + 2
-    reach = math.ceil((EXPAND_RADIUS + 1) * largest)
-    beta = blur + reach + math.ceil((BETA_RADIUS + 1) * largest)
-    return max(model.radius + blur + reach, beta) + rounds * (blur + reach)
+    consistency = _consistency_radius(ratio, gains)
+    beta = consistency + math.ceil((BETA_RADIUS + 1) * largest)
+    return max(model.radius + consistency, beta) + rounds * consistency
+
+
+def _consistency_radius(ratio: tuple[float, float], gains: Sequence[float]) -> int:
+    """Reach of `degrade` followed by `expand`, in PAN pixels."""
+    largest = max(ratio)
+    return max(mtf_radius(gain, largest) for gain in gains) + 2 + math.ceil((EXPAND_RADIUS + 1) * largest)
 
 
 def local_gain(ms: Tensor, pan_ms: Tensor) -> Tensor:
@@ -105,13 +115,18 @@ def local_gain(ms: Tensor, pan_ms: Tensor) -> Tensor:
 def prepare(pan: Tensor, ms: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor, Tensor]:
     """Return (pan_low, ms_up, beta), each (B, C, H, W), from `pan` (B, 1, H, W) and `ms` (B, C, h, w)."""
     shape = (pan.shape[2], pan.shape[3])
+    pan_ms = _pan_on_ms(pan, ms, sampling)
+    pan_low, ms_up, beta = (to_pan(x, shape, sampling) for x in (pan_ms, ms, local_gain(ms, pan_ms)))
+    return pan_low, ms_up, beta
+
+
+def _pan_on_ms(pan: Tensor, ms: Tensor, sampling: Sampling) -> Tensor:
+    """The PAN at the MS grid by the MTF and at the place of each band: (B, C, h, w)."""
     kinds = list(zip(sampling.gains, sampling.shifts or sampling.gains, strict=True))
-    first = [kinds.index(kind) for kind in dict.fromkeys(kinds)]
-    bands = [first.index(kinds.index(kind)) for kind in kinds]
+    distinct = list(dict.fromkeys(kinds))
+    first = [kinds.index(kind) for kind in distinct]
     pan_ms = to_ms(pan.expand(-1, len(first), -1, -1), (ms.shape[2], ms.shape[3]), sampling.of(first))
-    pan_low = to_pan(pan_ms, shape, sampling.of(first))[:, bands]
-    beta = to_pan(local_gain(ms, pan_ms[:, bands]), shape, sampling)
-    return pan_low, to_pan(ms, shape, sampling), beta
+    return pan_ms[:, [distinct.index(kind) for kind in kinds]]
 
 
 def back_project(hrms: Tensor, ms: Tensor, sampling: Sampling, rounds: int) -> Tensor:
@@ -140,9 +155,53 @@ def fuse(
         (B, C, H, W), normalised, float32.
     """
     pan_low, ms_up, beta = prepare(pan, ms, sampling)
-    layout = torch.channels_last
     with torch.autocast(pan.device.type, dtype, enabled=dtype != torch.float32):
-        hrms = model(
-            pan.contiguous(memory_format=layout), pan_low, ms_up.contiguous(memory_format=layout), beta, spectrum
-        )
+        hrms = model(compact(pan), pan_low, compact(ms_up), beta, spectrum)
     return back_project(hrms.float(), ms, sampling, rounds)
+
+
+def fuse_core(
+    model: CrossDiff,
+    pan: Tensor,
+    ms: Tensor,
+    sampling: Sampling,
+    spectrum: Spectrum,
+    rounds: int,
+    core: Region,
+    dtype: torch.dtype = torch.float32,
+) -> tuple[Tensor, Tensor]:
+    """As `fuse`, for the core of a window alone: no stage is computed farther out than the next one reaches.
+
+    Returns:
+        The core, (B, C, rows, columns), equal to that of `fuse` where the window reaches `halo` beyond it; and what the
+        result, degraded, leaves of the MS: (B, C, h, w), of meaning for MS pixels whose centres lie in the core.
+    """
+    window = Region.whole(pan)
+    keep = core.grown(max(rounds, 1) * _consistency_radius(sampling.ratio, sampling.gains), window)
+    seen = keep.grown(model.radius, window)
+    pan_ms = _pan_on_ms(pan, ms, sampling)
+    whole = seen.of(pan)
+
+    def sharp(part: Region) -> Tensor:
+        return compact(part.of(whole))
+
+    def expanded(coarse: Tensor) -> Part:
+        def image(part: Region) -> Tensor:
+            with torch.autocast(pan.device.type, enabled=False):
+                return compact(to_pan(coarse, part.shape, sampling.within(seen).within(part)))
+
+        return image
+
+    low, up, beta = expanded(pan_ms), expanded(ms), expanded(local_gain(ms, pan_ms))
+    with torch.autocast(pan.device.type, dtype, enabled=dtype != torch.float32):
+        hrms = model.part(sharp, low, up, beta, spectrum, Region.whole(whole), keep.within(seen))
+    kept, inner = sampling.within(keep), core.within(keep)
+    coarse = (ms.shape[2], ms.shape[3])
+    left = ms - to_ms(hrms, coarse, kept)
+    out = inner.of(hrms)
+    for _ in range(rounds):
+        # Both steps are linear: what the update takes away is known without the result.
+        update = to_pan(left, keep.shape, kept)
+        out = out + inner.of(update)
+        left = left - to_ms(update, coarse, kept)
+    return out, left

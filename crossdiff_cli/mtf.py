@@ -2,11 +2,13 @@
 
 Both grids are described by continuous coordinates, so any ratio and any sub-pixel offset is exact. Pixel `j` of the PAN
 grid covers [j, j + 1); pixel `k` of the MS grid covers [offset + k * ratio, offset + (k + 1) * ratio) of it. Operators
-are separable and local, as small banded matrices per axis; beyond the border the edge pixel is repeated.
+are separable and local, as banded matrices per axis that are applied band by band; beyond the border the edge pixel is
+repeated.
 """
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -18,6 +20,17 @@ EXPAND_RADIUS = 3
 """Half-width of `expand`, in MS pixels: six-point Lagrange interpolation, exact for polynomials to degree five."""
 
 _SIGMAS = 4.0
+_ROWS = 64
+"""Rows of a banded matrix that are multiplied at once, with the columns that they reach."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Some rows of a banded matrix, over the columns where they are not zero."""
+
+    into: slice
+    weight: Tensor
+    """(rows, columns)."""
 
 
 def mtf_sigma(nyquist_gain: float, ratio: float) -> float:
@@ -82,17 +95,26 @@ def degrade(
     gains = list(gains) * channels if len(gains) == 1 else list(gains)
     out = image.new_empty(image.shape[0], channels, *shape)
     for gain, bands in _by_gain(gains).items():
-        rows = _degrade_matrix(image.shape[2], shape[0], ratio[0], offset[0], gain).to(image)
-        columns = _degrade_matrix(image.shape[3], shape[1], ratio[1], offset[1], gain).to(image)
-        out[:, bands] = (rows @ image[:, bands]) @ columns.T
+        kind = (image.device, image.dtype)
+        rows = _degrade_matrix(image.shape[2], shape[0], ratio[0], offset[0], gain, *kind)
+        columns = _degrade_matrix(image.shape[3], shape[1], ratio[1], offset[1], gain, *kind)
+        part = image if len(bands) == channels else image[:, bands]
+        out[:, bands] = _multiply(rows, columns, part)
     return out
 
 
 def expand(ms: Tensor, shape: tuple[int, int], ratio: tuple[float, float], offset: tuple[float, float]) -> Tensor:
     """Interpolate `ms` (B, C, h, w) to the PAN grid: (B, C, *shape). `ratio` and `offset` as in `degrade`."""
-    rows = _expand_matrix(ms.shape[2], shape[0], ratio[0], offset[0]).to(ms)
-    columns = _expand_matrix(ms.shape[3], shape[1], ratio[1], offset[1]).to(ms)
-    return (rows @ ms) @ columns.T
+    kind = (ms.device, ms.dtype)
+    rows = _expand_matrix(ms.shape[2], shape[0], ratio[0], offset[0], *kind)
+    columns = _expand_matrix(ms.shape[3], shape[1], ratio[1], offset[1], *kind)
+    return _multiply(rows, columns, ms)
+
+
+def _multiply(rows: list[_Part], columns: list[_Part], image: Tensor) -> Tensor:
+    """`rows` @ image @ `columns`^T for every band of (B, C, H, W)."""
+    tall = torch.cat([part.weight @ image[:, :, part.into] for part in rows], dim=2)
+    return torch.cat([tall[..., part.into] @ part.weight.T for part in columns], dim=3)
 
 
 def _by_gain(gains: Sequence[float]) -> dict[float, list[int]]:
@@ -102,16 +124,26 @@ def _by_gain(gains: Sequence[float]) -> dict[float, list[int]]:
     return groups
 
 
-def _banded(index: np.ndarray, weight: np.ndarray, n_in: int) -> Tensor:
-    """Dense (n_out, n_in) matrix from taps; taps beyond the border fall on the edge pixel."""
-    matrix = np.zeros((len(index), n_in))
-    rows = np.broadcast_to(np.arange(len(index))[:, None], index.shape)
-    np.add.at(matrix, (rows, np.clip(index, 0, n_in - 1)), weight)
-    return torch.from_numpy(matrix.astype(np.float32))
+def _banded(index: np.ndarray, weight: np.ndarray, n_in: int, device: torch.device, dtype: torch.dtype) -> list[_Part]:
+    """The parts of an (n_out, n_in) matrix from taps; taps beyond the border fall on the edge pixel."""
+    index = np.clip(index, 0, n_in - 1)
+    parts = []
+    for start in range(0, len(index), _ROWS):
+        taps, values = index[start : start + _ROWS], weight[start : start + _ROWS]
+        first, last = int(taps.min()), int(taps.max()) + 1
+        matrix = np.zeros((len(taps), last - first))
+        np.add.at(matrix, (np.arange(len(taps))[:, None], taps - first), values)
+        # Kept for later calls, which may need gradients.
+        with torch.inference_mode(mode=False):
+            part = torch.from_numpy(matrix.astype(np.float32)).to(device, dtype)
+        parts.append(_Part(slice(first, last), part))
+    return parts
 
 
 @lru_cache(maxsize=256)
-def _degrade_matrix(n_in: int, n_out: int, ratio: float, offset: float, gain: float) -> Tensor:
+def _degrade_matrix(
+    n_in: int, n_out: int, ratio: float, offset: float, gain: float, device: torch.device, dtype: torch.dtype
+) -> list[_Part]:
     sigma, radius = mtf_sigma(gain, ratio), mtf_radius(gain, ratio)
     centre = offset + (np.arange(n_out) + 0.5) * ratio - 0.5
     index = np.floor(centre)[:, None].astype(np.int64) + np.arange(-radius, radius + 2)
@@ -120,11 +152,13 @@ def _degrade_matrix(n_in: int, n_out: int, ratio: float, offset: float, gain: fl
     # A sampled Gaussian off the pixel centres has a small first moment: a ramp would move. Take it out.
     moment = (weight * distance).sum(1) / (weight * distance**2).sum(1)
     weight *= 1.0 - moment[:, None] * distance
-    return _banded(index, weight / weight.sum(1, keepdims=True), n_in)
+    return _banded(index, weight / weight.sum(1, keepdims=True), n_in, device, dtype)
 
 
 @lru_cache(maxsize=256)
-def _expand_matrix(n_in: int, n_out: int, ratio: float, offset: float) -> Tensor:
+def _expand_matrix(
+    n_in: int, n_out: int, ratio: float, offset: float, device: torch.device, dtype: torch.dtype
+) -> list[_Part]:
     position = (np.arange(n_out) + 0.5 - offset) / ratio - 0.5
     first = np.floor(position).astype(np.int64) - EXPAND_RADIUS + 1
     taps = np.arange(2 * EXPAND_RADIUS)
@@ -133,4 +167,4 @@ def _expand_matrix(n_in: int, n_out: int, ratio: float, offset: float) -> Tensor
     for tap in taps:
         for other in taps[taps != tap]:
             weight[:, tap] *= (x - other) / (tap - other)
-    return _banded(first[:, None] + taps, weight, n_in)
+    return _banded(first[:, None] + taps, weight, n_in, device, dtype)

@@ -119,18 +119,20 @@ class Creation(click.ParamType):  # type: ignore[type-arg] # generic in the newe
 
 
 class TileSize(click.ParamType):  # type: ignore[type-arg] # generic in the newest click only
-    """Side of a tile in PAN pixels, a positive multiple of 256."""
+    """Side of a tile in PAN pixels, a positive multiple of 256, or `auto`."""
 
-    name = "pixels"
+    name = "pixels|auto"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Check and return the integer."""
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        """Check and return the integer, None for `auto`."""
+        if value == "auto":
+            return None
         try:
             size = int(value)
         except ValueError:
             size = 0
         if size <= 0 or size % 256:
-            self.fail(f"{value!r} is no positive multiple of 256", param, ctx)
+            self.fail(f"{value!r} is neither auto nor a positive multiple of 256", param, ctx)
         return size
 
 
@@ -217,7 +219,11 @@ def device_options(command: Callable[..., Any]) -> Callable[..., Any]:
         help="Arithmetic of the network.",
     )(command)
     return click.option(
-        "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:i]", help="Where to compute."
+        "--device",
+        default="auto",
+        show_default=True,
+        metavar="auto|cpu|cuda[:i]",
+        help="Where to compute; sharpen takes several, with commas between.",
     )(command)
 
 

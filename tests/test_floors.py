@@ -32,6 +32,8 @@ FORBIDDEN = {
     "errors.py": {"torch", "numpy", "rasterio", "crossdiff_cli", "click"},
     "training": {"rasterio"},
     "sharpen.py": {"rasterio", "crossdiff_cli.training", "crossdiff_cli.quality"},
+    "pipeline.py": {"rasterio", "crossdiff_cli.training", "crossdiff_cli.quality"},
+    "profile.py": {"torch", "rasterio", "crossdiff_cli.model"},
     "degrade.py": {"rasterio", "crossdiff_cli.model", "crossdiff_cli.fuse", "crossdiff_cli.training"},
     "survey.py": {"rasterio", "crossdiff_cli.model"},
     "info.py": {"rasterio", "crossdiff_cli.model"},

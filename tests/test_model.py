@@ -4,8 +4,8 @@ from conftest import SMALL, small_model
 from crossdiff_cli.fuse import Sampling, back_project, fuse, halo, local_gain, prepare, to_ms, to_pan
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.fusion import limit_energy
+from crossdiff_cli.model.region import STRIDE
 from crossdiff_cli.model.spectral import Spectrum, embed_wavelengths
-from crossdiff_cli.model.unet import STRIDE
 from crossdiff_cli.mtf import degrade, expand
 
 SPECTRUM = Spectrum(

@@ -19,7 +19,7 @@ _OPTIONS = (
     click.option("--weights", type=click.Path(path_type=Path), help="Weight file; default the shipped one."),
     device_options,
     click.option(
-        "--tile", type=TileSize(), default=1536, show_default=True, help="Side of a tile; sets the memory used."
+        "--tile", type=TileSize(), default="auto", show_default=True, help="Side of a tile; sets the memory used."
     ),
     click.option(
         "--align", type=click.Choice(["auto", "off"]), default="auto", show_default=True, help="Correct a PAN/MS shift."

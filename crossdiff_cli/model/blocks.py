@@ -56,9 +56,22 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """`x` (B, width, H, W), `condition` (B, condition_width)."""
-        scale, shift = self.film(condition).to(x.dtype)[:, :, None, None].chunk(2, dim=1)
-        h = torch.addcmul(shift, self.conv1(pixel_norm(x)), 1 + scale)
-        return x + self.conv2(F.silu(h))
+        h = pixel_norm(x)
+        if len(condition) == 1:
+            # The same for every pixel: it goes into the kernels.
+            assert self.conv1.bias is not None
+            scale, shift = self.film(condition)[0].float().chunk(2)
+            weight = self.conv1.weight * (1 + scale)[:, None, None, None]
+            h = F.conv2d(h, weight, self.conv1.bias * (1 + scale) + shift, padding=1)
+        else:
+            scale, shift = self.film(condition).to(x.dtype)[:, :, None, None].chunk(2, dim=1)
+            h = torch.addcmul(shift, self.conv1(h), 1 + scale)
+        return self.conv2(silu(h)).add_(x)
+
+
+def silu(x: Tensor) -> Tensor:
+    """SiLU, in place where no gradient is asked for: `x` is no longer needed."""
+    return F.silu(x, inplace=not torch.is_grad_enabled())
 
 
 def upsample2(x: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from crossdiff_cli.model.fusion import Features, FusionHead
+from crossdiff_cli.model.region import STRIDE, STRIP, Part, Region
 from crossdiff_cli.model.schedule import NoiseSchedule
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.model.unet import UNet
@@ -73,17 +74,25 @@ class CrossDiff(nn.Module):
     @property
     def radius(self) -> int:
         """Receptive field of the whole network in PAN pixels."""
-        return self.head.radius + (self.p2m.radius if self.p2m is not None else 0)
+        if self.p2m is None:
+            return self.head.radius
+        # The head takes the pyramids at every level, what is decoded from them at its first.
+        return max(self.p2m.radius + self.head.radius, self.p2m.decoded_radius + self.head.fine_radius)
 
     def features(self, pan: Tensor, pan_low: Tensor, ms_up: Tensor, spectrum: Spectrum) -> Features | None:
         """What both encoders say of noise-free input at their feature timesteps: same input, same features."""
         if self.p2m is None or self.m2p is None:
             return None
-        a = self.architecture
-        t = torch.ones(pan.shape[0], device=pan.device)
-        p2m = self.p2m.encode(ms_up, t * (a.p2m_timestep / a.timesteps), pan, spectrum)
-        m2p = self.m2p.encode(pan, t * (a.m2p_timestep / a.timesteps), ms_up, spectrum)
+        p2m_time, m2p_time = self._timesteps(pan)
+        p2m = self.p2m.encode(ms_up, p2m_time, pan, spectrum)
+        m2p = self.m2p.encode(pan, m2p_time, ms_up, spectrum)
         return self.decoded(p2m, m2p, pan - pan_low, spectrum)
+
+    def _timesteps(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Those of the features of P2M and M2P, as fractions of T."""
+        a = self.architecture
+        t = torch.ones(image.shape[0], device=image.device)
+        return t * (a.p2m_timestep / a.timesteps), t * (a.m2p_timestep / a.timesteps)
 
     def decoded(self, p2m: list[Tensor], m2p: list[Tensor], detail: Tensor, spectrum: Spectrum) -> Features:
         """Both pyramids, through the light decoders; `detail` (B, C, H, W) is that of the PAN."""
@@ -98,3 +107,37 @@ class CrossDiff(nn.Module):
         features = self.features(pan, pan_low, ms_up, spectrum)
         hrms: Tensor = self.head(features, pan, pan_low, ms_up, beta, spectrum)
         return hrms
+
+    def part(
+        self, pan: Part, pan_low: Part, ms_up: Part, beta: Part, spectrum: Spectrum, window: Region, keep: Region
+    ) -> Tensor:
+        """As `forward` of a window, but only a part of it: for inference, with little memory.
+
+        Each stage is computed where later ones need it, and the large ones in strips. The result is that of `forward`
+        where `keep` lies `radius` pixels inside the window.
+
+        Returns:
+            (B, C, rows, columns) of `keep`, float32.
+        """
+        inner = keep.grown(self.head.radius, window)
+        p2m: list[Tensor] = []
+        m2p: list[Tensor] = []
+        coarse: Tensor | None = None
+        if self.p2m is not None and self.m2p is not None:
+            p2m_time, m2p_time = self._timesteps(spectrum.center_nm[None])
+            p2m = self.p2m.encode_part(ms_up, p2m_time, pan, spectrum, window, inner)
+            m2p = self.m2p.encode_part(pan, m2p_time, ms_up, spectrum, window, inner)
+            coarse = self.head.coarse(p2m, m2p, spectrum)
+        parts = []
+        for strip in keep.strips(STRIP):
+            # Upsampling the coarsest level reaches one of its pixels farther than the stage itself.
+            outer = strip.grown(self.head.fine_radius + STRIDE, inner)
+            local = outer.within(inner)
+            images = pan(outer), pan_low(outer), ms_up(outer), beta(outer)
+            features = None
+            if coarse is not None:
+                here = [[local.of(x, 2 ** (i + 1)) for i, x in enumerate(pyramid)] for pyramid in (p2m, m2p)]
+                features = self.decoded(here[0], here[1], images[0] - images[1], spectrum)
+            fused = self.head.fine(features, None if coarse is None else local.of(coarse, 4), *images, spectrum)
+            parts.append(strip.within(outer).of(fused).float())
+        return torch.cat(parts, dim=2)

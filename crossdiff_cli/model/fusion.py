@@ -1,13 +1,12 @@
 """The fusion head: two frozen feature pyramids, PAN and MS in; how much PAN detail each band takes out."""
 
 from dataclasses import dataclass
-from functools import reduce
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-from crossdiff_cli.model.blocks import Conditioning, ResBlock, upsample2
+from crossdiff_cli.model.blocks import Conditioning, ResBlock, silu, upsample2
 from crossdiff_cli.model.spectral import BandOutput, BandStem, Spectrum
 
 LIMIT_RADIUS = 3
@@ -41,8 +40,32 @@ class Gate(nn.Module):
 
     def forward(self, p2m: Tensor, m2p: Tensor) -> Tensor:
         """Two (B, width_in, H, W) to (B, width, H, W)."""
-        value, gate = (self.p2m(p2m) + self.m2p(m2p)).chunk(2, dim=1)
+        value, gate = self.p2m(p2m).add_(self.m2p(m2p)).chunk(2, dim=1)
         return value * torch.sigmoid(gate)
+
+
+def box_sum(x: Tensor, radius: int) -> Tensor:
+    """Sum over windows of 2 radius + 1 pixels, zero beyond the border: (B, C, H, W).
+
+    Partial sums of 1, 2, 4, ... neighbours are added up: as many rounding errors as digits, whatever the window.
+    """
+    for axis in (2, 3):
+        size, count = x.shape[axis], 2 * radius + 1
+        power = nn.functional.pad(x, [radius, radius, 0, 0] if axis == 3 else [0, 0, radius, radius])
+        total, start, width = None, 0, 1
+        while count:
+            if count & 1:
+                part = power.narrow(axis, start, size)
+                total = part if total is None else total + part
+                start += width
+            count >>= 1
+            if count:
+                length = power.shape[axis] - width
+                power = power.narrow(axis, 0, length) + power.narrow(axis, width, length)
+                width *= 2
+        assert total is not None
+        x = total
+    return x
 
 
 def limit_energy(injected: Tensor, detail: Tensor) -> Tensor:
@@ -55,13 +78,10 @@ def limit_energy(injected: Tensor, detail: Tensor) -> Tensor:
     Returns:
         `injected`, with an RMS in windows of 2 LIMIT_RADIUS + 1 pixels of at most `_HEADROOM` times that of `detail`.
     """
-
-    def power(x: Tensor) -> Tensor:
-        size = 2 * LIMIT_RADIUS + 1
-        return nn.functional.avg_pool2d(x.square(), size, stride=1, padding=LIMIT_RADIUS, count_include_pad=False)
-
-    allowed = _HEADROOM**2 * (power(detail) + _UNSEEN**2)
-    return injected * torch.sqrt(allowed / power(injected).clamp_min(1e-12)).clamp(max=1.0)
+    size = (2 * LIMIT_RADIUS + 1) ** 2
+    have, given = box_sum(injected.square(), LIMIT_RADIUS), box_sum(detail.square(), LIMIT_RADIUS)
+    allowed = _HEADROOM**2 * (given + size * _UNSEEN**2)
+    return injected * torch.sqrt(allowed / have.clamp_min(size * 1e-12)).clamp(max=1.0)
 
 
 class FusionHead(nn.Module):
@@ -97,9 +117,14 @@ class FusionHead(nn.Module):
 
     @property
     def radius(self) -> int:
-        """Reach of the head beyond its input features, in PAN pixels: blocks, upsampling, stem and limiter."""
-        scales = [2 ** (level + 1) for level in range(len(self.widths))]
-        return sum(s * ResBlock.RADIUS for s in scales) + sum(scales[1:]) + 4 + LIMIT_RADIUS
+        """Reach of the head beyond its input features, in PAN pixels: blocks, upsampling and `fine_radius`."""
+        scales = [2 ** (level + 1) for level in range(1, len(self.widths))]
+        return sum(s * (ResBlock.RADIUS + 1) for s in scales) + self.fine_radius
+
+    @property
+    def fine_radius(self) -> int:
+        """Reach of `fine` beyond its inputs at 1/2 of the PAN grid: block, stem and limiter."""
+        return 2 * ResBlock.RADIUS + 4 + LIMIT_RADIUS
 
     def forward(
         self,
@@ -123,24 +148,45 @@ class FusionHead(nn.Module):
         Returns:
             (B, C, H, W), normalised.
         """
-        condition = self.conditioning(torch.ones(pan.shape[0], device=pan.device), spectrum)
-        detail = pan - pan_low
-        stem = self.band_stem(ms_up, spectrum)
-        stem = stem + self.pan_stem(torch.cat([pan, detail.mean(dim=1, keepdim=True)], dim=1))
+        coarse = None if features is None else self.coarse(features.p2m, features.m2p, spectrum)
+        return self.fine(features, coarse, pan, pan_low, ms_up, beta, spectrum)
+
+    def coarse(self, p2m: list[Tensor], m2p: list[Tensor], spectrum: Spectrum) -> Tensor:
+        """The levels below the first, of both pyramids: (B, widths[0], H/4, W/4)."""
+        assert self.gates is not None
+        condition = self._condition(p2m[0], spectrum)
         h: Tensor | None = None
-        for level in reversed(range(len(self.widths))):
-            parts = [stem] if level == 0 else []
-            if self.decoded is not None and features is not None and level == 0:
-                parts.append(self.decoded(features.decoded))
-            if self.gates is not None and features is not None:
-                parts.append(self.gates[level](features.p2m[level], features.m2p[level]))
-            if h is not None:
-                parts.append(upsample2(self.ups[level](h)))
-            if parts:
-                h = self.blocks[level](reduce(torch.add, parts), condition)
+        for level in reversed(range(1, len(self.widths))):
+            part = self.gates[level](p2m[level], m2p[level])
+            h = self.blocks[level](part if h is None else part + upsample2(h), condition)
+            h = self.ups[level - 1](h)
         assert h is not None
-        g, c, w, residual = self.out(torch.nn.functional.silu(h), spectrum).unbind(dim=1)
+        return h
+
+    def fine(
+        self,
+        features: Features | None,
+        coarse: Tensor | None,
+        pan: Tensor,
+        pan_low: Tensor,
+        ms_up: Tensor,
+        beta: Tensor,
+        spectrum: Spectrum,
+    ) -> Tensor:
+        """The first level and what is done at the PAN's own resolution; arguments as `forward` and of `coarse`."""
+        detail = pan - pan_low
+        h = self.band_stem(ms_up, spectrum)
+        h = h.add_(self.pan_stem(torch.cat([pan, detail.mean(dim=1, keepdim=True)], dim=1)))
+        if features is not None and coarse is not None:
+            assert self.decoded is not None and self.gates is not None
+            h = h.add_(self.decoded(features.decoded)).add_(self.gates[0](features.p2m[0], features.m2p[0]))
+            h = h + upsample2(coarse)
+        h = self.blocks[0](h, self._condition(pan, spectrum))
+        g, c, w, residual = self.out(silu(h), spectrum).unbind(dim=1)
         injected = (1 + g + c * (beta - 1)) * detail + residual
         if features is not None:
             injected = injected + (1 + w) * (features.detail - detail)
         return ms_up + limit_energy(injected, detail)
+
+    def _condition(self, image: Tensor, spectrum: Spectrum) -> Tensor:
+        return self.conditioning(torch.ones(image.shape[0], device=image.device), spectrum)

@@ -11,13 +11,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from crossdiff_cli.model.blocks import Conditioning, ResBlock, upsample2
+from crossdiff_cli.model.blocks import Conditioning, ResBlock, silu, upsample2
+from crossdiff_cli.model.region import STRIDE, STRIP, Part, Region, empty_like_part
 from crossdiff_cli.model.spectral import BandOutput, BandStem, Spectrum
 
 Target = Literal["ms", "pan"]
 
-STRIDE = 8
-"""Height and width of every input are multiples of this."""
+STEM_RADIUS = 3
+"""Reach of the first layers, in PAN pixels."""
 
 
 class UNet(nn.Module):
@@ -44,9 +45,14 @@ class UNet(nn.Module):
 
     @property
     def radius(self) -> int:
-        """Receptive field: no input farther than this many PAN pixels can change a feature, decoded or not."""
+        """Receptive field: no input farther than this many PAN pixels can change a feature."""
         scales = [2 ** (level + 1) for level in range(len(self.widths))]
-        return STRIDE + sum(s * n * ResBlock.RADIUS for s, n in zip(scales, self.blocks, strict=True)) + sum(scales[1:])
+        return STRIDE + sum(s * n * ResBlock.RADIUS for s, n in zip(scales, self.blocks, strict=True))
+
+    @property
+    def decoded_radius(self) -> int:
+        """As `radius`, of what is decoded: upsampling reaches one pixel of every level but the first."""
+        return self.radius + sum(2 ** (level + 1) for level in range(1, len(self.widths)))
 
     def encode(self, x_t: Tensor, timestep: Tensor, condition: Tensor, spectrum: Spectrum) -> list[Tensor]:
         """Return the feature pyramid [(B, widths[0], H/2, W/2), (.., H/4, W/4), (.., H/8, W/8)].
@@ -59,22 +65,57 @@ class UNet(nn.Module):
         """
         ms, pan = (x_t, condition) if self.target == "ms" else (condition, x_t)
         embedding = self.conditioning(timestep, spectrum)
-        h = self.band_stem(ms, spectrum) + self.pan_stem(pan)
+        h = self._stem(ms, pan, spectrum)
         pyramid = []
-        for level, stage in enumerate(self.levels):
-            if level:
-                h = self.downs[level - 1](h)
-            for block in stage:  # type: ignore[attr-defined]
-                h = block(h, embedding)
+        for level in range(len(self.levels)):
+            h = self._stage(level, self.downs[level - 1](h) if level else h, embedding)
             pyramid.append(h)
         return pyramid
+
+    def encode_part(
+        self, x_t: Part, timestep: Tensor, condition: Part, spectrum: Spectrum, window: Region, inner: Region
+    ) -> list[Tensor]:
+        """As `encode` of a whole window, but only `inner` of it is returned, and little memory is needed.
+
+        Every level is computed in strips, for the part that is returned and for the input of the next level.
+        """
+        ms, pan = (x_t, condition) if self.target == "ms" else (condition, x_t)
+        embedding = self.conditioning(timestep, spectrum)
+        below: Tensor | None = None
+        pyramid = []
+        for level, blocks in enumerate(self.blocks):
+            scale, last = 2 ** (level + 1), level == len(self.levels) - 1
+            above, below, kept = below, None, None
+            for strip in window.strips(STRIP * 2**level):
+                outer = strip.grown(scale * ResBlock.RADIUS * blocks + STEM_RADIUS, window)
+                h = self._stem(ms(outer), pan(outer), spectrum) if above is None else outer.of(above, scale)
+                h = strip.within(outer).of(self._stage(level, h, embedding), scale)
+                kept = empty_like_part(h, inner, scale) if kept is None else kept
+                shared = strip.intersection(inner)
+                if shared is not None:
+                    shared.within(inner).of(kept, scale).copy_(shared.within(strip).of(h, scale))
+                if not last:
+                    h = self.downs[level](h)
+                    below = empty_like_part(h, window, 2 * scale) if below is None else below
+                    strip.within(window).of(below, 2 * scale).copy_(h)
+            assert kept is not None
+            pyramid.append(kept)
+        return pyramid
+
+    def _stem(self, ms: Tensor, pan: Tensor, spectrum: Spectrum) -> Tensor:
+        return self.band_stem(ms, spectrum).add_(self.pan_stem(pan))
+
+    def _stage(self, level: int, h: Tensor, embedding: Tensor) -> Tensor:
+        for block in self.levels[level]:  # type: ignore[attr-defined]
+            h = block(h, embedding)
+        return h
 
     def decode(self, pyramid: list[Tensor]) -> Tensor:
         """The light decoder: all levels projected and summed at half the PAN grid, (B, decoder_width, H/2, W/2)."""
         h: Tensor = self.laterals[-1](pyramid[-1])
         for features, lateral in zip(pyramid[-2::-1], self.laterals[-2::-1], strict=True):
             h = upsample2(h) + lateral(features)
-        return torch.nn.functional.silu(h)
+        return silu(h)
 
     def correct(self, decoded: Tensor, detail: Tensor | None, spectrum: Spectrum) -> Tensor:
         """What the network adds to x_t, of the shape of the target, beyond the detail that MTF-GLP would inject.

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,14 @@ class Window:
         end_row, end_col = (math.ceil((v + margin) / stride) * stride for v in self.stop)
         return Window(row, col, end_row - row, end_col - col)
 
+    def halves(self, axis: int) -> "tuple[Window, Window]":
+        """Cut across `axis`, 0 for the rows; the side is at least two pixels long."""
+        if axis:
+            middle = self.width // 2
+            return replace(self, width=middle), replace(self, col=self.col + middle, width=self.width - middle)
+        middle = self.height // 2
+        return replace(self, height=middle), replace(self, row=self.row + middle, height=self.height - middle)
+
 
 @dataclass(frozen=True, slots=True)
 class Tile:
@@ -58,12 +66,43 @@ class Tile:
     window: Window
 
 
-def tiles(extent: Window, size: int, halo: int, stride: int) -> Iterator[Tile]:
-    """Cut `extent` into cores of `size` pixels, row by row; each window is its core grown by at least `halo`."""
-    for row in range(extent.row, extent.stop[0], size):
-        for col in range(extent.col, extent.stop[1], size):
-            core = Window(row, col, min(size, extent.stop[0] - row), min(size, extent.stop[1] - col))
+def tiles(extent: Window, size: int | tuple[int, int], halo: int, stride: int) -> Iterator[Tile]:
+    """Cut `extent` into cores of `size` pixels (rows, columns), row by row; each window is its core grown by `halo`."""
+    rows, cols = (size, size) if isinstance(size, int) else size
+    for row in range(extent.row, extent.stop[0], rows):
+        for col in range(extent.col, extent.stop[1], cols):
+            core = Window(row, col, min(rows, extent.stop[0] - row), min(cols, extent.stop[1] - col))
             yield Tile(core, core.grown(halo, stride))
+
+
+def best_size(extent: Window, halo: int, pixels: int, unit: int = 256) -> tuple[int, int]:
+    """Size of the cores (rows, columns) that cut `extent` with the fewest pixels read twice.
+
+    Args:
+        extent: what is cut.
+        halo: pixels around a core that its window holds.
+        pixels: what a window may have at most.
+        unit: sides are multiples of it; one unit is never too much.
+    """
+
+    def sizes(length: int) -> list[int]:
+        """The smallest multiple of the unit for every number of tiles."""
+        units = -(-length // unit)
+        return sorted({-(-units // count) * unit for count in range(1, units + 1)})
+
+    def read(length: int, size: int) -> int:
+        return length + 2 * halo * -(-length // size)
+
+    fitting = [
+        (rows, cols)
+        for rows in sizes(extent.height)
+        for cols in sizes(extent.width)
+        if (rows + 2 * halo) * (cols + 2 * halo) <= pixels
+    ]
+    return min(
+        fitting or [(unit, unit)],
+        key=lambda size: (read(extent.height, size[0]) * read(extent.width, size[1]), -size[1]),
+    )
 
 
 def spread(extent: Window, size: int, count: int) -> list[Window]:

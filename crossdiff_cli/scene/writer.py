@@ -248,7 +248,9 @@ def to_dtype(data: NDArray[np.float32], mask: NDArray[np.bool_], dtype: str, nod
     fill = 0.0 if nodata is None else nodata
     if kind.kind in "ui":
         info = np.iinfo(kind)
-        whole = np.clip(np.rint(data.astype(np.float64)), info.min, info.max)
+        # float32 holds every integer of two bytes, and one in between.
+        whole = np.rint(data, dtype=np.float32 if kind.itemsize <= 2 and data.dtype == np.float32 else np.float64)
+        np.clip(whole, info.min, info.max, out=whole)
         if nodata is not None:
             beside = nodata + 1 if nodata < info.max else nodata - 1
             whole[whole == nodata] = beside

@@ -11,8 +11,8 @@ from torch import Generator, Tensor
 
 from crossdiff_cli.errors import TrainingError
 from crossdiff_cli.fuse import Sampling
+from crossdiff_cli.model.region import STRIDE
 from crossdiff_cli.model.spectral import Spectrum
-from crossdiff_cli.model.unet import STRIDE
 from crossdiff_cli.mtf import EXPAND_RADIUS, degrade
 from crossdiff_cli.training.training_scene import TrainingScene
 

@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 
 from crossdiff_cli.fuse import Sampling, fuse
 from crossdiff_cli.model.crossdiff import CrossDiff
-from crossdiff_cli.model.unet import STRIDE
+from crossdiff_cli.model.region import STRIDE
 from crossdiff_cli.model.weights import default_weights, load
 from crossdiff_cli.mtf import EXPAND_RADIUS, degrade
 from crossdiff_cli.training.training_scene import TrainingScene

@@ -9,7 +9,7 @@ from typing import Any
 from crossdiff_cli import __version__
 from crossdiff_cli.device import keep_memory
 from crossdiff_cli.errors import OutputError, TrainingError
-from crossdiff_cli.model.unet import STRIDE
+from crossdiff_cli.model.region import STRIDE
 from crossdiff_cli.training.loop import Plan
 from crossdiff_cli.training.reimage import reimaged
 from crossdiff_cli.training.scenes import load_scenes, resolve

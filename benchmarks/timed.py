@@ -1,0 +1,44 @@
+"""Run a command and print, as JSON, what it cost: `python timed.py FOLDER COMMAND...`.
+
+A process of its own, because peak memory as the kernel counts it begins with that of the process that starts another.
+`start_seconds` is when FOLDER, where the command writes, got its first file.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+_WAIT = 0.01
+
+
+def main(folder: Path, command: list[str]) -> None:
+    load = os.getloadavg()[0]
+    started = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    start = None
+    while True:
+        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+        now = time.perf_counter() - started
+        if start is None and any(folder.iterdir()):
+            start = now
+        if pid:
+            break
+        time.sleep(_WAIT)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        sys.exit(f"{command[0]} ended with {process.returncode}")
+    cost = {
+        "seconds": round(now, 2),
+        "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 2),
+        "peak_mb": round(usage.ru_maxrss / 1024),
+        "start_seconds": round(now if start is None else start, 2),
+        "load_before": round(load, 2),
+    }
+    print(json.dumps(cost))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2:])

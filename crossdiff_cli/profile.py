@@ -1,0 +1,97 @@
+"""What a result says of itself: grid, type, bands and tags."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from crossdiff_cli import __version__
+from crossdiff_cli.errors import OutputError
+from crossdiff_cli.scene.pair import ScenePair
+from crossdiff_cli.scene.tiles import Window
+from crossdiff_cli.scene.writer import Profile
+from crossdiff_cli.survey import Survey
+
+CARRIED_TAGS = ("ACQUISITIONDATETIME", "SATELLITEID", "CLOUDCOVER", "TIFFTAG_DATETIME", "AREA_OR_POINT")
+
+
+def bands_apart(pair: ScenePair, found: Survey) -> str:
+    """How far each band lies from where all lie, `name:x,y` in PAN pixels; those that do not are left out."""
+    shifts = zip(pair.bands, found.band_shifts, strict=True)
+    return " ".join(f"{band.name}:{col:+.2f},{row:+.2f}" for band, (row, col) in shifts if (row, col) != (0.0, 0.0))
+
+
+def profile_of(
+    pair: ScenePair,
+    extent: Window,
+    chosen: Sequence[int],
+    found: Survey,
+    dtype: str | None,
+    driver: str,
+    creation: Mapping[str, str],
+    *,
+    weights: str,
+    adapted: str | None,
+) -> Profile:
+    """Describe the result of a scene.
+
+    Args:
+        pair: the scene.
+        extent: part of the PAN that is written.
+        chosen: places of the bands that are written.
+        found: what the survey found.
+        dtype: None for that of the MS.
+        driver: GTiff or COG.
+        creation: its options.
+        weights: digest of the weights.
+        adapted: how the head was fitted to the scene, if it was.
+
+    Raises:
+        OutputError: the nodata value does not fit the type.
+    """
+    dtype = dtype or pair.dtype
+    nodata = pair.nodata
+    if nodata is None and extent.intersection(pair.footprint) != extent:
+        nodata = 0.0
+    if nodata is not None and not _fits(nodata, dtype):
+        raise OutputError(f"nodata {nodata:g} does not fit {dtype}: choose another with --nodata, or another --dtype")
+    imagery = {**pair.ms[0].imagery, **pair.pan.imagery}
+    # A COG has no IMAGERY domain of its own: what is carried stands among the plain tags too.
+    raw = {**pair.pan.tags, **pair.ms[0].tags, **imagery}
+    tags = {name: value for name, value in raw.items() if name in CARRIED_TAGS}
+    tags["CROSSDIFF_VERSION"] = __version__
+    tags["CROSSDIFF_WEIGHTS"] = weights
+    if adapted is not None:
+        tags["CROSSDIFF_ADAPTED"] = adapted
+    tags["CROSSDIFF_SENSOR"] = pair.sensor.key
+    bands = [pair.bands[place] for place in chosen]
+    tags["CROSSDIFF_BANDS"] = ",".join(band.name for band in bands)
+    tags["CROSSDIFF_SHIFT_PX"] = f"{found.shift[1]:.3f},{found.shift[0]:.3f}"
+    if found.band_shifts:
+        tags["CROSSDIFF_BAND_SHIFTS_PX"] = bands_apart(pair, found)
+    tags["CROSSDIFF_SOURCES"] = ",".join(Path(raster.path).name for raster in (pair.pan, *pair.ms))
+    scales = [scale for raster in pair.ms for scale in raster.scales]
+    offsets = [offset for raster in pair.ms for offset in raster.offsets]
+    return Profile(
+        shape=extent.shape,
+        dtype=dtype,
+        crs=pair.crs,
+        transform=pair.transform(extent),
+        nodata=nodata,
+        bands=bands,
+        scales=[scales[place] for place in chosen],
+        offsets=[offsets[place] for place in chosen],
+        rpcs=pair.rpcs(extent),
+        tags=tags,
+        imagery=imagery,
+        driver=driver,
+        creation=creation,
+    )
+
+
+def _fits(nodata: float, dtype: str) -> bool:
+    kind = np.dtype(dtype)
+    if kind.kind not in "ui":
+        return True
+    info = np.iinfo(kind)
+    return bool(float(nodata).is_integer() and info.min <= nodata <= info.max)

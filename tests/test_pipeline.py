@@ -1,0 +1,296 @@
+"""What runs beside each other: readers, lanes and the encoder; and that none of it shows in the result."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from itertools import cycle
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from conftest import small_model
+
+from crossdiff_cli.device import choose_devices, window_pixels
+from crossdiff_cli.errors import CrossDiffError, OutputError, SceneError
+from crossdiff_cli.fuse import Sampling, fuse, fuse_core, halo
+from crossdiff_cli.model.crossdiff import CrossDiff
+from crossdiff_cli.model.region import STRIDE, Region, compact
+from crossdiff_cli.model.spectral import Spectrum
+from crossdiff_cli.mtf import degrade
+from crossdiff_cli.pipeline import Encoder, Fused, Lane, flow
+from crossdiff_cli.scene.pair import PairOptions
+from crossdiff_cli.scene.tiles import Tile, Window, best_size, tiles
+from crossdiff_cli.scene.writer import Writer
+from crossdiff_cli.sharpen import SharpenOptions, sharpen
+
+GAINS = (0.34, 0.32, 0.30, 0.22)
+SPECTRUM = Spectrum(
+    torch.tensor([480.0, 545.0, 672.0, 850.0]),
+    torch.tensor([60.0, 70.0, 35.0, 140.0]),
+    torch.tensor([450.0, 800.0]),
+    4.0,
+)
+
+
+@pytest.fixture
+def options(small_weights):
+    pair = PairOptions(sensor="vhr", bands=("B", "G", "R", "NIR"))
+    return SharpenOptions(pair=pair, weights=small_weights, device="cpu", precision="fp32", tile=256, quiet=True)
+
+
+@pytest.mark.parametrize("rounds", [0, 1, 2])
+@pytest.mark.parametrize("encoders", [True, False])
+def test_the_core_alone_is_the_core_of_the_whole_window(rounds, encoders):
+    """Strips and cropped stages change nothing, and what is left of the MS is what the result, degraded, leaves."""
+    torch.manual_seed(0)
+    model = small_model() if encoders else CrossDiff(small_model().architecture, encoders=False).eval()
+    reach = halo(model, (4.0, 4.0), GAINS, rounds)
+    margin = -(-reach // STRIDE) * STRIDE
+    core = Region(margin, margin, margin + 300, margin + 92)
+    height, width = (-(-n // STRIDE) * STRIDE for n in (core.bottom + margin, core.right + margin))
+    sampling = Sampling((4.0, 4.0), (-15.3, -16.2), GAINS)
+    pan, ms = torch.randn(1, 1, height, width), torch.randn(1, 4, height // 4 + 8, width // 4 + 8)
+    with torch.inference_mode():
+        whole = fuse(model, pan, ms, sampling, SPECTRUM, rounds)
+        part, left = fuse_core(model, pan, ms, sampling, SPECTRUM, rounds, core)
+        wanted = ms - degrade(whole, (ms.shape[2], ms.shape[3]), sampling.ratio, sampling.offset, GAINS)
+    assert torch.allclose(part, core.of(whole), atol=2e-5)
+    inside = slice((core.top + 56) // 4, (core.bottom - 56) // 4), slice((core.left + 40) // 4, (core.right - 40) // 4)
+    assert torch.allclose(left[0, :, *inside], wanted[0, :, *inside], atol=2e-5)
+    assert wanted[0, :, *inside].abs().max() > 0.01
+
+
+def test_regions():
+    window = Region(0, 0, 64, 96)
+    part = Region(20, 30, 40, 50)
+    assert part.grown(10, window) == Region(8, 16, 56, 64)
+    assert part.grown(100, window) == window
+    assert part.within(Region(8, 16, 56, 64)) == Region(12, 14, 32, 34)
+    assert part.intersection(Region(40, 0, 64, 96)) is None
+    assert [strip.shape for strip in Region(0, 0, 20, 8).strips(8)] == [(8, 8), (8, 8), (4, 8)]
+    image = torch.arange(64 * 96.0).reshape(1, 1, 64, 96)
+    assert torch.equal(Region(8, 16, 56, 64).of(image[..., ::2, ::2], 2), image[..., 8:56:2, 16:64:2])
+
+
+def test_one_channel_is_channels_last_too():
+    """The trap: of one channel, `contiguous` leaves the strides, and convolutions answer in the other layout."""
+    convolution = torch.nn.Conv2d(1, 8, 6, stride=2, padding=2)
+    out = convolution(compact(torch.randn(1, 1, 32, 32)))
+    assert out.stride(1) == 1
+
+
+def test_neither_devices_nor_tiles_nor_lack_of_memory_show_in_the_file(
+    make_pair, tmp_path, options, monkeypatch, caplog, read_all
+):
+    """One device, three, tiles by memory, and halves of tiles that do not fit: the same pixels and figures."""
+    files = make_pair(shape=(300, 540))
+    fuse_all = Lane._fuse
+
+    def scarce(self, tile, patch):
+        if tile.core.height * tile.core.width > 300 * 300:
+            raise next(errors)
+        return fuse_all(self, tile, patch)
+
+    def result(**changes):
+        found = sharpen(files.pan, [files.ms], tmp_path / "out.tif", replace(options, overwrite=True, **changes))
+        return read_all(tmp_path / "out.tif").astype(int), found.consistency
+
+    plain, consistency = result()
+    others = [result(device="cpu,cpu,cpu"), result(tile=None)]
+    assert not caplog.text
+    errors = cycle(
+        [torch.cuda.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory"), MemoryError()]
+    )
+    monkeypatch.setattr(Lane, "_fuse", scarce)
+    others.append(result(tile=1024))
+    assert "out of memory on cpu for 540 x 300 pixels" in caplog.text
+    for image, figure in others:
+        assert np.abs(image - plain).max() <= 1
+        assert (image != plain).mean() < 1e-4
+        assert figure == pytest.approx(consistency, rel=1e-3)
+
+
+def test_every_lane_gets_tiles_and_their_order_is_kept():
+    plan = list(tiles(Window(0, 0, 64, 640), 64, 0, 8))
+    met = threading.Barrier(3, timeout=20)
+
+    class Slow:
+        def __init__(self):
+            self.seen = []
+
+        def fuse(self, tile, patch):
+            if not self.seen:
+                met.wait()
+            self.seen.append(tile)
+            return Fused(tile, patch, None, 0.0, 0.0)
+
+    lanes = [Slow(), Slow(), Slow()]
+    out = list(flow(plan, lambda window: window.col, lanes, jobs=2))
+    assert [fused.tile for fused in out] == plan
+    assert [fused.data for fused in out] == [tile.core.col for tile in plan]
+    assert all(lane.seen for lane in lanes)
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_no_more_is_read_than_is_asked_for(lanes):
+    """Memory is bounded by what is in flight, however long the scene."""
+    read = []
+    plan = list(tiles(Window(0, 0, 8, 8 * 500), 8, 0, 8))
+
+    class Quick:
+        def fuse(self, tile, patch):
+            return Fused(tile, patch, None, 0.0, 0.0)
+
+    parts = flow(plan, read.append, [Quick() for _ in range(lanes)], jobs=2)
+    for _ in range(10):
+        next(parts)
+    parts.close()
+    assert len(read) <= 10 + 2 + lanes
+
+
+@pytest.mark.parametrize("devices", ["cpu", "cpu,cpu"])
+def test_a_reader_that_fails_is_one_clear_error(make_pair, tmp_path, options, devices):
+    files = make_pair(shape=(600, 700), tiled=True, blockxsize=256, blockysize=256)
+    whole = (tmp_path / "pan.tif").read_bytes()
+    with rasterio.open(files.pan) as file:
+        start = int(file.get_tag_item("BLOCK_OFFSET_2_2", "TIFF", bidx=1))
+    (tmp_path / "pan.tif").write_bytes(whole[: start + 100])
+    (tmp_path / "result").mkdir()
+    with pytest.raises(SceneError, match="damaged or truncated"):
+        sharpen(files.pan, [files.ms], tmp_path / "result" / "out.tif", replace(options, device=devices))
+    assert list((tmp_path / "result").iterdir()) == []
+    assert not [t for t in threading.enumerate() if t.name.startswith(("reader", "lane", "encoder"))]
+
+
+def test_an_encoder_that_fails_is_one_clear_error(make_pair, tmp_path, options, monkeypatch):
+    files = make_pair(shape=(300, 1800))
+    calls = []
+
+    def write(self, data, window):
+        calls.append(threading.current_thread().name)
+        if len(calls) == 3:
+            raise OutputError("cannot write: the disk is full")
+
+    monkeypatch.setattr(Writer, "write", write)
+    (tmp_path / "result").mkdir()
+    with pytest.raises(OutputError, match="the disk is full"):
+        sharpen(files.pan, [files.ms], tmp_path / "result" / "out.tif", options)
+    assert list((tmp_path / "result").iterdir()) == []
+    assert calls[0].startswith("encoder")
+    assert len(calls) < 7
+
+
+def test_the_encoder_keeps_order_is_bounded_and_tells_the_last_error():
+    done, gate = [], threading.Event()
+
+    def write(number):
+        assert gate.wait(20)
+        done.append(number)
+        if number == 4:
+            raise OSError("the last one fails")
+
+    with pytest.raises(OSError, match="the last one fails"), Encoder() as encoder:
+        threading.Timer(0.2, gate.set).start()
+        for number in range(5):
+            encoder.submit(write, number)
+            assert number - len(done) <= 3
+    assert done == [0, 1, 2, 3, 4]
+
+
+def test_an_error_elsewhere_drops_what_waits_for_the_encoder():
+    done, gate = [], threading.Event()
+
+    def write(number):
+        assert gate.wait(20)
+        done.append(number)
+
+    with pytest.raises(KeyboardInterrupt), Encoder() as encoder:
+        encoder.submit(write, 0)
+        encoder.submit(write, 1)
+        while not encoder._waiting[0].running():
+            time.sleep(0.01)
+        threading.Timer(0.2, gate.set).start()
+        raise KeyboardInterrupt
+    assert done == [0]
+
+
+def test_sigterm_with_several_devices_leaves_nothing(make_pair, tmp_path, small_weights):
+    files = make_pair(shape=(1280, 1280))
+    out = tmp_path / "result" / "out.tif"
+    out.parent.mkdir()
+    command = [sys.executable, "-m", "crossdiff_cli", "sharpen", files.pan, files.ms, "-o", str(out), "--tile", "256",
+               "--weights", str(small_weights), "--device", "cpu,cpu"]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    deadline = time.monotonic() + 60
+    while not list(out.parent.iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert list(out.parent.iterdir()), "the run did not begin to write"
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 128 + signal.SIGTERM
+    assert list(out.parent.iterdir()) == []
+
+
+def test_no_memory_at_all_is_one_clear_error(make_pair, tmp_path, options, monkeypatch):
+    files = make_pair()
+
+    def none(self, tile, patch):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Lane, "_fuse", none)
+    with pytest.raises(CrossDiffError, match="out of memory on cpu even for 256 x 256"):
+        sharpen(files.pan, [files.ms], tmp_path / "out.tif", options)
+    assert not (tmp_path / "out.tif").exists()
+
+
+def test_other_errors_of_the_network_are_not_taken_for_lack_of_memory(make_pair, tmp_path, options, monkeypatch):
+    files = make_pair()
+
+    def wrong(self, tile, patch):
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(Lane, "_fuse", wrong)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        sharpen(files.pan, [files.ms], tmp_path / "out.tif", options)
+
+
+@pytest.mark.parametrize("extent", [Window(0, 0, 1024, 1024), Window(3, 5, 4096, 9000), Window(0, 0, 16384, 16384)])
+@pytest.mark.parametrize("pixels", [1, 700**2, 2000**2, 6000**2])
+def test_the_best_size_fits_and_wastes_least(extent, pixels):
+    rows, cols = best_size(extent, 161, pixels)
+    assert rows % 256 == cols % 256 == 0
+    fits = (rows + 322) * (cols + 322) <= pixels
+    assert fits or (rows, cols) == (256, 256)
+
+    def read(size):
+        return sum(tile.window.height * tile.window.width for tile in tiles(extent, size, 161, 1))
+
+    squares = [side for side in range(256, 4097, 256) if (side + 322) ** 2 <= pixels]
+    if fits and squares:
+        assert read((rows, cols)) <= min(read(side) for side in squares)
+
+
+def test_memory_sets_the_tile(monkeypatch):
+    cpu = choose_devices("cpu")
+    plenty = window_pixels(cpu, 4)
+    assert plenty * 400 < 2e9
+    assert window_pixels(cpu, 8) < plenty
+    assert window_pixels(choose_devices("cpu,cpu"), 4) == pytest.approx(plenty / 2, abs=1)
+    monkeypatch.setattr("crossdiff_cli.device._free", lambda: 5e8)
+    assert window_pixels(cpu, 4) < plenty / 2
+
+
+@pytest.mark.parametrize("names", ["cpu,toaster", "cpu,", "cuda:99,cpu"])
+def test_a_bad_device_in_a_list_is_named(names):
+    with pytest.raises(CrossDiffError, match="none of auto|CUDA devices"):
+        choose_devices(names)
+
+
+def test_halves_of_a_window():
+    assert Window(2, 3, 7, 9).halves(0) == (Window(2, 3, 3, 9), Window(5, 3, 4, 9))
+    assert Window(2, 3, 7, 9).halves(1) == (Window(2, 3, 7, 4), Window(2, 7, 7, 5))
+    assert Tile(Window(0, 0, 4, 4), Window(-8, -8, 20, 20)).core.halves(0)[1].row == 2
