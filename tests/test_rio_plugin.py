@@ -29,7 +29,7 @@ def test_the_entry_point_leads_to_the_command():
 def test_rio_lists_it_under_its_name():
     done = CliRunner().invoke(main_group, ["--help"])
     assert "\n  crossdiff  Pansharpening" in done.output
-    assert "Usage: rio crossdiff sharpen [OPTIONS] PAN MS..." in rio("crossdiff", "sharpen", "--help").stdout
+    assert "Usage: rio crossdiff sharpen [OPTIONS] PAN [MS]..." in rio("crossdiff", "sharpen", "--help").stdout
 
 
 def test_rio_sharpens(make_pair, tmp_path, untrained_weights):
