@@ -19,9 +19,9 @@ from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
 from rasterio.warp import transform as reproject_points
 from simulator import cameras, landscape, manifest, sensor
-from simulator.canvas import Canvas
+from simulator.canvas import LONGEST_SHADOW, Canvas
 
-from crossdiff_cli.errors import SensorError
+from crossdiff_cli.errors import CrossDiffError, OutputError, SensorError
 from crossdiff_cli.sensors import SENSORS, find_sensor
 
 EPSG = 32633
@@ -30,7 +30,7 @@ ACQUIRED = "2018-04-26T10:04:31.204500Z"
 BAND_TITLES = {"B": "blue", "G": "green", "R": "red", "N": "nir", "P": "pan"}
 COLOURS = {"B": ColorInterp.blue, "G": ColorInterp.green, "R": ColorInterp.red, "N": ColorInterp.nir}
 MARGIN_PX = 16
-"""MS pixels of ground around the picture that cast shadows and blur into it."""
+"""MS pixels of ground around the picture that cast shadows and blur into it, at least."""
 FARTHEST_PX = 12
 """MS pixels that the MS may lie off; the rest of the margin is for the blur."""
 
@@ -72,7 +72,7 @@ def simulate(
     """
     step = camera.supersampling
     ms_step = step * camera.ratio
-    margin = MARGIN_PX * ms_step
+    margin = max(MARGIN_PX, math.ceil(LONGEST_SHADOW / (camera.pan_gsd * camera.ratio))) * ms_step
     rng = np.random.default_rng([seed, 0])
     canvas = Canvas(ms_size * ms_step + 2 * margin, camera.pan_gsd / step, rng, camera.bands)
     landscape.build(canvas, seed)
@@ -280,7 +280,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"--shift and --band-shift together must be from 0 to {farthest} PAN pixels ({plain.ratio} to 1)")
     try:
         _make(options, plain)
-    except (OSError, ValueError) as error:
+    except (CrossDiffError, OSError, MemoryError) as error:
         parser.exit(1, f"{parser.prog}: error: {error}\n")
 
 
@@ -288,7 +288,7 @@ def _make(options: argparse.Namespace, plain: sensor.Camera) -> None:
     """Make the scenes that are asked for.
 
     Raises:
-        ValueError: a scene or a foreign manifest is there already.
+        ManifestError, OutputError: a foreign manifest or the scene is there already.
         OSError: a file cannot be written.
     """
     apart = options.count > 1 or options.manifest
@@ -296,7 +296,7 @@ def _make(options: argparse.Namespace, plain: sensor.Camera) -> None:
     folders = [options.output / f"{plain.key}-{seed}" if apart else options.output for seed in seeds]
     there = [folder for folder in folders if apart and folder.exists()]
     if there:
-        raise ValueError(f"{there[0]} is there already: choose another --seed or -o, or remove it")
+        raise OutputError(f"{there[0]} is there already: choose another --seed or -o, or remove it")
     if options.manifest:
         manifest.read(options.output)
     for line in cameras.departures(plain):

@@ -189,6 +189,20 @@ def test_a_foreign_manifest_is_left_alone(make_scene, tmp_path, capsys, text):
     assert (tmp_path / "manifest.json").read_text() == text
 
 
+def test_a_folder_that_cannot_be_made_is_one_line(make_scene, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert str(tmp_path / "file") in refused(make_scene, capsys, "-o", str(tmp_path / "file" / "out"), *SMALL)
+
+
+@pytest.mark.parametrize("key", ["wv4", "pneo", "skysat"])
+def test_the_ground_around_reaches_as_far_as_the_shadows(make_scene, monkeypatch, key):
+    """The tallest thing, 22 m, with the sun at 49.2 degrees."""
+    camera, sizes = make_scene.cameras.camera(key), []
+    monkeypatch.setattr(make_scene.landscape, "build", lambda canvas, seed: sizes.append(canvas.size * canvas.sample))
+    make_scene.simulate(8, 0, camera=camera)
+    assert (sizes[0] - 8 * camera.ratio * camera.pan_gsd) / 2 >= 22 / math.tan(math.radians(49.2))
+
+
 def test_what_is_not_as_the_sensor_is_said(make_scene, tmp_path, capsys):
     make_scene.main(["-o", str(tmp_path), "--sensor", "skysat", "--size", "16", "--manifest"])
     assert capsys.readouterr().err.splitlines() == [

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from crossdiff_cli.errors import ManifestError
+
 NAME = "manifest.json"
 
 
@@ -11,7 +13,7 @@ def read(folder: Path) -> list[dict[str, Any]]:
     """Return the scenes that a folder lists; none without a manifest.
 
     Raises:
-        ValueError: the manifest is no JSON list of scenes with files.
+        ManifestError: the manifest is no JSON list of scenes with files.
     """
     path = folder / NAME
     if not path.exists():
@@ -22,7 +24,7 @@ def read(folder: Path) -> list[dict[str, Any]]:
     except (ValueError, TypeError, KeyError):
         listed = False
     if not listed:
-        raise ValueError(f"{path} is no list of scenes, and is not overwritten: move it, or choose another -o")
+        raise ManifestError(f"{path} is no list of scenes, and is not overwritten: move it, or choose another -o")
     return items
 
 
