@@ -5,10 +5,12 @@ python examples/make_scene.py --sensor wv2 --jitter --count 20 --reference --man
 """
 
 import argparse
-import json
+import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import rasterio
@@ -16,8 +18,11 @@ from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
 from rasterio.warp import transform as reproject_points
-from simulator import cameras, landscape, sensor
-from simulator.canvas import Canvas
+from simulator import cameras, landscape, manifest, sensor
+from simulator.canvas import LONGEST_SHADOW, Canvas
+
+from crossdiff_cli.errors import CrossDiffError, OutputError, SensorError
+from crossdiff_cli.sensors import SENSORS, find_sensor
 
 EPSG = 32633
 UPPER_LEFT = (470120.0, 5543860.0)
@@ -25,7 +30,14 @@ ACQUIRED = "2018-04-26T10:04:31.204500Z"
 BAND_TITLES = {"B": "blue", "G": "green", "R": "red", "N": "nir", "P": "pan"}
 COLOURS = {"B": ColorInterp.blue, "G": ColorInterp.green, "R": ColorInterp.red, "N": ColorInterp.nir}
 MARGIN_PX = 16
-"""MS pixels of ground around the picture that cast shadows and blur into it."""
+"""MS pixels of ground around the picture that cast shadows and blur into it, at least."""
+FARTHEST_PX = 12
+"""MS pixels that the MS may lie off; the rest of the margin is for the blur."""
+
+_SHIFT_HELP = "PAN pixels that the MS lies off, whole or not (default: 0,0; negative: --shift=-0.3,1)"
+_BAND_SHIFT_HELP = "each MS band lies off by its own amount, at most so many PAN pixels either way, drawn by the seed"
+
+Shift = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +47,8 @@ class Scene:
     pan: NDArray[np.uint16]
     ms: NDArray[np.uint16]
     reference: NDArray[np.uint16] | None
+    shifts: tuple[Shift, ...]
+    """How far each band of the MS lies from where its grid says, in PAN pixels (rows, columns)."""
 
 
 def simulate(
@@ -42,7 +56,8 @@ def simulate(
     seed: int,
     with_reference: bool = False,
     camera: sensor.Camera = sensor.WORLDVIEW_4,
-    shift: tuple[float, float] = (0.0, 0.0),
+    shift: Shift = (0.0, 0.0),
+    band_shifts: Sequence[Shift] = (),
 ) -> Scene:
     """Build the landscape and photograph it.
 
@@ -50,32 +65,36 @@ def simulate(
         ms_size: rows and columns of the MS.
         seed: the same seed gives the same pixels.
         camera: what it is photographed by.
-        shift: how far the MS really lies from where its grid says, in PAN pixels (rows, columns), to half a pixel.
+        shift: how far the MS really lies from where its grid says, in PAN pixels (rows, columns), whole or not.
+        band_shifts: how far each band lies from there, likewise; none where empty.
         with_reference: also image the MS bands at PAN resolution without noise, by an MTF as good there as the MS
-            has at its own resolution.
+            has at its own resolution. It lies where the PAN lies.
     """
-    step = sensor.SUPERSAMPLING
+    step = camera.supersampling
     ms_step = step * camera.ratio
-    margin = MARGIN_PX * ms_step
+    margin = max(MARGIN_PX, math.ceil(LONGEST_SHADOW / (camera.pan_gsd * camera.ratio))) * ms_step
     rng = np.random.default_rng([seed, 0])
     canvas = Canvas(ms_size * ms_step + 2 * margin, camera.pan_gsd / step, rng, camera.bands)
     landscape.build(canvas, seed)
     radiance = canvas.radiance()
     pan = sensor.image_band(radiance[-1], step, margin, camera.pan.nyquist_gain)
-    moved = np.roll(radiance[:-1], [round(-s * step) for s in shift], axis=(1, 2))
+    apart = band_shifts or [(0.0, 0.0)] * len(camera.ms)
+    shifts = tuple((shift[0] + rows, shift[1] + columns) for rows, columns in apart)
     ms, reference = [], []
-    for band, layer, off in zip(camera.ms, radiance[:-1], moved, strict=True):
-        seen = sensor.image_band(off, ms_step, margin, band.nyquist_gain)
+    for band, layer, off in zip(camera.ms, radiance[:-1], shifts, strict=True):
+        seen = sensor.image_band(layer, ms_step, margin, band.nyquist_gain, (off[0] * step, off[1] * step))
         ms.append(sensor.digitise(seen, band, rng, camera.max_dn))
         if with_reference:
             sharp = sensor.image_band(layer, step, margin, band.nyquist_gain) / band.radiance_per_dn
             reference.append(np.clip(np.rint(sharp), 1, camera.max_dn).astype(np.uint16))
     digits = sensor.digitise(pan, camera.pan, rng, camera.max_dn)
-    return Scene(digits[None], np.stack(ms), np.stack(reference) if with_reference else None)
+    return Scene(digits[None], np.stack(ms), np.stack(reference) if with_reference else None, shifts)
 
 
-def write_raster(path: Path, data: NDArray[np.uint16], bands: Sequence[sensor.Band], gsd: float) -> None:
-    """Write numbers as a tiled, compressed GeoTIFF with band names and colours."""
+def write_raster(
+    path: Path, data: NDArray[np.uint16], bands: Sequence[sensor.Band], gsd: float, shifts: Sequence[Shift] = ()
+) -> None:
+    """Write numbers as a tiled, compressed GeoTIFF with band names, colours and, of bands that lie off, their shift."""
     with rasterio.open(
         path,
         "w",
@@ -101,6 +120,9 @@ def write_raster(path: Path, data: NDArray[np.uint16], bands: Sequence[sensor.Ba
         target.update_tags(
             TIFFTAG_IMAGEDESCRIPTION="Simulated scene: no place, no satellite", TIFFTAG_DATETIME="2018:04:26 10:04:31"
         )
+        for index, shift in enumerate(shifts, 1):
+            if any(shift):
+                target.update_tags(index, TRUE_SHIFT_PAN_PX="{:.6g},{:.6g}".format(*shift))
 
 
 def write_imd(path: Path, bands: Sequence[sensor.Band], size: int, gsd: float) -> None:
@@ -207,40 +229,100 @@ def _map_fields(size: int, gsd: float) -> dict[str, str]:
     return fields
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Make pan.tif and ms.tif in a folder, or in one folder per seed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def _sensor_key(text: str) -> str:
+    try:
+        return find_sensor(text).key
+    except SensorError:
+        raise argparse.ArgumentTypeError(f"unknown sensor {text!r}: known are {', '.join(SENSORS)}") from None
+
+
+def _shift(text: str) -> Shift:
+    try:
+        rows, columns = (float(part) for part in text.split(","))
+    except ValueError:
+        rows = columns = math.nan
+    if not math.isfinite(rows + columns):
+        raise argparse.ArgumentTypeError(f"{text!r} is not ROWS,COLUMNS in PAN pixels, such as 0.3,-1.25")
+    return rows, columns
+
+
+def _parser() -> _Parser:
+    parser = _Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, default=Path(__file__).parent, help="folder (default: this one)")
     parser.add_argument("--seed", type=int, default=7, help="another seed, another town (default: %(default)s)")
     parser.add_argument("--size", type=int, default=448, metavar="MS_PX", help="MS rows and columns (default: 448)")
     parser.add_argument("--reference", action="store_true", help="also write reference.tif: ideal MS at PAN resolution")
-    parser.add_argument("--sensor", default="wv4", help="sensor of the table of CrossDiff (default: %(default)s)")
+    parser.add_argument("--sensor", type=_sensor_key, default="wv4", help="sensor of the table (default: %(default)s)")
     parser.add_argument("--jitter", action="store_true", help="vary its band edges, MTF gains and noise by the seed")
-    parser.add_argument("--shift", default="0,0", metavar="Y,X", help="PAN pixels that the MS lies off (default: 0,0)")
-    parser.add_argument("--count", type=int, default=1, help="scenes, of successive seeds, each in its own folder")
-    parser.add_argument("--manifest", action="store_true", help="also write manifest.json, for `crossdiff pretrain`")
+    parser.add_argument("--shift", type=_shift, default=(0.0, 0.0), metavar="Y,X", help=_SHIFT_HELP)
+    parser.add_argument("--band-shift", type=float, default=0.0, metavar="PX", help=_BAND_SHIFT_HELP)
+    parser.add_argument("--count", type=int, default=1, help="scenes of successive seeds, each in a folder SENSOR-SEED")
+    parser.add_argument("--manifest", action="store_true", help="list them in manifest.json, for `crossdiff pretrain`")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Make pan.tif and ms.tif in a folder; with --count or --manifest in one folder per scene."""
+    parser = _parser()
     options = parser.parse_args(arguments)
     if options.size < 1 or options.seed < 0 or options.count < 1:
         parser.error("--size and --count must be at least 1 and --seed at least 0")
-    shift = tuple(float(part) for part in options.shift.split(","))
-    items = []
-    for seed in range(options.seed, options.seed + options.count):
-        folder = options.output / str(seed) if options.count > 1 else options.output
-        rng = np.random.default_rng([seed, 1]) if options.jitter else None
-        camera = cameras.camera(options.sensor, rng)
-        write_scene(folder, simulate(options.size, seed, options.reference, camera, (shift[0], shift[1])), camera)
-        names = ["pan", "ms", *(["reference"] if options.reference else [])]
-        items.append(
-            {
-                "name": f"simulated {camera.key} {seed}",
-                "sensor": camera.key,
-                "bands": [band.name for band in camera.ms],
-                "split": "train",
-                "files": {name: str((folder / f"{name}.tif").relative_to(options.output)) for name in names},
-            }
-        )
+    plain = cameras.camera(options.sensor)
+    farthest = FARTHEST_PX * plain.ratio
+    if not 0.0 <= options.band_shift <= farthest - max(abs(part) for part in options.shift):
+        parser.error(f"--shift and --band-shift together must be from 0 to {farthest} PAN pixels ({plain.ratio} to 1)")
+    try:
+        _make(options, plain)
+    except (CrossDiffError, OSError, MemoryError) as error:
+        parser.exit(1, f"{parser.prog}: error: {error}\n")
+
+
+def _make(options: argparse.Namespace, plain: sensor.Camera) -> None:
+    """Make the scenes that are asked for.
+
+    Raises:
+        ManifestError, OutputError: a foreign manifest or the scene is there already.
+        OSError: a file cannot be written.
+    """
+    apart = options.count > 1 or options.manifest
+    seeds = range(options.seed, options.seed + options.count)
+    folders = [options.output / f"{plain.key}-{seed}" if apart else options.output for seed in seeds]
+    there = [folder for folder in folders if apart and folder.exists()]
+    if there:
+        raise OutputError(f"{there[0]} is there already: choose another --seed or -o, or remove it")
     if options.manifest:
-        (options.output / "manifest.json").write_text(json.dumps(items, indent=1), encoding="utf-8")
+        manifest.read(options.output)
+    for line in cameras.departures(plain):
+        print(line, file=sys.stderr)
+    for seed, folder in zip(seeds, folders, strict=True):
+        camera = cameras.camera(options.sensor, np.random.default_rng([seed, 1])) if options.jitter else plain
+        offsets = np.random.default_rng([seed, 6]).uniform(-1, 1, (len(camera.ms), 2)) * options.band_shift
+        band_shifts = [(float(rows), float(columns)) for rows, columns in offsets]
+        scene = simulate(options.size, seed, options.reference, camera, options.shift, band_shifts)
+        write_scene(folder, scene, camera)
+        if options.manifest:
+            manifest.append(options.output, _entry(folder.name, seed, scene, camera))
+
+
+def _entry(folder: str, seed: int, scene: Scene, camera: sensor.Camera) -> dict[str, object]:
+    names = ["pan", "ms", *(["reference"] if scene.reference is not None else [])]
+    return {
+        "name": f"simulated {camera.key} {seed}",
+        "sensor": camera.key,
+        "bands": [band.name for band in camera.ms],
+        "split": "train",
+        "files": {name: f"{folder}/{name}.tif" for name in names},
+        "ratio": camera.ratio,
+        "pan_gsd_m": camera.pan_gsd,
+        "true_shifts_pan_px": [list(shift) for shift in scene.shifts],
+    }
 
 
 def write_scene(folder: Path, scene: Scene, camera: sensor.Camera) -> None:
@@ -248,7 +330,7 @@ def write_scene(folder: Path, scene: Scene, camera: sensor.Camera) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     ms_gsd = camera.pan_gsd * camera.ratio
     write_raster(folder / "pan.tif", scene.pan, [camera.pan], camera.pan_gsd)
-    write_raster(folder / "ms.tif", scene.ms, camera.ms, ms_gsd)
+    write_raster(folder / "ms.tif", scene.ms, camera.ms, ms_gsd, scene.shifts)
     if camera.key == sensor.WORLDVIEW_4.key:
         write_imd(folder / "pan.IMD", [camera.pan], scene.pan.shape[1], camera.pan_gsd)
         write_imd(folder / "ms.IMD", camera.ms, scene.ms.shape[1], ms_gsd)

@@ -13,6 +13,7 @@ TO_SUN = (math.sin(_AZIMUTH), -math.cos(_AZIMUTH))
 """Unit vector towards the sun on the ground: x to the east, y to the south."""
 
 TALLEST = 22.0
+LONGEST_SHADOW = TALLEST / math.tan(_ELEVATION)
 HALF = 0.5
 STEP_UP = 0.5
 """Metres above which something counts as standing in the way."""

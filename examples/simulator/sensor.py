@@ -14,7 +14,9 @@ WAVELENGTHS = np.arange(400.0, 1001.0, 5.0)
 """Grid on which spectra are integrated, nm."""
 
 SUPERSAMPLING = 2
-"""Ground samples per PAN pixel along each axis."""
+"""Least number of ground samples per PAN pixel along each axis."""
+COARSEST_SAMPLE = 0.31
+"""Metres between ground samples at most: cars, kerbs and painted lines need them."""
 
 SUN_AZIMUTH = 151.4
 SUN_ELEVATION = 49.2
@@ -68,6 +70,11 @@ class Camera:
     def bands(self) -> tuple[Band, ...]:
         """The MS bands, and the PAN band last."""
         return (*self.ms, self.pan)
+
+    @property
+    def supersampling(self) -> int:
+        """Ground samples per PAN pixel along each axis."""
+        return max(SUPERSAMPLING, math.ceil(self.pan_gsd / COARSEST_SAMPLE))
 
 
 WORLDVIEW_4 = Camera("wv4", MS_BANDS, PAN_BAND, 4, 0.31, 2047)
@@ -160,38 +167,44 @@ def path_radiance(bands: Sequence[Band] = BANDS) -> Floats:
     return band_average(irradiance()[2], bands).astype(np.float32)
 
 
-def _camera_matrix(samples: int, pixel: int, margin: int, nyquist_gain: float) -> Floats:
+def _camera_matrix(samples: int, pixel: int, margin: int, nyquist_gain: float, shift: float) -> Floats:
     """Weights (pixels, samples): detector footprint of `pixel` samples, blurred until the Nyquist gain is met.
 
-    The footprint alone passes 2/pi at Nyquist; the Gaussian of optics and motion supplies the rest.
+    The footprint alone passes 2/pi at Nyquist; the Gaussian of optics and motion supplies the rest. The fraction of the
+    shift moves the Gaussian, so that it is exact and leaves the gain as it is.
     """
+    whole = round(shift)
+    fraction = shift - whole
     footprint_gain = float(np.abs(np.exp(1j * np.pi * np.arange(pixel) / pixel).mean()))
     sigma = pixel * math.sqrt(-2.0 * math.log(nyquist_gain / footprint_gain)) / math.pi
-    reach = math.ceil(4.0 * sigma)
-    gaussian = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    reach = math.ceil(4.0 * sigma) + (fraction != 0.0)
+    gaussian = np.exp(-0.5 * ((np.arange(-reach, reach + 1) - fraction) / sigma) ** 2)
     kernel = np.convolve(gaussian / gaussian.sum(), np.full(pixel, 1.0 / pixel))
     count = (samples - 2 * margin) // pixel
     matrix = np.zeros((count, samples), dtype=np.float32)
     for row in range(count):
-        start = margin + row * pixel - reach
+        start = margin + row * pixel + whole - reach
         matrix[row, start : start + len(kernel)] = kernel
     return matrix
 
 
-def image_band(radiance: Floats, pixel: int, margin: int, nyquist_gain: float) -> Floats:
+def image_band(
+    radiance: Floats, pixel: int, margin: int, nyquist_gain: float, shift: tuple[float, float] = (0.0, 0.0)
+) -> Floats:
     """See a ground radiance (H, W) through the camera.
 
     Args:
         radiance: (H, W), with `margin` samples on every side that lie outside the picture.
         pixel: ground samples per picture pixel along each axis.
-        margin: samples to leave out, at least 4 sigma of the blur.
+        margin: samples to leave out, at least 4 sigma of the blur and the shift.
         nyquist_gain: transfer of the whole camera (optics and footprint) at half a cycle per pixel.
+        shift: how far the pixels lie from their nominal place, in ground samples (rows, columns), whole or not.
 
     Returns:
         ((H - 2 margin) / pixel, (W - 2 margin) / pixel) radiance.
     """
-    rows = _camera_matrix(radiance.shape[0], pixel, margin, nyquist_gain)
-    columns = _camera_matrix(radiance.shape[1], pixel, margin, nyquist_gain)
+    rows = _camera_matrix(radiance.shape[0], pixel, margin, nyquist_gain, shift[0])
+    columns = _camera_matrix(radiance.shape[1], pixel, margin, nyquist_gain, shift[1])
     return np.asarray(rows @ radiance @ columns.T, dtype=np.float32)
 
 
