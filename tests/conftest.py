@@ -3,6 +3,10 @@
 import json
 import logging
 import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # a process per core: one thread each, in what the tests start, too
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

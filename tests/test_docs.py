@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -13,21 +14,26 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROO
 OPERATORS = {"|", "||", "&&", ";", ">", ">>", "<", "done"}
 
 
-def commands(page):
-    """Calls of `crossdiff` in the code blocks of a page, as lists of words."""
+def blocks(page):
+    """The shell blocks of a page: under which name `.ci/run` takes it from the README (else empty), and its text."""
     text = page.read_text(encoding="utf-8")
-    for block in re.findall(r"^ *```sh\n(.*?)^ *```$", text, flags=re.MULTILINE | re.DOTALL):
-        for line in block.replace("\\\n", " ").splitlines():
-            words = shlex.split(line, comments=True)
-            while "crossdiff" in words:
-                words = words[words.index("crossdiff") + 1 :]
-                end = next(
-                    (i for i, word in enumerate(words) if word.rstrip(";") in OPERATORS or word.endswith(";")), None
-                )
-                yield words[:end]
+    found = r"(?:^<!-- ci: (\w+) -->\n)?^ *```sh\n(.*?)^ *```$"
+    return [(name, textwrap.dedent(block)) for name, block in re.findall(found, text, flags=re.MULTILINE | re.DOTALL)]
 
 
-CALLS = [(page.relative_to(ROOT), words) for page in PAGES for words in commands(page) if words]
+def calls(block):
+    """Calls of `crossdiff` in a shell block, as lists of words."""
+    for line in block.replace("\\\n", " ").splitlines():
+        words = shlex.split(line, comments=True)
+        while "crossdiff" in words:
+            words = words[words.index("crossdiff") + 1 :]
+            end = next((i for i, word in enumerate(words) if word.rstrip(";") in OPERATORS or word.endswith(";")), None)
+            yield words[:end]
+
+
+CALLS = [
+    (page.relative_to(ROOT), words) for page in PAGES for _, block in blocks(page) for words in calls(block) if words
+]
 
 
 def test_there_are_commands():

@@ -5,6 +5,7 @@ import logging
 from dataclasses import dataclass, field
 
 import torch.nn.functional as F
+from torch import Tensor
 
 from crossdiff_cli.errors import TrainingError
 from crossdiff_cli.model.crossdiff import CrossDiff
@@ -77,8 +78,13 @@ def _salient(pair: ScenePair, found: Survey) -> list[TrainingScene]:
 
 def _patch(scenes: list[TrainingScene]) -> int:
     """The largest patch that fits, one ratio down, into one of the scenes; 0 where none does."""
-    room = max((min(scene.ms_mask.shape) - 10 * scene.spectrum.ratio for scene in scenes), default=0.0)
+    room = max((_room(scene.ms_mask) - 10 * scene.spectrum.ratio for scene in scenes), default=0.0)
     return next((side for side in _PATCHES if side <= room), 0)
+
+
+def _room(mask: Tensor) -> int:
+    """The shorter side of the rows and columns in which something is valid."""
+    return min(int(mask.any(dim=0).sum()), int(mask.any(dim=1).sum()))
 
 
 def _detail(scene: TrainingScene) -> float:
