@@ -16,6 +16,9 @@ from crossdiff_cli.mtf import EXPAND_RADIUS, degrade, expand, mtf_radius
 BETA_RADIUS = 3
 """Half-width, in MS pixels, of the window of the local regression of MS on PAN."""
 _BETA_SHRINKAGE = 0.02
+ROUNDS = 2
+"""Back-projections of a result: against the truth the second is better in every figure, further ones by ever less
+(benchmarks/choices.md)."""
 
 
 Pixels = tuple[float, float]

@@ -15,7 +15,7 @@ import torch
 from tqdm import tqdm
 
 from crossdiff_cli.device import Precision, choose_devices, keep_memory, network_dtype, window_pixels
-from crossdiff_cli.fuse import halo
+from crossdiff_cli.fuse import ROUNDS, halo
 from crossdiff_cli.heads import own_head
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.region import STRIDE
@@ -54,7 +54,7 @@ class SharpenOptions:
     align: bool = True
     tune: Tune | None = None
     """Fits the network to the scene before it is sharpened."""
-    rounds: int = 1
+    rounds: int = ROUNDS
     """Back-projections that make the result consistent with the MS; 0 for none."""
     extent: str = "intersection"
     """`intersection` of PAN and MS, or the whole `pan` with nodata outside."""

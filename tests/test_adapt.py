@@ -12,7 +12,7 @@ from conftest import small_model
 
 from crossdiff_cli.cli import main
 from crossdiff_cli.errors import OutputError, SensorError
-from crossdiff_cli.fuse import fuse
+from crossdiff_cli.fuse import ROUNDS, fuse
 from crossdiff_cli.heads import head_path, own_head
 from crossdiff_cli.model.weights import digest, load, save
 from crossdiff_cli.training.adapt import LossWeights
@@ -72,7 +72,7 @@ def test_the_score_is_of_the_sharpened_window_in_its_own_unit(scene):
     found = score(model, windows)
     report = windows[0].report(model)
     e = windows[0].example
-    hrms = fuse(model, e.pan, e.ms, e.sampling, e.spectrum, rounds=1)[0, :, EDGE:-EDGE, EDGE:-EDGE]
+    hrms = fuse(model, e.pan, e.ms, e.sampling, e.spectrum, ROUNDS)[0, :, EDGE:-EDGE, EDGE:-EDGE]
     assert 0 < found.hqnr <= 1
     assert 0 < found.d_rho < 1
     pan = e.pan[0, 0, EDGE:-EDGE, EDGE:-EDGE]

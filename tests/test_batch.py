@@ -135,9 +135,12 @@ def test_ctrl_c_ends_in_order(make_pair, tmp_path, small_weights):
     rows = [("done", good.pan, good.ms), *((f"big{k}", big.pan, big.ms) for k in range(4))]
     out, manifest = tmp_path / "out", table(tmp_path / "m.csv", rows)
     command = [sys.executable, "-m", "crossdiff_cli", "batch", str(manifest), "-o", str(out), "--jobs", "2", *QUICK]
+    # Whoever runs the tests in the background has SIGINT ignored, and children inherit that.
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         [*command, "--weights", str(small_weights)], stderr=subprocess.PIPE, text=True, start_new_session=True
     )
+    signal.signal(signal.SIGINT, previous)
     strike(out, "big?", lambda _: os.killpg(process.pid, signal.SIGINT)).join()
     _, heard = process.communicate(timeout=60)
     assert process.returncode == 130, heard

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from crossdiff_cli.fuse import Sampling, fuse
+from crossdiff_cli.fuse import ROUNDS, Sampling, fuse
 from crossdiff_cli.model.crossdiff import Architecture, CrossDiff
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.survey import Statistics
@@ -47,9 +47,9 @@ def scene() -> TrainingScene:
 def test_a_scene_sharpened_in_windows_equals_one_pass(scene: TrainingScene, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     model = CrossDiff(SMALL).eval()
-    whole = fuse(model, scene.pan, scene.ms, scene.sampling, scene.spectrum, rounds=1).detach()
+    whole = fuse(model, scene.pan, scene.ms, scene.sampling, scene.spectrum, ROUNDS).detach()
     monkeypatch.setattr(module, "_CORE", 64)
-    monkeypatch.setattr(module, "_HALO", 80)
+    monkeypatch.setattr(module, "_HALO", 120)
     assert torch.allclose(sharpen_scene(model, scene), whole, atol=1e-3)
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Generator, Tensor
 
-from crossdiff_cli.fuse import Sampling, fuse
+from crossdiff_cli.fuse import ROUNDS, Sampling, fuse
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.region import STRIDE
 from crossdiff_cli.model.weights import default_weights, load
@@ -53,7 +53,7 @@ def sharpen_scene(model: CrossDiff, scene: TrainingScene) -> Tensor:
                 scene.ms[:, :, source[0], source[1]],
                 sampling,
                 scene.spectrum,
-                rounds=1,
+                rounds=ROUNDS,
             )
             rows, cols = (slice(s, min(s + _CORE, w.stop)) for s, w in zip((row, col), window, strict=True))
             hrms[:, :, rows, cols] = fused[

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from crossdiff_cli.fuse import fuse
+from crossdiff_cli.fuse import ROUNDS, fuse
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.quality.assess import assess_arrays
 from crossdiff_cli.quality.report import QualityReport
@@ -38,7 +38,7 @@ class JudgedWindow:
     example: Example
     statistics: Statistics
 
-    def report(self, model: CrossDiff, rounds: int = 1) -> QualityReport:
+    def report(self, model: CrossDiff, rounds: int = ROUNDS) -> QualityReport:
         """Figures of the window without its edge, after `rounds` back-projections."""
         e = self.example.to(next(model.head.parameters()).device)
         with torch.inference_mode():
