@@ -24,7 +24,6 @@ from crossdiff_cli.cli import main
 from crossdiff_cli.model.weights import digest, load
 
 pytest.importorskip("distributed")
-pytestmark = pytest.mark.xdist_group("readme")
 README = ROOT / "README.md"
 MS_PX = 112
 PORT = "8786"
