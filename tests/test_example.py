@@ -15,7 +15,6 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
 
-pytestmark = pytest.mark.xdist_group("example")
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 SIZE, SEED, RATIO = 72, 7, 4
 

@@ -24,9 +24,8 @@ from crossdiff_cli.cli import main
 from crossdiff_cli.model.weights import digest, load
 
 pytest.importorskip("distributed")
-pytestmark = pytest.mark.xdist_group("readme")
 README = ROOT / "README.md"
-MS_PX = 128
+MS_PX = 112
 PORT = "8786"
 BUDGET = ["--steps", "2", "--patch", "32", "--batch", "1", "--groups", "2"]
 CLIENT = """#!{python} -IS

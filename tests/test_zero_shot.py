@@ -67,6 +67,16 @@ def test_a_fitted_sharpening_is_repeatable_and_says_so(make_pair, small_weights,
     assert (written[0] == written[1]).all()
 
 
+def test_a_small_scene_is_fitted_with_smaller_patches(make_pair, caplog):
+    """A quarter of its one window is held out: patches have to fit into the rest."""
+    files, model = make_pair(shape=(512, 512), seed=2), small_model()
+    caplog.set_level("INFO")
+    with ScenePair(files.pan, [files.ms], OPTIONS) as pair:
+        tuned = ZeroShot(1)(pair, survey(pair, align=False), model)
+    assert tuned is not model
+    assert "fitted to the scene in 1 steps" in caplog.text
+
+
 def test_a_scene_too_small_to_fit_to_is_sharpened_as_it_is(make_pair, caplog):
     files, model = make_pair(shape=(128, 128)), small_model()
     with ScenePair(files.pan, [files.ms], OPTIONS) as pair:

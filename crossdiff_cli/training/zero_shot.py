@@ -5,7 +5,7 @@ import logging
 from dataclasses import dataclass, field
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Generator
 
 from crossdiff_cli.errors import TrainingError
 from crossdiff_cli.model.crossdiff import CrossDiff
@@ -77,14 +77,14 @@ def _salient(pair: ScenePair, found: Survey) -> list[TrainingScene]:
 
 
 def _patch(scenes: list[TrainingScene]) -> int:
-    """The largest patch that fits, one ratio down, into one of the scenes; 0 where none does."""
-    room = max((_room(scene.ms_mask) - 10 * scene.spectrum.ratio for scene in scenes), default=0.0)
-    return next((side for side in _PATCHES if side <= room), 0)
-
-
-def _room(mask: Tensor) -> int:
-    """The shorter side of the rows and columns in which something is valid."""
-    return min(int(mask.any(dim=0).sum()), int(mask.any(dim=1).sum()))
+    """The largest patch that can be drawn one ratio down from what is not held out; 0 where none can."""
+    for side in _PATCHES if scenes else ():
+        try:
+            Sampler(scenes, side, 1).draw(Generator().manual_seed(0), reduced=True)
+        except TrainingError:
+            continue
+        return side
+    return 0
 
 
 def _detail(scene: TrainingScene) -> float:
