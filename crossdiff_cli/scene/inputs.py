@@ -11,6 +11,7 @@ from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 
 from crossdiff_cli.errors import SceneError
+from crossdiff_cli.paths import is_file, is_folder
 from crossdiff_cli.scene.deliveries.find import find_products
 from crossdiff_cli.scene.deliveries.match import choose_one, choose_pair, one_acquisition
 from crossdiff_cli.scene.deliveries.mosaic import open_names
@@ -48,7 +49,7 @@ class Inputs:
 def is_delivery(name: str) -> bool:
     """Whether a name is that of a folder, or of a file that may be a delivery's metadata."""
     path = Path(name)
-    return path.is_dir() or (path.is_file() and _METADATA.search(path.name) is not None)
+    return is_folder(path) or (is_file(path) and _METADATA.search(path.name) is not None)
 
 
 def resolve(pan: str, ms: Sequence[str]) -> Inputs:
@@ -72,7 +73,7 @@ def _whole(name: str) -> Inputs:
     path = Path(name)
     if not is_delivery(name):
         raise SceneError(f"{name} is neither a folder nor a metadata file of a delivery: name the MS after the PAN")
-    if path.is_dir():
+    if is_folder(path):
         products = find_products(path)
         if not products:
             return _by_name(path)
@@ -99,9 +100,9 @@ def _single(name: str, kind: Kind) -> Product | None:
     path = Path(name)
     if not is_delivery(name):
         return None
-    folder = path if path.is_dir() else path.parent
+    folder = path if is_folder(path) else path.parent
     products = find_products(folder)
-    if path.is_file() and not any(path in product.files for product in products):
+    if is_file(path) and not any(path in product.files for product in products):
         return None
     if not products:
         with suppress(RasterioError), rasterio.open(name):

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from crossdiff_cli.errors import SceneError
+from crossdiff_cli.paths import is_file
 from crossdiff_cli.scene.deliveries.product import RASTERS, Kind, Product, Tile, absent, child, damaged, parse_time
 from crossdiff_cli.scene.documents import leaf, read_facts
 
@@ -104,7 +105,7 @@ def _tiles(
     listed = _listed(folder, read_facts(til) if til else facts)
     if not listed:
         return tuple(Tile(path, (0, 0) if len(images) == 1 else None) for path in images), [], len(images)
-    missing = [tile.path for tile in listed if not tile.path.is_file()]
+    missing = [tile.path for tile in listed if not is_file(tile.path)]
     return tuple(tile for tile in listed if tile.path not in missing), missing, len(listed)
 
 
