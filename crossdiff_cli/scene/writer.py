@@ -25,6 +25,7 @@ from rasterio.windows import Window as RasterioWindow
 
 from crossdiff_cli.errors import OutputError
 from crossdiff_cli.paths import exists, is_folder, is_stream
+from crossdiff_cli.scene.alpha import unmark_alpha
 from crossdiff_cli.scene.tiles import Window
 from crossdiff_cli.sensors import Band
 
@@ -163,6 +164,7 @@ class Writer:
                 options.setdefault("predictor", "YES")
             try:
                 copy_raster(str(self._temporary), str(done), driver="COG", num_threads="ALL_CPUS", **options)
+                unmark_alpha(done)
                 self._verify(done)
             except BaseException:
                 _remove(done)
@@ -269,7 +271,7 @@ def to_dtype(data: NDArray[np.float32], mask: NDArray[np.bool_], dtype: str, nod
 
 
 def _options(profile: Profile) -> dict[str, Any]:
-    """Creation options of the GTiff; `photometric` and `alpha` keep four bands from being taken for RGBA."""
+    """Creation options of the GTiff; `photometric` keeps a fourth band from being marked as alpha."""
     predictor = 2 if np.dtype(profile.dtype).kind in "ui" else 3
     if any(name.lower() == "nbits" for name in profile.creation):
         predictor = 1  # GDAL differences whole bytes only
@@ -291,7 +293,6 @@ def _options(profile: Profile) -> dict[str, Any]:
         "bigtiff": "IF_SAFER",
         "num_threads": "ALL_CPUS",
         "photometric": "MINISBLACK",
-        "alpha": "NO",
         **georeference,
     }
 
