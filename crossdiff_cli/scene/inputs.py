@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import rasterio
 from rasterio.errors import RasterioError
@@ -15,7 +15,7 @@ from crossdiff_cli.paths import is_file, is_folder
 from crossdiff_cli.scene.deliveries.find import find_products
 from crossdiff_cli.scene.deliveries.match import choose_one, choose_pair, one_acquisition
 from crossdiff_cli.scene.deliveries.mosaic import open_names
-from crossdiff_cli.scene.deliveries.product import Kind, Product
+from crossdiff_cli.scene.deliveries.product import RASTERS, Kind, Product
 from crossdiff_cli.scene.pairing import pairs_by_name
 
 _METADATA = re.compile(r"\.(?:til|imd|dim|xml)$|_MTL\.(?:txt|json)$|_metadata\.(?:txt|json)$", re.IGNORECASE)
@@ -119,6 +119,9 @@ def _single(name: str, kind: Kind) -> Product | None:
 
 
 def _in_archive(name: str) -> bool:
+    """Whether a name is that of an archive, or of what lies in one and is no image by its name."""
+    if PurePosixPath(name.partition(",band=")[0]).suffix.lower() in RASTERS:
+        return False
     return _ARCHIVE.search(name) is not None and not is_folder(Path(name))
 
 
