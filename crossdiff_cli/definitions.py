@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from crossdiff_cli.errors import OutputError, SensorError
+from crossdiff_cli.paths import exists, is_file
 from crossdiff_cli.sensors import (
     DEFAULT_NYQUIST_GAIN,
     DEFAULT_PAN_NYQUIST_GAIN,
@@ -65,7 +66,7 @@ def named_sensor(name: str) -> Sensor:
         return find_sensor(name)
     except SensorError:
         own = home() / "sensors" / f"{name.lower()}.toml"
-        if _KEY.fullmatch(name.lower()) and own.is_file():
+        if _KEY.fullmatch(name.lower()) and is_file(own):
             return read_definition(own)
         raise
 
@@ -128,7 +129,7 @@ def keep(sensor: Sensor, *, replace: bool = False) -> Path:
         raise SensorError(f"{sensor.key!r} is {find_sensor(sensor.key).name}: give your sensor another name")
     path = home() / "sensors" / f"{sensor.key}.toml"
     text = _toml(sensor)
-    if path.exists() and not replace and path.read_text(encoding="utf-8") != text:
+    if exists(path) and not replace and path.read_text(encoding="utf-8") != text:
         raise OutputError(f"{path} defines {sensor.key!r} otherwise; --force replaces it")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

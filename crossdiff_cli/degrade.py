@@ -18,6 +18,7 @@ from crossdiff_cli import __version__
 from crossdiff_cli.errors import OutputError, SceneError
 from crossdiff_cli.mtf import degrade as degrade_image
 from crossdiff_cli.mtf import mtf_radius
+from crossdiff_cli.paths import exists, is_folder
 from crossdiff_cli.scene.grid import Grid
 from crossdiff_cli.scene.pair import PairOptions, ScenePair
 from crossdiff_cli.scene.tiles import Window, tiles
@@ -78,11 +79,11 @@ def degrade(pan: str, ms: Sequence[str], folder: Path, options: DegradeOptions |
         CrossDiffError: any bad input, with one line that says what and how to cure it.
     """
     options = options or DegradeOptions()
-    if folder.exists() and not folder.is_dir():
+    if exists(folder) and not is_folder(folder):
         raise OutputError(f"{folder} is a file; name a folder")
     targets = [folder / name for name in NAMES]
     for target in targets:
-        check_target(target if folder.is_dir() else folder, overwrite=options.overwrite)
+        check_target(target if is_folder(folder) else folder, overwrite=options.overwrite)
     with ScenePair(pan, ms, options.pair) as pair:
         found = survey(pair, align=options.align)
         plan = _plan(pair, found.shift)

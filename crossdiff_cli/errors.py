@@ -1,8 +1,20 @@
 """Every error a user can meet: one clear line that names what, which file, the numbers and the cure."""
 
+import re
+
+_LONG_WORD = re.compile(r"\S{500,}")
+
 
 class CrossDiffError(Exception):
     """Base of all errors that end a command with one line and exit code 1."""
+
+    def __str__(self) -> str:
+        """The line; of a name that is longer than any path, the two ends."""
+        return _LONG_WORD.sub(lambda word: f"{word[0][:200]}...{word[0][-100:]}", super().__str__())
+
+
+class PathError(CrossDiffError):
+    """A path that may not be looked at: no permission, links in a circle, a network drive that is gone."""
 
 
 class SceneError(CrossDiffError):

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from crossdiff_cli.definitions import file_key, home
+from crossdiff_cli.paths import is_file
 
 
 def head_path(sensor: str) -> Path:
@@ -17,4 +18,4 @@ def head_path(sensor: str) -> Path:
 def own_head(sensor: str) -> Path | None:
     """The head that was adapted to a sensor, or None; `auto` has none."""
     path = None if sensor == "auto" else head_path(sensor)
-    return path if path is not None and path.is_file() else None
+    return path if path is not None and is_file(path) else None

@@ -219,6 +219,20 @@ def test_descriptions_outrank_the_table(tmp_path, pan):
     assert order(partial) == "B,G,R,N1"
 
 
+@pytest.mark.parametrize(
+    ("sensor", "texts", "bands"),
+    [
+        ("WV02", ("C", "B", "G", "Y", "R", "RE", "N1", "N2"), "CA,B,G,Y,R,RE,N1,N2"),
+        ("WV03", ("N2", "NIR1", "RE", "R", "Y", "G", "B", "C"), "N2,N1,RE,R,Y,G,B,CA"),
+        ("WV03", ("NIR", "R", "G", "B"), "N1,R,G,B"),
+        ("GE01", ("NIR1", "R", "G", "B"), "NIR,R,G,B"),
+        ("GE01", ("N", "R", "G", "B"), "NIR,R,G,B"),
+    ],
+)
+def test_letters_of_maxar_bands(tmp_path, pan, sensor, texts, bands):
+    assert order(detect(pan, tif(tmp_path / f"{sensor}_x.tif", len(texts), descriptions=texts))) == bands
+
+
 def test_descriptions_of_landsat_codes(tmp_path, pan):
     ms = tif(tmp_path / "LC08_044034_20200101.tif", 3, descriptions=("B4", "B3", "B2"))
     assert order(detect(pan, ms, ratio=2.0)) == "R,G,B"

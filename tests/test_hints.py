@@ -2,7 +2,8 @@
 
 import pytest
 import rasterio
-from vendor_files import detect, hints, tif
+from rasterio.shutil import copy
+from vendor_files import detect, hints, order, tif
 
 from crossdiff_cli.scene.documents import flatten_xml
 from crossdiff_cli.scene.hints import Hints
@@ -30,6 +31,53 @@ def test_malformed_wavelength_tags_are_no_evidence(tmp_path):
         for index, center, width in ((1, "blue", "0.1"), (2, "-1", "0.1"), (3, "0.5", "narrow")):
             dataset.update_tags(index, ns="IMAGERY", CENTRAL_WAVELENGTH_UM=center, FWHM_UM=width)
     assert hints(path).wavelengths == (None, None, (500.0, None))
+
+
+@pytest.mark.parametrize(
+    ("tags", "known"),
+    [
+        ({"wavelength": "665", "wavelength_units": "Nanometers", "fwhm": "30"}, (665, 30)),
+        ({"wavelength": "0.665", "wavelength_units": "Micrometers"}, (665, None)),
+        ({"WAVELENGTH": "0.665", "FWHM": "0.03"}, (665, 30)),
+        ({"wavelength": "665"}, (665, None)),
+        ({"Central_Wavelength": "665 nm", "fwhm": "wide"}, (665, None)),
+        ({"wavelength": "red"}, None),
+        ({"wavelength": "-665"}, None),
+        ({"wavelength": "inf"}, None),
+        ({"wavelength": ""}, None),
+    ],
+)
+def test_wavelengths_in_plain_band_tags(tmp_path, tags, known):
+    path = tif(tmp_path / "x.tif")
+    with rasterio.open(path, "r+") as dataset:
+        dataset.update_tags(1, **tags)
+    assert hints(path).wavelengths == (None if known is None else pytest.approx(known),)
+
+
+def test_imagery_tags_outrank_plain_ones(tmp_path):
+    path = tif(tmp_path / "x.tif", wavelengths=((0.66, 0.06),))
+    with rasterio.open(path, "r+") as dataset:
+        dataset.update_tags(1, wavelength="480", fwhm="10")
+    assert hints(path).wavelengths == (pytest.approx((660.0, 60.0)),)
+
+
+@pytest.mark.parametrize(
+    ("header", "bands"),
+    [
+        ("wavelength units = Nanometers\nwavelength = {835, 660, 550, 480}\nfwhm = {130, 60, 70, 60}", "NIR,R,G,B"),
+        ("wavelength units = Micrometers\nwavelength = {0.48, 0.55, 0.66, 0.835}", "B,G,R,NIR"),
+        ("wavelength = {0.66, 0.55, 0.48, 0.835}", "R,G,B,NIR"),
+        ("band names = {NIR, Red, Green, Blue}", "NIR,R,G,B"),
+    ],
+)
+def test_an_envi_header_tells_the_bands(tmp_path, pan, header, bands):
+    path = tmp_path / "ms.img"
+    copy(tif(tmp_path / "x.tif", 4), path, driver="ENVI")
+    text = path.with_suffix(".hdr").read_text()
+    kept = [line for line in text.splitlines() if not line.startswith(("band names", "Band "))]
+    path.with_suffix(".hdr").write_text("\n".join([*kept, header, ""]))
+    path.with_suffix(".img.aux.xml").unlink(missing_ok=True)
+    assert order(detect(pan, path)) == bands
 
 
 def test_facts_are_found_by_leaf_in_any_case():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+from rasterio.transform import Affine
 from scipy import ndimage
 
 from crossdiff_cli.quality.baselines import BASELINES
@@ -67,6 +68,35 @@ def test_every_pair_sharpens(real_pairs, tmp_path):
             assert correlation > 0.75 * classical, (item["name"], correlation, classical)
         assert result.consistency < 0.12, (item["name"], result.consistency)
     assert len(seen) >= 10
+
+
+@pytest.mark.parametrize("driver", ["GTiff", "COG"])
+def test_a_part_of_every_georeferenced_pair_lies_on_the_pan_grid(real_pairs, tmp_path, untrained_weights, driver):
+    folder, index = real_pairs
+    pairs = [item for item in index if item["georeferenced"]]
+    for item in pairs:
+        pan, ms = (str(folder / item["files"][name]) for name in ("pan", "ms"))
+        out = tmp_path / f"{item['name']}.tif"
+        with rasterio.open(pan) as source:
+            crs, grid = source.crs, source.transform
+            row, col = source.height // 2 - 33, source.width // 2 - 17
+        # A quarter of a pixel beyond the window on every side: no other pixel's centre lies within.
+        (left, top), (right, bottom) = grid @ (col - 0.25, row - 0.25), grid @ (col + 70.25, row + 51.25)
+        options = SharpenOptions(
+            pair=PairOptions(sensor=item["sensor"], bands=tuple(item["bands"])),
+            bounds=(left, bottom, right, top), weights=untrained_weights, tile=256, precision="fp32", device="cpu",
+            driver=driver, quiet=True,
+        )  # fmt: skip
+        sharpen(pan, [ms], out, options)
+        with rasterio.open(out) as fused:
+            assert fused.crs == crs and fused.crs.to_wkt() == crs.to_wkt(), item["name"]
+            assert fused.shape == (51, 70), item["name"]
+            on_grid = ~grid @ fused.transform
+            assert on_grid.almost_equals(Affine.translation(col, row), precision=1e-6), item["name"]
+            assert fused.transform.to_gdal()[1:3] == grid.to_gdal()[1:3], item["name"]
+            assert fused.transform.to_gdal()[4:] == grid.to_gdal()[4:], item["name"]
+    assert len(pairs) >= 8
+    assert len({item["sensor"] for item in pairs}) >= 4
 
 
 def test_measured_shifts_agree_with_the_index(real_pairs):

@@ -37,7 +37,10 @@ TRAPS = {
         "test_raster.py::test_near_infrared_taken_for_alpha_by_gdal_is_data",
         "test_detect.py::test_default_alpha_of_four_byte_bands_is_no_evidence",
     ),
-    "four bands of uint8 are taken for RGBA on writing": ("test_writer.py::test_near_infrared_does_not_open_as_alpha",),
+    "four bands of uint8 are taken for RGBA on writing": (
+        "test_writer.py::test_near_infrared_does_not_open_as_alpha",
+        "test_writer.py::test_no_band_is_marked_as_alpha_for_readers_that_look_at_the_tiff_alone",
+    ),
     "file orders R,G,B,N (DIMAP), N,R,G,B (GEOSAT-2) and B,G,R,N (Maxar)": (
         "test_detect.py::test_dimap_two_beside_its_image_and_opened_itself",
         "test_detect.py::test_dimap_one_of_geosat",

@@ -1,4 +1,5 @@
 import os
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,32 @@ from crossdiff_cli.scene.writer import Profile, Writer, to_dtype
 from crossdiff_cli.sensors import find_sensor
 
 GRID = Affine(0.5, 0, 500000, 0, -0.5, 5000000)
+
+
+PHOTOMETRIC, EXTRA_SAMPLES = 262, 338
+MINISBLACK, UNSPECIFIED = 1, 0
+
+
+def short_tags(path, tag):
+    """Values of a 16-bit field in each directory of a little-endian TIFF that has it."""
+    data = path.read_bytes()
+    big = data[2] == 43
+    number, entry, offset, width = ("<Q", "<HHQ", "<Q", 8) if big else ("<H", "<HHI", "<I", 4)
+    found = []
+    (place,) = struct.unpack_from(offset, data, 8 if big else 4)
+    while place:
+        (count,) = struct.unpack_from(number, data, place)
+        place += struct.calcsize(number)
+        for _ in range(count):
+            key, kind, values = struct.unpack_from(entry, data, place)
+            if key == tag:
+                assert kind == 3
+                field = place + struct.calcsize(entry)
+                where = field if 2 * values <= width else struct.unpack_from(offset, data, field)[0]
+                found.append(struct.unpack_from(f"<{values}H", data, where))
+            place += struct.calcsize(entry) + width
+        (place,) = struct.unpack_from(offset, data, place)
+    return found
 
 
 def profile(**changes):
@@ -73,6 +100,30 @@ def test_near_infrared_does_not_open_as_alpha(tmp_path):
     with rasterio.open(tmp_path / "out.tif") as file:
         assert ColorInterp.alpha not in file.colorinterp
         assert file.dataset_mask().min() == 255
+
+
+@pytest.mark.parametrize("driver", ["GTiff", "COG"])
+@pytest.mark.parametrize("names", ["B,G,R,NIR", "R,G,B,NIR", "CA,Y,RE,N2"])
+@pytest.mark.parametrize("bigtiff", ["NO", "YES"])
+def test_no_band_is_marked_as_alpha_for_readers_that_look_at_the_tiff_alone(tmp_path, names, driver, bigtiff):
+    bands = find_sensor("vhr").select(names.split(","))
+    data = write(tmp_path / "out.tif", bands=bands, driver=driver, nodata=None, creation={"BIGTIFF": bigtiff})
+    directories = short_tags(tmp_path / "out.tif", EXTRA_SAMPLES)
+    assert len(directories) >= 2  # the image and its overviews
+    assert all(set(values) == {UNSPECIFIED} for values in directories)
+    if driver == "GTiff":
+        assert short_tags(tmp_path / "out.tif", PHOTOMETRIC)[0] == (MINISBLACK,)
+    with rasterio.open(tmp_path / "out.tif") as file:
+        assert np.array_equal(file.read(), data)
+        assert (file.tags(ns="IMAGE_STRUCTURE").get("LAYOUT") == "COG") == (driver == "COG")
+
+
+def test_a_fourth_band_of_an_rgb_tiff_is_no_alpha(tmp_path):
+    bands = find_sensor("vhr").select(["R", "G", "B", "NIR"])
+    write(tmp_path / "out.tif", bands=bands, creation={"PHOTOMETRIC": "RGB"}, nodata=None)
+    assert set(short_tags(tmp_path / "out.tif", EXTRA_SAMPLES)) == {(UNSPECIFIED,)}
+    with rasterio.open(tmp_path / "out.tif") as file:
+        assert file.colorinterp == (ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.nir)
 
 
 def test_an_error_inside_leaves_nothing(tmp_path):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from crossdiff_cli.errors import ManifestError
+from crossdiff_cli.paths import is_folder
 from crossdiff_cli.scene.pairing import find_pairs, scene_name
 
 _log = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ def scenes_of_pairs(pairs: Path, folder: Path) -> list[Scene]:
     Raises:
         ManifestError: there is none.
     """
-    if not pairs.is_dir():
+    if not is_folder(pairs):
         raise ManifestError(f"{pairs} is no folder")
     found, remarks = find_pairs(pairs.absolute())
     for remark in remarks:
@@ -182,8 +183,8 @@ def _scene(item: Mapping[str, Any], place: str, sources: Path, folder: Path) -> 
     if not re.fullmatch(r"[^/\0\n\r]+", name) or name in (".", ".."):
         raise ManifestError(f"{place}: the name {name!r} cannot be a file name")
     relative = Path(_text(item, "output", place) or f"{name}.tif")
-    if relative.is_absolute() or ".." in relative.parts:
-        raise ManifestError(f"{place}: the output {relative} does not lie below the result folder")
+    if relative.is_absolute() or ".." in relative.parts or "\0" in str(relative):
+        raise ManifestError(f"{place}: the output {str(relative)!r} does not lie below the result folder")
     bands = _texts(item, "bands", place, "[;, ]")
     located = [file if "://" in file or Path(file).is_absolute() else str(sources / file) for file in (*pan, *ms)]
     return Scene(

@@ -6,10 +6,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from crossdiff_cli.batch.manifest import Scene
-from crossdiff_cli.errors import CrossDiffError
+from crossdiff_cli.errors import CrossDiffError, OutputError
 from crossdiff_cli.model.weights import WeightStore
 from crossdiff_cli.scene.writer import remove_leftovers
 from crossdiff_cli.sharpen import SharpenOptions, sharpen
@@ -52,7 +53,7 @@ def attempt(scene: Scene, options: SharpenOptions, store: WeightStore) -> Outcom
     pair = replace(options.pair, sensor=scene.sensor or options.pair.sensor, bands=scene.bands or options.pair.bands)
     with _listening() as warnings:
         try:
-            scene.output.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(scene.output.parent)
             remove_leftovers(scene.output)
             result = sharpen(scene.pan, scene.ms, scene.output, replace(options, pair=pair), store)
         except CrossDiffError as error:
@@ -65,6 +66,13 @@ def attempt(scene: Scene, options: SharpenOptions, store: WeightStore) -> Outcom
         else:
             return Outcome(scene.name, "ok", None, result.seconds, result.as_dict(), tuple(warnings))
     return Outcome(scene.name, "failed", one_line(reason), time.monotonic() - started, {}, tuple(warnings))
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {folder}: {error.strerror}") from error
 
 
 def one_line(text: str) -> str:

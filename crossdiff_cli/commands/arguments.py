@@ -2,6 +2,8 @@
 
 import click
 
+from crossdiff_cli.commands.failures import one_line_errors
+
 
 def need_ms(pan: str, ms: tuple[str, ...]) -> None:
     """Refuse a PAN alone, unless it is a delivery that may hold both.
@@ -11,9 +13,11 @@ def need_ms(pan: str, ms: tuple[str, ...]) -> None:
     """
     if ms:
         return
-    from crossdiff_cli.scene.inputs import is_delivery
+    with one_line_errors():
+        from crossdiff_cli.scene.inputs import is_delivery
 
-    if not is_delivery(pan):
+        known = is_delivery(pan)
+    if not known:
         raise click.UsageError(
             f"Missing argument 'MS...': {pan} is neither a folder nor a metadata file of a delivery, "
             "so the multispectral image has to follow it."

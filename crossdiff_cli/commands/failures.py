@@ -1,5 +1,6 @@
 """How a command ends when something is wrong: one line and exit code 1; 130 and 143 where it was told to end."""
 
+import errno
 import signal
 import sys
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from types import FrameType, TracebackType
 
 import click
 
-from crossdiff_cli.errors import CrossDiffError
+from crossdiff_cli.errors import CrossDiffError, PathError
 
 
 @contextmanager
@@ -20,6 +21,10 @@ def one_line_errors() -> Iterator[None]:
         yield
     except CrossDiffError as error:
         raise click.ClickException(str(error)) from error
+    except OSError as error:
+        if error.filename is None or error.errno == errno.EPIPE:
+            raise
+        raise click.ClickException(str(PathError(f"{error.filename}: {error.strerror}"))) from error
     except MemoryError as error:
         raise click.ClickException("out of memory: a smaller --tile uses less") from error
     except KeyboardInterrupt as error:

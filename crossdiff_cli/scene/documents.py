@@ -11,6 +11,7 @@ from pathlib import Path
 from xml.parsers import expat
 
 from crossdiff_cli.errors import SceneError
+from crossdiff_cli.paths import is_file
 
 MAX_BYTES = 8 << 20
 _DEPTH = 24
@@ -25,7 +26,7 @@ def read_facts(path: Path) -> dict[str, str]:
         SceneError: it cannot be read, is damaged, or is too large for metadata.
     """
     try:
-        if not path.is_file():
+        if not is_file(path):
             raise ValueError("it is no file")
         if path.stat().st_size > MAX_BYTES:
             raise ValueError(f"{path.stat().st_size >> 20} MiB are too large for metadata")

@@ -12,6 +12,9 @@ from rasterio._err import CPLE_BaseError
 from crossdiff_cli.errors import SceneError
 from crossdiff_cli.scene.documents import leaf, read_facts
 
+_LONGEST_UM = 30.0
+"""A wavelength without units below this is in micrometres, else in nanometres."""
+
 
 @dataclass(frozen=True, slots=True)
 class Hints:
@@ -24,7 +27,7 @@ class Hints:
         tags: tags of the dataset.
         document: the XML beside the raster (DIMAP, GaoFen, ...) as dotted keys; empty when none can be read.
         descriptions: band descriptions, or None.
-        wavelengths: (centre, FWHM or None) in nm from the band's IMAGERY tags, or None.
+        wavelengths: (centre, FWHM or None) in nm from the band's tags, or None.
         colors: names of the colour interpretations.
         dtype: data type of the first band.
         sidecars: files that GDAL counts as part of the dataset.
@@ -70,7 +73,7 @@ class Hints:
 def read_hints(dataset: rasterio.DatasetReader) -> Hints:
     """Collect the evidence of an open raster, all of its bands in use. Damaged sidecars count as absent."""
     colors = _colors(dataset)
-    wavelengths = tuple(_wavelength(dataset.tags(i, ns="IMAGERY")) for i in dataset.indexes)
+    wavelengths = tuple(_wavelength(dataset, i) for i in dataset.indexes)
     descriptions = tuple(
         text or dataset.tags(i).get("BAND_DESCRIPTION")
         for i, text in zip(dataset.indexes, dataset.descriptions, strict=True)
@@ -129,13 +132,26 @@ def _documents(name: str, sidecars: Sequence[str]) -> Iterator[Path]:
             yield path
 
 
-def _wavelength(tags: Mapping[str, str]) -> tuple[float, float | None] | None:
-    try:
-        center = float(tags["CENTRAL_WAVELENGTH_UM"]) * 1000.0
-    except (KeyError, ValueError):
+def _wavelength(dataset: rasterio.DatasetReader, index: int) -> tuple[float, float | None] | None:
+    """Centre and FWHM in nm: GDAL's IMAGERY tags of the band, or its `wavelength`, as of an ENVI header."""
+    imagery = dataset.tags(index, ns="IMAGERY")
+    if center := _positive(imagery.get("CENTRAL_WAVELENGTH_UM")):
+        width = _positive(imagery.get("FWHM_UM"))
+        return center * 1000.0, width and width * 1000.0
+    told = {key.lower(): value for key, value in dataset.tags(index).items()}
+    center, width = _positive(told.get("wavelength") or told.get("central_wavelength")), _positive(told.get("fwhm"))
+    if center is None:
         return None
+    units = (told.get("wavelength_units") or dataset.tags().get("wavelength_units") or "").lower()
+    micrometres = units.startswith("micro") or units == "um" or (not units and center < _LONGEST_UM)
+    scale = 1000.0 if micrometres else 1.0
+    return center * scale, width and width * scale
+
+
+def _positive(text: str | None) -> float | None:
+    """The first number of a text such as `665.0 Nanometers`."""
     try:
-        width: float | None = float(tags["FWHM_UM"]) * 1000.0
-    except (KeyError, ValueError):
-        width = None
-    return (center, width) if center > 0 else None
+        value = float((text or "").split()[0])
+    except (IndexError, ValueError):
+        return None
+    return value if 0 < value < float("inf") else None

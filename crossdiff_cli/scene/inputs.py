@@ -4,20 +4,22 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import rasterio
 from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 
 from crossdiff_cli.errors import SceneError
+from crossdiff_cli.paths import is_file, is_folder
 from crossdiff_cli.scene.deliveries.find import find_products
 from crossdiff_cli.scene.deliveries.match import choose_one, choose_pair, one_acquisition
 from crossdiff_cli.scene.deliveries.mosaic import open_names
-from crossdiff_cli.scene.deliveries.product import Kind, Product
+from crossdiff_cli.scene.deliveries.product import RASTERS, Kind, Product
 from crossdiff_cli.scene.pairing import pairs_by_name
 
 _METADATA = re.compile(r"\.(?:til|imd|dim|xml)$|_MTL\.(?:txt|json)$|_metadata\.(?:txt|json)$", re.IGNORECASE)
+_ARCHIVE = re.compile(r"\.(?:zip|tar|tgz|tar\.gz|7z|rar)$|^/vsi(?:zip|tar|7z|rar)/|^(?:zip|tar)://", re.IGNORECASE)
 _BELOW = 3
 """How far below a folder the partner of an image is looked for."""
 
@@ -46,9 +48,9 @@ class Inputs:
 
 
 def is_delivery(name: str) -> bool:
-    """Whether a name is that of a folder, or of a file that may be a delivery's metadata."""
+    """Whether a name is that of a folder, of a file that may be a delivery's metadata, or of an archive."""
     path = Path(name)
-    return path.is_dir() or (path.is_file() and _METADATA.search(path.name) is not None)
+    return is_folder(path) or (is_file(path) and _METADATA.search(path.name) is not None) or _in_archive(name)
 
 
 def resolve(pan: str, ms: Sequence[str]) -> Inputs:
@@ -70,9 +72,11 @@ def resolve(pan: str, ms: Sequence[str]) -> Inputs:
 
 def _whole(name: str) -> Inputs:
     path = Path(name)
+    if _in_archive(name):
+        raise _packed(name)
     if not is_delivery(name):
         raise SceneError(f"{name} is neither a folder nor a metadata file of a delivery: name the MS after the PAN")
-    if path.is_dir():
+    if is_folder(path):
         products = find_products(path)
         if not products:
             return _by_name(path)
@@ -97,17 +101,35 @@ def _search(path: Path, products: list[Product]) -> tuple[Product, Product]:
 def _single(name: str, kind: Kind) -> Product | None:
     """The image of one kind that a folder or metadata file stands for; None for what is left to GDAL."""
     path = Path(name)
+    if _in_archive(name):
+        with suppress(RasterioError), rasterio.open(name.partition(",band=")[0]):
+            return None
+        raise _packed(name)
     if not is_delivery(name):
         return None
-    folder = path if path.is_dir() else path.parent
+    folder = path if is_folder(path) else path.parent
     products = find_products(folder)
-    if path.is_file() and not any(path in product.files for product in products):
+    if is_file(path) and not any(path in product.files for product in products):
         return None
     if not products:
         with suppress(RasterioError), rasterio.open(name):
             return None
         raise SceneError(f"the folder {name} holds no delivery that is known: name the {kind.value} file in it")
     return choose_one(products, kind, path)
+
+
+def _in_archive(name: str) -> bool:
+    """Whether a name is that of an archive, or of what lies in one and is no image by its name."""
+    if PurePosixPath(name.partition(",band=")[0]).suffix.lower() in RASTERS:
+        return False
+    return _ARCHIVE.search(name) is not None and not is_folder(Path(name))
+
+
+def _packed(name: str) -> SceneError:
+    return SceneError(
+        f"{name} is an archive, or lies in one, where deliveries are not looked for: unpack it and name the folder, or "
+        "name the PAN and the MS image in it (/vsizip/ARCHIVE.zip/FOLDER/IMAGE.TIF)"
+    )
 
 
 def _by_name(folder: Path) -> Inputs:
@@ -126,9 +148,9 @@ def _inputs(pan: Product | str, ms: Product | tuple[str, ...]) -> Inputs:
     names: list[tuple[str, ...]] = []
     for given in (pan, ms):
         if isinstance(given, Product):
-            opened, file = open_names(given)
+            opened, files = open_names(given)
             names.append(opened)
-            memory += [file] if file else []
+            memory += files
         else:
             names.append((given,) if isinstance(given, str) else given)
     found = [given for given in (pan, ms) if isinstance(given, Product)]

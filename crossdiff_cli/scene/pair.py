@@ -227,6 +227,13 @@ class ScenePair:
     def _relate_unrectified(self) -> Grid:
         """By the RPCs where both images have them, else the same ground is assumed."""
         pan, ms = self.pan, self.ms[0]
+        by_rpcs = pan.rpcs is not None and ms.rpcs is not None
+        for raster in (pan, ms):
+            if raster.gcps and not (raster.georeferenced or by_rpcs):
+                raise SceneError(
+                    f"{raster.path} is placed by ground control points alone: rectify PAN and MS first (gdalwarp -tps "
+                    "-r cubic), or take the points away where both show the same ground (gdal_translate -nogcp)"
+                )
         if pan.georeferenced or ms.georeferenced:
             which = ms.path if pan.georeferenced else pan.path
             self._note(f"{which} has no georeference: PAN and MS are taken to cover the same ground exactly")
@@ -239,7 +246,7 @@ class ScenePair:
                 )
                 return grid
             self._note("the RPCs do not relate PAN and MS: they are taken to cover the same ground exactly")
-        elif pan.gcps or pan.rpcs is not None or ms.rpcs is not None:
+        elif pan.rpcs is not None or ms.rpcs is not None:
             self._note("the images are not rectified: PAN and MS are taken to cover the same ground exactly")
         assumed = same_bounds(pan.shape, ms.shape)
         if abs(assumed.ratio[0] / assumed.ratio[1] - 1) > 0.02:

@@ -2,7 +2,6 @@
 
 import logging
 import re
-import stat
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RasterioWindow
 
 from crossdiff_cli.errors import SceneError
+from crossdiff_cli.paths import is_stream
 from crossdiff_cli.scene.tiles import Window
 
 _log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class Raster:
         self._warp: dict[str, Any] | None = None
         self._generation = 0
         self._complained = False
-        _refuse_streams(self.path)
+        _refuse_odd_names(self.path)
         dataset = self._handle()
         if not dataset.count:
             raise SceneError(f"{self.path} has no raster bands; name the PAN or MS image inside it")
@@ -281,12 +281,10 @@ def _alpha_band(dataset: Any) -> int | None:
     return band if set(values.tolist()) <= {0, opaque, 255, 1} else None
 
 
-def _refuse_streams(path: str) -> None:
-    try:
-        mode = Path(path).stat().st_mode
-    except (OSError, ValueError):  # no local file: GDAL knows other kinds of names
-        return
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+def _refuse_odd_names(path: str) -> None:
+    if "\0" in path or path != path.encode(errors="replace").decode():
+        raise SceneError(f"{path!r} cannot be the name of a file: it holds a zero byte or half a letter")
+    if is_stream(Path(path)):
         raise SceneError(f"{path} is a pipe or a device, which cannot be read at any place: write it to a file first")
 
 

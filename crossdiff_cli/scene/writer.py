@@ -24,6 +24,8 @@ from rasterio.transform import Affine
 from rasterio.windows import Window as RasterioWindow
 
 from crossdiff_cli.errors import OutputError
+from crossdiff_cli.paths import exists, is_folder, is_stream
+from crossdiff_cli.scene.alpha import unmark_alpha
 from crossdiff_cli.scene.tiles import Window
 from crossdiff_cli.sensors import Band
 
@@ -36,6 +38,8 @@ _COLOURS = {
     "SWIR1": "swir", "SWIR2": "swir", "TIR": "tir", "TIR1": "tir", "TIR2": "tir",
 }  # fmt: skip
 _OVERVIEW_SIZE = 256
+_LONGEST_NAME = 220
+"""Bytes of a file name; file systems take 255, and the hidden file beside it has a longer one."""
 _PREDICTED = ("DEFLATE", "LZW", "ZSTD")
 """Compressions that work on differences of neighbouring pixels when they are told to."""
 
@@ -160,6 +164,7 @@ class Writer:
                 options.setdefault("predictor", "YES")
             try:
                 copy_raster(str(self._temporary), str(done), driver="COG", num_threads="ALL_CPUS", **options)
+                unmark_alpha(done)
                 self._verify(done)
             except BaseException:
                 _remove(done)
@@ -199,22 +204,26 @@ def check_target(path: Path, *, overwrite: bool) -> None:
         OutputError: `path` exists without `overwrite`, is a folder, pipe or device, or its folder is missing or not
             writable.
     """
-    if path.is_dir():
+    if is_folder(path):
         raise OutputError(f"{path} is a folder; name a file")
-    if path.exists() and not path.is_file():
+    if is_stream(path):
         raise OutputError(f"{path} is a pipe or a device; name a file")
-    if path.exists() and not overwrite:
+    if exists(path) and not overwrite:
         raise OutputError(f"{path} exists; --overwrite replaces it")
-    if not path.parent.is_dir():
+    if not is_folder(path.parent):
         raise OutputError(f"the folder {path.parent} does not exist; make it first")
+    length = len(os.fsencode(path.name))
+    if length > _LONGEST_NAME:
+        raise OutputError(f"the name {path.name} has {length} bytes, {_LONGEST_NAME} at most: shorten it")
     if not os.access(path.parent, os.W_OK):
         raise OutputError(f"the folder {path.parent} is not writable")
 
 
 def remove_leftovers(path: Path, pid: int | None = None) -> None:
     """Remove what a process that was killed left beside its target `path`; `pid` None: whichever process."""
-    for leftover in path.parent.glob(f".{escape(path.name)}.{'*' if pid is None else pid}.tmp*"):
-        leftover.unlink(missing_ok=True)
+    with suppress(OSError, ValueError):  # no such folder can be, or it is not ours
+        for leftover in path.parent.glob(f".{escape(path.name)}.{'*' if pid is None else pid}.tmp*"):
+            leftover.unlink(missing_ok=True)
 
 
 def remove_abandoned(path: Path) -> None:
@@ -264,7 +273,7 @@ def to_dtype(data: NDArray[np.float32], mask: NDArray[np.bool_], dtype: str, nod
 
 
 def _options(profile: Profile) -> dict[str, Any]:
-    """Creation options of the GTiff; `photometric` and `alpha` keep four bands from being taken for RGBA."""
+    """Creation options of the GTiff; `photometric` keeps a fourth band from being marked as alpha."""
     predictor = 2 if np.dtype(profile.dtype).kind in "ui" else 3
     if any(name.lower() == "nbits" for name in profile.creation):
         predictor = 1  # GDAL differences whole bytes only
@@ -286,7 +295,6 @@ def _options(profile: Profile) -> dict[str, Any]:
         "bigtiff": "IF_SAFER",
         "num_threads": "ALL_CPUS",
         "photometric": "MINISBLACK",
-        "alpha": "NO",
         **georeference,
     }
 

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from crossdiff_cli.errors import TrainingError
+from crossdiff_cli.paths import exists
 
 _log = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ def resume(path: Path, run: Mapping[str, str], state: State) -> int:
     """
     failures = []
     for candidate in (path, previous(path)):
-        if not candidate.exists():
+        if not exists(candidate):
             continue
         try:
             step = _load(candidate, run, state)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from crossdiff_cli.errors import TrainingError
+from crossdiff_cli.paths import exists, is_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ def read_manifest(path: Path, split: str, *, required: bool = True) -> list[Entr
     Raises:
         TrainingError: the file is missing or malformed, or has no scene in that split.
     """
-    if path.exists() and not path.is_file():
+    if exists(path) and not is_file(path):
         raise TrainingError(f"{path} is a folder, pipe or device, not a manifest")
     try:
         items = json.loads(path.read_text(encoding="utf-8"))

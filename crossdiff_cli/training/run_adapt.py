@@ -9,6 +9,8 @@ import torch
 from crossdiff_cli.errors import OutputError, WeightsError
 from crossdiff_cli.model.fusion import FusionHead
 from crossdiff_cli.model.weights import default_weights, digest, load, save
+from crossdiff_cli.paths import exists
+from crossdiff_cli.scene.writer import check_target
 from crossdiff_cli.training.adapt import LossWeights, adapt
 from crossdiff_cli.training.patches import Sampler
 from crossdiff_cli.training.selection import BestHead, JudgedWindow, Score, hold_out, score
@@ -62,6 +64,7 @@ def run_adapt(sources: Sources, target: Path, options: AdaptOptions) -> AdaptRes
         parts = [hold_out(scene) for scene in scenes]
         scenes, windows = [scene for scene, _ in parts], [window for _, found in parts for window in found]
     make_folder(target.parent)
+    check_target(target, overwrite=True)
     if options.restart:
         torch.manual_seed(budget.seed)
         a = model.architecture
@@ -71,7 +74,7 @@ def run_adapt(sources: Sources, target: Path, options: AdaptOptions) -> AdaptRes
     plan = plan_of(budget, target.with_suffix(".checkpoint"), scenes)
     adapt(model, Sampler(scenes, budget.patch, budget.batch), plan, budget.groups, options.losses, watch=choice.watch)
     choice.settle()
-    if windows and target.exists() and not options.force:
+    if windows and exists(target) and not options.force:
         _refuse_a_loss(target, choice.best, windows)
     save(model, target, {**facts, "adapt": {**provenance(budget, scenes), "encoders": digest(source)}})
     target.with_suffix(".checkpoint").unlink(missing_ok=True)

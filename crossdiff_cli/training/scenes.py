@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from crossdiff_cli.errors import CrossDiffError, TrainingError
+from crossdiff_cli.paths import is_folder
 from crossdiff_cli.scene.pairing import find_pairs
 from crossdiff_cli.training.manifest import Entry, read_manifest
 from crossdiff_cli.training.training_scene import TrainingScene, load_scene
@@ -33,7 +34,7 @@ def resolve(
         path = Path(source)
         if path.suffix.lower() == ".json":
             entries += read_manifest(path, split, required=split == "train")
-        elif path.is_dir():
+        elif is_folder(path):
             entries += _in_folder(path, sensor, bands) if split == "train" else []
         else:
             ms = next(remaining, None)

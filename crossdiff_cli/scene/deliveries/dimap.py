@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from crossdiff_cli.errors import SceneError
+from crossdiff_cli.paths import is_file
 from crossdiff_cli.scene.deliveries.product import Kind, Product, Tile, absent, child, damaged, parse_time
 from crossdiff_cli.scene.documents import leaf, read_facts
 
@@ -34,7 +35,7 @@ def _product(path: Path, files: Sequence[Path]) -> Product | None:
     if not hrefs:
         return None
     images = [child(path.parent, href) for href in hrefs]
-    missing = [image for image in images if not image.is_file()]
+    missing = [image for image in images if not is_file(image)]
     return Product(
         vendor="DIMAP",
         kind=_kind(leaf(facts, "SPECTRAL_PROCESSING") or "", facts),
@@ -82,7 +83,7 @@ def _missing_components(volume: Path, there: set[Path]) -> Iterator[Product]:
             path = child(volume.parent, href)
         except SceneError:
             continue
-        if _IMAGE.match(path.name) and path not in there and not path.is_file():
+        if _IMAGE.match(path.name) and path not in there and not is_file(path):
             mode = _MODE_IN_NAME.search(path.name)
             yield Product(
                 vendor="DIMAP",

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from crossdiff_cli.errors import SceneError
+from crossdiff_cli.paths import is_file
 from crossdiff_cli.scene.deliveries.product import Kind, Product, parse_time, sensor_key
 from crossdiff_cli.scene.documents import leaf, read_facts
 
@@ -54,7 +55,7 @@ def _component(
         )
 
     single = [band for band in _SINGLE if band in images]
-    missing = [name for name in listed if not (folder / name).is_file()]
+    missing = [name for name in listed if not is_file(folder / name)]
     if "pan" in images:
         yield product(Kind.PAN, [images["pan"]], (), [])
     kind = Kind.SHARPENED if sharpened else Kind.MS

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from crossdiff_cli.errors import SceneError
+from crossdiff_cli.paths import is_file
 from crossdiff_cli.scene.deliveries.product import Kind, Product, child, damaged, parse_time, sensor_key
 from crossdiff_cli.scene.documents import leaf, read_facts
 
@@ -37,7 +38,7 @@ def _scene(scene: Path, documents: Sequence[Path]) -> Iterator[Product]:
     key = sensor_key(satellite)
     listed = {int(m[1]): child(document.parent, name) for k, name in facts.items() if (m := _BAND.search(k))}
     wanted = _REFLECTIVE.get(key or "", ())
-    present = [band for band in wanted if band in listed and listed[band].is_file()]
+    present = [band for band in wanted if band in listed and is_file(listed[band])]
     absent = [listed[band].name for band in wanted if band in listed and band not in present]
 
     def product(kind: Kind, bands: Sequence[int], fault: str, remark: str = "") -> Product:
@@ -64,7 +65,7 @@ def _scene(scene: Path, documents: Sequence[Path]) -> Iterator[Product]:
         yield product(Kind.MS, (), fault)
         return
     if _PAN in listed:
-        there = listed[_PAN].is_file()
+        there = is_file(listed[_PAN])
         fault = "" if there else f"the PAN that {document} lists is missing: {listed[_PAN].name}"
         yield product(Kind.PAN, (_PAN,), fault)
     if wanted and any(band in listed for band in wanted):

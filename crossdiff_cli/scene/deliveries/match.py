@@ -5,6 +5,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from crossdiff_cli.errors import SceneError
+from crossdiff_cli.paths import is_file
 from crossdiff_cli.scene.deliveries.product import Kind, Product
 
 _APART = timedelta(seconds=5)
@@ -38,7 +39,7 @@ def choose_pair(products: Sequence[Product], where: Path) -> tuple[Product, Prod
     Raises:
         SceneError: PAN or MS is missing, damaged or pansharpened, they are of two acquisitions, or there are several.
     """
-    whole = not where.is_file()
+    whole = not is_file(where)
     pairs = [(pan, ms) for pan, ms in _pairs(products) if whole or where in pan.files | ms.files]
     if len(pairs) == 1:
         pan, ms = pairs[0]
@@ -62,7 +63,7 @@ def choose_one(products: Sequence[Product], kind: Kind, where: Path) -> Product:
     Raises:
         SceneError: there is none, or several, or it is damaged or pansharpened.
     """
-    own = [product for product in products if not where.is_file() or where in product.files]
+    own = [product for product in products if not is_file(where) or where in product.files]
     of_kind = [product for product in own if product.kind is kind]
     if len(of_kind) > 1:
         names = ", ".join(str(product) for product in of_kind[:4])

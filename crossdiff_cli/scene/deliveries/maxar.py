@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from crossdiff_cli.errors import SceneError
+from crossdiff_cli.paths import is_file
 from crossdiff_cli.scene.deliveries.product import RASTERS, Kind, Product, Tile, absent, child, damaged, parse_time
 from crossdiff_cli.scene.documents import leaf, read_facts
 
@@ -19,6 +21,10 @@ _NOT_SHARPENED = ("", "none", "n/a", "unspecified")
 
 def products(files: Sequence[Path]) -> Iterator[Product]:
     """The Maxar images among `files`."""
+    return _stacked(_images(files))
+
+
+def _images(files: Sequence[Path]) -> Iterator[Product]:
     stems: dict[tuple[Path, str], list[Path]] = {}
     for path in files:
         if path.suffix.lower() in {*RASTERS, ".imd", ".til", ".xml", ".rpb"}:
@@ -29,6 +35,33 @@ def products(files: Sequence[Path]) -> Iterator[Product]:
                 yield found
         except SceneError as error:
             yield damaged("Maxar", group[0], error)
+
+
+def _stacked(images: Iterator[Product]) -> Iterator[Product]:
+    """The four bands `MS1` (blue to near-infrared) and the four others `MS2` of one acquisition as one image."""
+    halves: dict[tuple[str, str], list[Product]] = {}
+    for image in images:
+        if image.kind is Kind.MS and _half(image) and image.identity:
+            halves.setdefault((image.identity, image.part), []).append(image)
+        else:
+            yield image
+    for found in halves.values():
+        found.sort(key=_half)
+        if [_half(image) for image in found] != ["MS1", "MS2"]:
+            yield from found
+            continue
+        yield replace(
+            found[0],
+            rasters=tuple(path for image in found for path in image.rasters),
+            files=frozenset().union(*(image.files for image in found)),
+            stack=tuple(found),
+            fault="; ".join(image.fault for image in found if image.fault),
+        )
+
+
+def _half(image: Product) -> str:
+    band = (leaf(image.facts, "bandId") or "").upper()
+    return band if band in ("MS1", "MS2") else ""
 
 
 def _product(folder: Path, group: Sequence[Path]) -> Product | None:
@@ -104,7 +137,7 @@ def _tiles(
     listed = _listed(folder, read_facts(til) if til else facts)
     if not listed:
         return tuple(Tile(path, (0, 0) if len(images) == 1 else None) for path in images), [], len(images)
-    missing = [tile.path for tile in listed if not tile.path.is_file()]
+    missing = [tile.path for tile in listed if not is_file(tile.path)]
     return tuple(tile for tile in listed if tile.path not in missing), missing, len(listed)
 
 

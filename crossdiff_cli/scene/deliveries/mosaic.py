@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element, SubElement, tostring
@@ -18,23 +19,27 @@ _TYPES = {"uint8": "Byte", "uint16": "UInt16", "int16": "Int16", "uint32": "UInt
 _TYPES |= {"float32": "Float32", "float64": "Float64"}
 
 
-def open_names(product: Product) -> tuple[tuple[str, ...], MemoryFile | None]:
-    """Return what to open (one name, or one per band) and the file in memory that must outlive it.
+def open_names(product: Product) -> tuple[tuple[str, ...], tuple[MemoryFile, ...]]:
+    """Return what to open (one name, one per band or per image of a stack) and the files in memory that outlive it.
 
     Raises:
         SceneError: the tiles cannot be put together.
     """
+    if product.stack:
+        opened = [open_names(image) for image in product.stack]
+        names, files = zip(*opened, strict=True)
+        return tuple(chain(*names)), tuple(chain(*files))
     whole = product.rasters[0]
     if whole.suffix.lower() == ".til":
         if _trusted(whole, product.tiles):
-            return (str(whole),), None
+            return (str(whole),), ()
     elif product.vendor != "Maxar" or len(product.tiles) <= 1:
-        return tuple(str(path) for path in product.rasters), None
+        return tuple(str(path) for path in product.rasters), ()
     if len(product.tiles) == 1:
-        return (str(product.tiles[0].path),), None
+        return (str(product.tiles[0].path),), ()
     document = tostring(_vrt(product))
     memory = MemoryFile(document, filename=f"{product.document.stem}.vrt")
-    return (memory.name,), memory
+    return (memory.name,), (memory,)
 
 
 def _trusted(til: Path, tiles: Sequence[Tile]) -> bool:

@@ -48,6 +48,7 @@ class Product:
         identity: the vendor's name of the acquisition; PAN and MS of one acquisition have the same.
         part: which part of an order; PAN and MS of one area have the same.
         nodata: value of missing pixels, if the metadata states one.
+        stack: where the bands of one acquisition come in several images: these, in band order.
         fault: why it cannot be used, if so.
         remark: what a user should know when it is used.
     """
@@ -65,6 +66,7 @@ class Product:
     identity: str = ""
     part: str = ""
     nodata: float | None = None
+    stack: tuple["Product", ...] = ()
     fault: str = ""
     remark: str = ""
 

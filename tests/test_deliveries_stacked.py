@@ -1,0 +1,125 @@
+"""Eight bands in two images of four (MS1 and MS2), deliveries in archives, images with ground control points alone."""
+
+import zipfile
+
+import numpy as np
+import pytest
+import rasterio
+from click.testing import CliRunner
+from conftest import write_raster
+from delivery_files import grid, maxar, maxar_image, pixels
+from rasterio.control import GroundControlPoint
+
+from crossdiff_cli.cli import main
+from crossdiff_cli.errors import SceneError
+from crossdiff_cli.scene.pair import ScenePair
+from crossdiff_cli.scene.tiles import Window
+
+FIRST, SECOND = "N R G B", "N2 RE Y C"
+
+
+def two_halves(folder, second_catalogue="1040010012345600", halves=("MS1", "MS2")):
+    pan, ms = pixels(8)
+    maxar_image(folder / "x_P001_PAN", pan, 1, "P", letter="P", band_id="P", satellite="WV02")
+    for half, groups, data, stamp, catalogue in (
+        ("MS2", SECOND, ms[4:], "18JAN01100000", second_catalogue),
+        ("MS1", FIRST, ms[:4], "18JAN01100001", "1040010012345600"),
+    ):
+        if half in halves:
+            what = {"letter": "M", "band_id": half, "satellite": "WV02", "stamp": stamp, "catalogue": catalogue}
+            maxar_image(folder / "x_P001_MUL", data, 4, groups, **what)
+    return pan, ms
+
+
+@pytest.mark.parametrize("name", ["", "x_P001_PAN", "x_P001_MUL"])
+def test_the_two_halves_of_eight_bands_are_stacked(tmp_path, name):
+    pan, ms = two_halves(tmp_path)
+    given = [tmp_path] if not name else [next((tmp_path / name).glob("*.IMD"))]
+    with ScenePair(str(given[0])) as pair:
+        assert [band.name for band in pair.bands] == ["N1", "R", "G", "B", "N2", "RE", "Y", "CA"]
+        assert pair.sensor.key == "wv2"
+        whole = np.concatenate([raster.read(Window(0, 0, *pair.ms_shape))[0] for raster in pair.ms])
+        assert np.array_equal(whole, ms)
+        assert np.array_equal(pair.pan.read(Window(0, 0, *pair.pan.shape))[0], pan)
+        assert len(pair.inputs.memory) in (0, 2, 3)
+
+
+def test_a_missing_tile_of_the_second_half_is_named(tmp_path):
+    two_halves(tmp_path)
+    next((tmp_path / "x_P001_MUL").glob("18JAN01100000-*_R1C2-*.TIF")).unlink()
+    with pytest.raises(SceneError, match="1 of the 2 image files .* are missing: 18JAN01100000-M2AS_R1C2"):
+        ScenePair(str(tmp_path))
+
+
+def test_one_half_alone_is_four_bands(tmp_path):
+    two_halves(tmp_path, halves=("MS2",))
+    with ScenePair(str(tmp_path)) as pair:
+        assert [band.name for band in pair.bands] == ["N2", "RE", "Y", "CA"]
+
+
+def test_halves_of_two_acquisitions_are_not_stacked(tmp_path):
+    two_halves(tmp_path, second_catalogue="1040010099999900")
+    with ScenePair(str(tmp_path)) as pair:
+        assert [band.name for band in pair.bands] == ["N1", "R", "G", "B"]
+
+
+@pytest.fixture
+def archive(tmp_path):
+    maxar(tmp_path / "order")
+    path = tmp_path / "order.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        for name in (tmp_path / "order").rglob("*"):
+            file.write(name, name.relative_to(tmp_path))
+    return path
+
+
+@pytest.mark.parametrize("name", ["{}", "/vsizip/{}", "/vsizip/{}/order", "/vsizip/{}/order/none.TIL"])
+@pytest.mark.parametrize("command", ["info", "sharpen"])
+def test_a_delivery_in_an_archive_is_to_be_unpacked(archive, tmp_path, name, command):
+    given = name.format(archive)
+    out = ["-o", str(tmp_path / "out.tif")] if command == "sharpen" else []
+    for pair in ([given], [given, given], [str(next(tmp_path.rglob("*_PAN"))), given]):
+        done = CliRunner().invoke(main, ["-q", command, *pair, *out])
+        assert done.exit_code == 1
+        (line,) = done.stderr.splitlines()
+        assert line.startswith(f"Error: {given} is an archive, or lies in one")
+        assert "unpack it" in line
+
+
+def test_images_in_an_archive_are_read(archive, tmp_path):
+    pan, ms = (next((tmp_path / "order").rglob(f"*{letter}2AS_R1C1*.TIF")) for letter in "PM")
+    names = [f"/vsizip/{archive}/{path.relative_to(tmp_path)}" for path in (pan, ms)]
+    with ScenePair(names[0], names[1:]) as pair, rasterio.open(ms) as file:
+        assert np.array_equal(pair.ms[0].read(Window(0, 0, *pair.ms_shape))[0], file.read())
+
+
+def with_points(path, data, ratio, **more):
+    write_raster(path, data, None)
+    rows, cols = data.shape[1:]
+    corners = [(r, c) for r in (0, rows) for c in (0, cols)]
+    points = [GroundControlPoint(r, c, *(grid(ratio) @ (c, r)), 0) for r, c in corners]
+    with rasterio.open(path, "r+") as file:
+        file.gcps = points, "EPSG:32633"
+    return str(path)
+
+
+@pytest.mark.parametrize("pointed", ["both", "pan", "ms"])
+def test_ground_control_points_alone_are_refused_with_the_cure(tmp_path, pointed):
+    pan, ms = pixels()
+    names = []
+    for kind, data, ratio in (("pan", pan, 1), ("ms", ms, 4)):
+        path = tmp_path / f"{kind}.tif"
+        if pointed in ("both", kind):
+            names.append(with_points(path, data, ratio))
+        else:
+            names.append(str(write_raster(path, data, grid(ratio))))
+    with pytest.raises(SceneError, match=r"ground control points alone: rectify PAN and MS first \(gdalwarp") as caught:
+        ScenePair(names[0], names[1:])
+    assert (names[1] if pointed == "ms" else names[0]) in str(caught.value)
+
+
+def test_points_beside_a_geotransform_do_no_harm(tmp_path):
+    pan, ms = pixels()
+    names = [str(write_raster(tmp_path / f"{n}.tif", d, grid(r))) for n, d, r in (("pan", pan, 1), ("ms", ms, 4))]
+    with ScenePair(names[0], names[1:]) as pair:
+        assert not pair.notes or "points" not in " ".join(pair.notes)

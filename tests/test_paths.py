@@ -1,0 +1,157 @@
+"""Paths that nothing can have, or that nobody may look at: one line each, on the command line and in manifests."""
+
+import errno
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from crossdiff_cli.batch.manifest import Scene, read_manifest
+from crossdiff_cli.batch.run import BatchOptions, run_batch
+from crossdiff_cli.cli import main
+from crossdiff_cli.errors import CrossDiffError, ManifestError, OutputError, PathError, SceneError
+from crossdiff_cli.paths import exists, is_file, is_folder, is_stream
+from crossdiff_cli.scene.raster import Raster
+from crossdiff_cli.scene.writer import check_target, remove_leftovers
+from crossdiff_cli.sharpen import SharpenOptions
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+PAN, MS = str(EXAMPLES / "pan.tif"), str(EXAMPLES / "ms.tif")
+LONG = "A" * 5000
+IMPOSSIBLE = (LONG, "a/" * 3000, "a\0b", "\ud800", f"{PAN}/x", "nothing")
+
+
+@pytest.fixture
+def circle(tmp_path):
+    link = tmp_path / "circle"
+    link.symlink_to(link)
+    return link
+
+
+@pytest.mark.parametrize("name", IMPOSSIBLE)
+def test_nothing_is_at_a_path_that_nothing_can_have(name):
+    assert not any(ask(Path(name)) for ask in (exists, is_file, is_folder, is_stream))
+
+
+def test_what_is_there_is_told_apart(tmp_path):
+    assert (exists(tmp_path), is_file(tmp_path), is_folder(tmp_path), is_stream(tmp_path)) == (True, False, True, False)
+    file = Path(PAN)
+    assert (exists(file), is_file(file), is_folder(file), is_stream(file)) == (True, True, False, False)
+    device = Path("/dev/null")
+    assert (exists(device), is_file(device), is_folder(device), is_stream(device)) == (True, False, False, True)
+
+
+def test_links_in_a_circle_are_an_error(circle):
+    with pytest.raises(PathError, match="cannot look at .*circle: Too many levels"):
+        exists(circle)
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EIO, errno.ESTALE])
+def test_what_may_not_be_looked_at_is_an_error(monkeypatch, code):
+    def refuse(self, **_):
+        raise OSError(code, "no")
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    with pytest.raises(PathError, match="cannot look at x: no"):
+        is_file(Path("x"))
+
+
+@pytest.mark.parametrize("name", IMPOSSIBLE)
+def test_a_raster_at_such_a_path_is_refused_in_one_line(name):
+    with pytest.raises(SceneError) as caught:
+        Raster(name)
+    assert len(str(caught.value).splitlines()) == 1
+    assert len(str(caught.value)) < 1000
+
+
+def test_a_long_name_is_cut_but_no_path_that_can_be():
+    path = "/".join(["folder"] * 60)
+    assert str(CrossDiffError(f"cannot open {path}")) == f"cannot open {path}"
+    text = str(CrossDiffError(f"cannot open {LONG}: too long"))
+    assert text == f"cannot open {'A' * 200}...{'A' * 99}: too long"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["info", PAN, LONG],
+        ["info", LONG, MS],
+        ["info", "CIRCLE"],
+        ["info", "CIRCLE", MS],
+        ["sharpen", PAN, MS, "-o", "CIRCLE"],
+        ["sharpen", PAN, MS, "-o", f"FOLDER/{'A' * 240}.tif"],
+        ["sharpen", PAN, MS, "-o", f"FOLDER/{LONG}/x.tif"],
+        ["sharpen", PAN, MS, "-o", "FOLDER/x.tif", "--report", "CIRCLE"],
+        ["sharpen", PAN, MS, "-o", "FOLDER/x.tif", "--sensor", f"{LONG}.toml"],
+        ["assess", LONG, "--pan", PAN, "--ms", MS],
+        ["degrade", PAN, MS, "-o", f"FOLDER/{LONG}"],
+        ["degrade", PAN, MS, "-o", "CIRCLE"],
+        ["batch", "--pair-dir", "CIRCLE", "-o", "FOLDER"],
+        ["pretrain", f"FOLDER/{LONG}.json", "-o", "FOLDER/p"],
+        ["pretrain", "CIRCLE", "-o", "FOLDER/p"],
+        ["adapt", "--sensor", "wv4", PAN, MS, "-o", "CIRCLE", "--steps", "1"],
+    ],
+    ids=lambda arguments: " ".join(word[:12] for word in arguments if not word.startswith("/")),
+)
+def test_commands_say_so_in_one_line(tmp_path, circle, arguments):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    given = [word.replace("CIRCLE", str(circle)).replace("FOLDER", str(folder)) for word in arguments]
+    done = CliRunner().invoke(main, ["-q", *given])
+    assert isinstance(done.exception, SystemExit), repr(done.exception)
+    assert done.exit_code == 1
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("WARNING")]
+    assert len(lines) == 1 and lines[0].startswith("Error: ")
+    assert not list(folder.iterdir())
+
+
+def test_what_no_command_expects_is_one_line_too(monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(errno.ESTALE, "Stale file handle", "scene.tif")
+
+    monkeypatch.setattr("crossdiff_cli.scene.pair.resolve", refuse)
+    done = CliRunner().invoke(main, ["-q", "info", PAN, MS])
+    assert done.exit_code == 1
+    assert done.stderr == "Error: scene.tif: Stale file handle\n"
+
+
+def test_an_output_name_leaves_room_for_the_hidden_file_beside_it(tmp_path):
+    check_target(tmp_path / ("A" * 216 + ".tif"), overwrite=False)
+    with pytest.raises(OutputError, match="has 221 bytes, 220 at most"):
+        check_target(tmp_path / ("A" * 217 + ".tif"), overwrite=False)
+
+
+@pytest.mark.parametrize("folder", [LONG, "a\0b", "missing"])
+def test_no_leftovers_where_no_folder_can_be(folder):
+    remove_leftovers(Path(folder) / "x.tif")
+
+
+def test_scenes_at_impossible_paths_fail_alone(tmp_path, circle):
+    scenes = [
+        {"pan": LONG, "ms": MS},
+        {"pan": str(circle), "ms": MS},
+        {"pan": "\ud800", "ms": MS},
+        {"pan": PAN, "ms": f"{MS}\0"},
+        {"delivery": LONG, "name": "e"},
+        {"pan": PAN, "ms": MS, "output": f"{LONG}/a.tif"},
+        {"pan": PAN, "ms": MS, "output": f"{LONG}.tif"},
+    ]
+    for number, scene in enumerate(scenes):
+        scene.setdefault("name", f"scene{number}")
+    manifest, out = tmp_path / "scenes.json", tmp_path
+    manifest.write_text(json.dumps(scenes))
+    hidden = Scene("hidden", PAN, (MS,), circle / "a.tif")
+    outcomes = list(run_batch([*read_manifest(manifest, out), hidden], BatchOptions(SharpenOptions(device="cpu"))))
+    assert {o.name for o in outcomes if o.status == "failed"} == {"hidden", *(scene["name"] for scene in scenes)}
+    reasons = {outcome.name: outcome.reason for outcome in outcomes}
+    assert not any("Error:" in reason or len(reason) > 1000 for reason in reasons.values()), reasons
+    assert "File name too long" in reasons["scene5"]
+    assert "220 at most" in reasons["scene6"]
+
+
+def test_an_output_with_a_zero_byte_is_refused(tmp_path):
+    manifest = tmp_path / "scenes.json"
+    manifest.write_text(json.dumps([{"pan": PAN, "ms": MS, "output": "a\0b.tif"}]))
+    with pytest.raises(ManifestError, match=r"the output 'a\\x00b.tif' does not lie below the result folder"):
+        read_manifest(manifest, tmp_path)
