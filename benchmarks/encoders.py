@@ -28,6 +28,7 @@ from encoders_table import markdown
 from torch import Generator, Tensor, nn
 
 from crossdiff_cli.device import keep_memory
+from crossdiff_cli.fuse import ROUNDS
 from crossdiff_cli.model.crossdiff import Architecture, CrossDiff
 from crossdiff_cli.model.fusion import Features, FusionHead, Gate
 from crossdiff_cli.model.spectral import Spectrum
@@ -42,6 +43,8 @@ from crossdiff_cli.training.training_scene import TrainingScene, load_scene
 
 SIZES = range(480, 63, -32)
 """Sides of the windows that are tried, in PAN pixels, multiples of the network's stride."""
+TRAINED = 0.75
+"""Share of the trained head in the one that is judged, as in the shipped one; the rest is the one it began as."""
 FIGURES = ("q2n", "ergas", "sam", "scc", "hqnr", "d_rho", "r_ergas")
 
 
@@ -61,7 +64,7 @@ class Arm:
     scene: str | None = None
     ungated: bool = False
     residual: bool = False
-    rounds: int = 1
+    rounds: int = ROUNDS
     losses: LossWeights = field(default_factory=LossWeights)
 
     @classmethod
@@ -88,7 +91,7 @@ class Arm:
             scene=changes.get("scene"),
             ungated="ungated" in changes,
             residual="residual" in changes,
-            rounds=int(changes.get("rounds", 1)),
+            rounds=int(changes.get("rounds", ROUNDS)),
             losses=LossWeights(**weights),
         )
 
@@ -172,7 +175,7 @@ class Judge:
     window: JudgedWindow
     scale: str
 
-    def figures(self, model: CrossDiff, rounds: int = 1) -> dict[str, float]:
+    def figures(self, model: CrossDiff, rounds: int = ROUNDS) -> dict[str, float]:
         """What counts at this scale."""
         report = self.window.report(model, rounds)
         keys = ("q2n", "ergas", "sam", "scc") if self.scale == "reduced" else ("hqnr", "d_rho", "r_ergas")
@@ -255,7 +258,10 @@ def trial(
     model, started = build(arm, seed), time.monotonic()
     if steps:
         plan = Plan(steps=steps, learning_rate=1e-3, seed=seed)
+        first = {name: value.clone() for name, value in model.head.state_dict().items()}
         adapt(model, Sampler(chosen, 128, 2), plan, groups=2, weights=arm.losses, rounds=arm.rounds)
+        last = model.head.state_dict()
+        model.head.load_state_dict({name: TRAINED * last[name] + (1 - TRAINED) * first[name] for name in first})
     trained = time.monotonic() - started
     model.eval()
     head = {"arm": arm.name, "seed": seed, "steps": steps}
