@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import rasterio
 from quality_methods import Case, Method, MethodError, parse_methods, write
-from quality_table import Row, markdown, summary
+from quality_table import TRUTH, Row, markdown, summary
 
 from crossdiff_cli.degrade import DegradeOptions, degrade
 from crossdiff_cli.device import keep_memory
@@ -108,6 +108,8 @@ def run(
         for case in cases(entry, folder / "cases" / entry.name):
             every.append(case)
             for name, method in methods.items():
+                if name == TRUTH and case.reference is None:
+                    continue
                 row = evaluate(case, name, method, results)
                 rows.append(row)
                 shown = row.get("error") or f"HQNR {row.get('hqnr', 0):.4f}  ERGAS {row.get('ergas', 0):.3f}"
@@ -144,6 +146,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows, every = run(entries, methods, folder, previous)
         aside = [name for name in options.aside.split(",") if name]
         remarks = [f"{len({row['scene'] for row in rows})} scenes, split `{options.split}`.", *missing]
+        if any(row["method"] == TRUTH for row in rows):
+            remarks.append(
+                "`truth` is the reference itself: a D_ρ below its own is PAN detail that the bands do not have."
+            )
         (options.output / "quality.md").write_text(markdown(rows, options.title, remarks, aside), encoding="utf-8")
         record = {"rows": rows, "summary": summary(rows, aside)}
         (options.output / "quality.json").write_text(json.dumps(record, indent=1), encoding="utf-8")

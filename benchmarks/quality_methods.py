@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import rasterio
 import torch
+from quality_table import TRUTH
 
+from crossdiff_cli.fuse import ROUNDS
 from crossdiff_cli.quality.baselines import BASELINES
 from crossdiff_cli.scene.pair import PairOptions, ScenePair
 from crossdiff_cli.scene.tiles import Window
@@ -52,8 +54,8 @@ Method = Callable[[Case, Path], None]
 def parse_methods(specifications: list[str]) -> tuple[dict[str, Method], list[str]]:
     """Methods by name, and a line for each that cannot run here.
 
-    A specification is `baselines`, the name of one, `external`, the name of an external tool, `NAME=FILE.safetensors`
-    for the network with those weights, with `,adapt=STEPS`, `,rounds=N` or `,align=off` after it for how it is used, or
+    A specification is `baselines`, the name of one, `external`, the name of an external tool, `truth` (the reference
+    itself), `NAME=FILE.safetensors` for the network with those weights, with `,adapt=STEPS`, `,rounds=N` or `,align=off` after it for how it is used, or
     `NAME=FOLDER` with results `SCENE.full.tif` and `SCENE.reduced.tif`.
     """
     methods: dict[str, Method] = {}
@@ -70,6 +72,8 @@ def parse_methods(specifications: list[str]) -> tuple[dict[str, Method], list[st
         for one in {"baselines": tuple(BASELINES), "external": EXTERNAL}.get(name, (name,)):
             if one in BASELINES:
                 methods[one] = _baseline(one)
+            elif one == TRUTH:
+                methods[one] = _truth
             elif one in EXTERNAL:
                 tool = GDAL if one == "gdal_pansharpen" else OTB
                 if shutil.which(tool) is None:
@@ -77,7 +81,7 @@ def parse_methods(specifications: list[str]) -> tuple[dict[str, Method], list[st
                 else:
                     methods[one] = _gdal if tool == GDAL else _orfeo(one.removeprefix("otb-"))
             else:
-                raise SystemExit(f"no method {one!r}: any of {', '.join((*BASELINES, *EXTERNAL))}, or NAME=PATH")
+                raise SystemExit(f"no method {one!r}: any of {', '.join((*BASELINES, *EXTERNAL, TRUTH))}, or NAME=PATH")
     return methods, missing
 
 
@@ -99,13 +103,19 @@ def _baseline(name: str) -> Method:
     return run
 
 
+def _truth(case: Case, out: Path) -> None:
+    if case.reference is None:
+        raise MethodError("no reference at this scale")
+    shutil.copyfile(case.reference, out)
+
+
 def _network(weights: Path, changes: list[str]) -> Method:
     used = dict(change.split("=", 1) for change in changes if "=" in change)
     if len(used) < len(changes) or set(used) - {"adapt", "rounds", "align"}:
         raise SystemExit(f"{','.join(changes)}: write adapt=STEPS, rounds=N or align=off after the weights")
     steps = int(used.get("adapt", 0))
     options = SharpenOptions(
-        weights=weights, extent="pan", overwrite=True, quiet=True, rounds=int(used.get("rounds", 1)),
+        weights=weights, extent="pan", overwrite=True, quiet=True, rounds=int(used.get("rounds", ROUNDS)),
         align=used.get("align") != "off", tune=ZeroShot(steps) if steps else None,
     )  # fmt: skip
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from crossdiff_cli.quality.report import TRAINED_ON
 
+TRUTH = "truth"
+"""The method that is the reference itself: what figures without a reference say of a perfect result."""
 Row = dict[str, Any]
 
 FULL = {
@@ -75,7 +77,7 @@ def markdown(rows: Sequence[Row], heading: str, remarks: Sequence[str], aside: S
 def _mean_table(part: Sequence[Row], keys: dict[str, str]) -> list[str]:
     best = {}
     for key, title in keys.items():
-        values = [row["figures"][key][0] for row in part if row["figures"][key]]
+        values = [row["figures"][key][0] for row in part if row["figures"][key] and row["method"] != TRUTH]
         best[key] = (max if "↑" in title else min)(values, default=None)
     titles = [title + ("†" if key in TRAINED_ON else "") for key, title in keys.items()]
     lines = [_line(["method", "scenes", *titles]), _line(["---"] + ["---:"] * (len(keys) + 1))]
