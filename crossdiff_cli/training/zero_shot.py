@@ -77,8 +77,9 @@ def _salient(pair: ScenePair, found: Survey) -> list[TrainingScene]:
 
 
 def _patch(scenes: list[TrainingScene]) -> int:
-    """The largest patch that can be drawn one ratio down from what is not held out; 0 where none can."""
-    for side in _PATCHES if scenes else ():
+    """The largest patch that, one ratio down, fits into what of a scene is not held out; 0 where none does."""
+    room = max((min(scene.ms_mask.shape) - 10 * scene.spectrum.ratio for scene in scenes), default=0.0)
+    for side in (side for side in _PATCHES if side <= room):
         try:
             Sampler(scenes, side, 1).draw(Generator().manual_seed(0), reduced=True)
         except TrainingError:
