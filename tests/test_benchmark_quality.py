@@ -66,12 +66,15 @@ def test_table_rows_and_reuse(manifest, tmp_path, untrained_weights):
     for path in results.glob("*.ours.tif"):
         path.rename(results / path.name.replace(".ours", ""))
     bench(manifest, "-o", second, "-m", f"theirs={results}", "--add", first / "quality.json", "--aside", "plain",
-          "--no-sheet")  # fmt: skip
+          "-m", "truth", "--no-sheet")  # fmt: skip
     again = json.loads((second / "quality.json").read_text())
     assert again["rows"][:8] == record["rows"]
     same = {(r["scene"], r["scale"]): r["hqnr"] for r in again["rows"] if r["method"] == "theirs"}
     assert same == {(r["scene"], r["scale"]): r["hqnr"] for r in record["rows"] if r["method"] == "ours"}
+    truth = [r for r in again["rows"] if r["method"] == "truth"]
+    assert [(r["scene"], r["scale"], r["ergas"]) for r in truth] == [("town", "reduced", 0), ("plain", "reduced", 0)]
     text = (second / "quality.md").read_text(encoding="utf-8")
+    assert "**0.000" not in text, "the truth is no competitor"
     assert "## Full resolution: VHR, 1 scene\n" in text
     assert "Full resolution: Landsat" not in text
     assert "Not in the means: plain." in text
