@@ -31,7 +31,6 @@ def profile_of(
     creation: Mapping[str, str],
     *,
     weights: str,
-    adapted: str | None,
 ) -> Profile:
     """Describe the result of a scene.
 
@@ -44,7 +43,6 @@ def profile_of(
         driver: GTiff or COG.
         creation: its options.
         weights: digest of the weights.
-        adapted: how the head was fitted to the scene, if it was.
 
     Raises:
         OutputError: the nodata value does not fit the type.
@@ -61,8 +59,6 @@ def profile_of(
     tags = {name: value for name, value in raw.items() if name in CARRIED_TAGS}
     tags["CROSSDIFF_VERSION"] = __version__
     tags["CROSSDIFF_WEIGHTS"] = weights
-    if adapted is not None:
-        tags["CROSSDIFF_ADAPTED"] = adapted
     tags["CROSSDIFF_SENSOR"] = pair.sensor.key
     bands = [pair.bands[place] for place in chosen]
     tags["CROSSDIFF_BANDS"] = ",".join(band.name for band in bands)

@@ -131,9 +131,8 @@ def sharpen(
         extent = extent_of(pair, options.extent, options.bounds, options.bounds_crs)
         chosen = chosen_bands(pair, options.out_bands)
         profile = profile_of(
-            pair, extent, chosen, found, options.dtype, options.driver, options.creation,
-            weights=networks[0][1], adapted=None if options.tune is None else str(options.tune),
-        )  # fmt: skip
+            pair, extent, chosen, found, options.dtype, options.driver, options.creation, weights=networks[0][1]
+        )
         models = [model for model, _ in networks]
         if options.tune is not None:
             models = _tuned(options.tune, pair, found, models, devices)
@@ -160,6 +159,8 @@ def sharpen(
                     error, signal = error + fused.squared_error, signal + fused.squared_signal
             consistency = math.sqrt(error / signal) if signal else 0.0
             writer.tag(CROSSDIFF_CONSISTENCY=f"{consistency:.6f}")
+            if models[0] is not networks[0][0]:
+                writer.tag(CROSSDIFF_ADAPTED=str(options.tune))
         if options.stac:
             write_item(output, profile, pair, consistency)
         seconds = time.monotonic() - started

@@ -9,6 +9,7 @@ from crossdiff_cli.cli import main
 from crossdiff_cli.model.weights import digest
 from crossdiff_cli.scene.pair import PairOptions, ScenePair
 from crossdiff_cli.scene.tiles import Window
+from crossdiff_cli.sharpen import SharpenOptions, sharpen
 from crossdiff_cli.survey import survey
 from crossdiff_cli.training import zero_shot
 from crossdiff_cli.training.selection import Score, gain
@@ -77,11 +78,17 @@ def test_a_small_scene_is_fitted_with_smaller_patches(make_pair, caplog):
     assert "fitted to the scene in 1 steps" in caplog.text
 
 
-def test_a_scene_too_small_to_fit_to_is_sharpened_as_it_is(make_pair, caplog):
-    files, model = make_pair(shape=(128, 128)), small_model()
+def test_a_scene_too_small_to_fit_to_is_sharpened_as_it_is_and_nothing_else_is_said(
+    make_pair, small_weights, tmp_path, caplog
+):
+    files, model, out = make_pair(shape=(128, 128)), small_model(), tmp_path / "out.tif"
     with ScenePair(files.pan, [files.ms], OPTIONS) as pair:
         assert ZeroShot(2)(pair, survey(pair, align=False), model) is model
     assert "too small to fit the head to it" in caplog.text
+    sharpen(files.pan, [files.ms], out, SharpenOptions(pair=OPTIONS, weights=small_weights, tune=ZeroShot(2)))
+    with rasterio.open(out) as file:
+        assert "CROSSDIFF_CONSISTENCY" in file.tags()
+        assert "CROSSDIFF_ADAPTED" not in file.tags()
 
 
 def test_the_gain_is_said_in_words():
