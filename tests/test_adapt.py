@@ -267,3 +267,17 @@ def test_the_loss_of_the_paper_can_be_chosen(files, tmp_path, small_weights, cap
     done = CliRunner().invoke(main, [*arguments, *only, "--weights", str(small_weights)])
     assert done.exit_code == 1
     assert "every loss term has weight 0" in done.output
+
+
+def test_small_scenes_get_smaller_patches_and_the_smallest_no_supervised_term(
+    make_pair, tmp_path, small_weights, caplog
+):
+    """What is not held out of 480 pixels leaves, one ratio down, room for 64; 200 pixels leave none."""
+    caplog.set_level("INFO")
+    for side, wanted in ((480, "patches of 64 pixels instead of 96"), (200, "fitted without the supervised term")):
+        files = make_pair(shape=(side, side), name=f"s{side}_")
+        sources = Sources((files.pan, files.ms), sensor="vhr", bands=("B", "G", "R", "NIR"))
+        target = tmp_path / f"{side}.safetensors"
+        run_adapt(sources, target, AdaptOptions(Budget(steps=1, batch=1, groups=1), weights=small_weights))
+        assert wanted in caplog.text
+        load(target)

@@ -18,6 +18,8 @@ from crossdiff_cli.training.training_scene import TrainingScene
 
 _MARGIN = EXPAND_RADIUS + 1
 _TRIES = 50
+_SIDES = (96, 64, 48, 32)
+"""Sides of patches that are tried where the wanted one does not fit, in PAN pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,24 @@ class Sampler:
             return None
         pair = _wald(scene, generator)
         return _batch(pair, self.size, self.batch, _origins(pair, self.size, generator))
+
+
+def fitting_patch(scenes: list[TrainingScene], largest: int, *, reduced: bool) -> int:
+    """The side of the largest patch, up to `largest`, that fits into what of the scenes is not held out; 0 for none.
+
+    `reduced` asks for room one ratio down, as the supervised loss does.
+    """
+    sides = [side for side in (largest, *_SIDES) if side <= largest]
+    if reduced:
+        room = max((min(scene.ms_mask.shape) - 10 * scene.spectrum.ratio for scene in scenes), default=0.0)
+        sides = [side for side in sides if side <= room or any(scene.reference is not None for scene in scenes)]
+    for side in sorted(set(sides), reverse=True):
+        try:
+            Sampler(scenes, side, 1).draw(Generator().manual_seed(0), reduced=reduced)
+        except TrainingError:
+            continue
+        return side
+    return 0
 
 
 def _wald(scene: TrainingScene, generator: Generator) -> TrainingScene:

@@ -1,7 +1,7 @@
 """Stage 2 from scenes on disk to a weight file on disk: the head that held-out windows prefer is kept."""
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -12,9 +12,10 @@ from crossdiff_cli.model.weights import default_weights, digest, load, save
 from crossdiff_cli.paths import exists
 from crossdiff_cli.scene.writer import check_target
 from crossdiff_cli.training.adapt import LossWeights, adapt
-from crossdiff_cli.training.patches import Sampler
+from crossdiff_cli.training.patches import Sampler, fitting_patch
 from crossdiff_cli.training.selection import BestHead, JudgedWindow, Score, hold_out, score
 from crossdiff_cli.training.setup import Budget, Sources, make_folder, plan_of, provenance, training_scenes
+from crossdiff_cli.training.training_scene import TrainingScene
 
 _log = logging.getLogger(__name__)
 
@@ -71,8 +72,9 @@ def run_adapt(sources: Sources, target: Path, options: AdaptOptions) -> AdaptRes
         model.head = FusionHead(a.widths, a.decoder_width, a.head_widths, encoders=model.p2m is not None)
     model.channels_last()
     choice = BestHead(model, windows)
+    budget, losses = _fitting(budget, options.losses, scenes)
     plan = plan_of(budget, target.with_suffix(".checkpoint"), scenes)
-    adapt(model, Sampler(scenes, budget.patch, budget.batch), plan, budget.groups, options.losses, watch=choice.watch)
+    adapt(model, Sampler(scenes, budget.patch, budget.batch), plan, budget.groups, losses, watch=choice.watch)
     choice.settle()
     if windows and exists(target) and not options.force:
         _refuse_a_loss(target, choice.best, windows)
@@ -83,6 +85,20 @@ def run_adapt(sources: Sources, target: Path, options: AdaptOptions) -> AdaptRes
     if not windows:
         return AdaptResult(target, names, 0, None, None)
     return AdaptResult(target, names, len(windows), choice.start, choice.best)
+
+
+def _fitting(budget: Budget, losses: LossWeights, scenes: list[TrainingScene]) -> tuple[Budget, LossWeights]:
+    """Patches, and where they must be the loss terms, for which the scenes are large enough."""
+    patch = fitting_patch(scenes, budget.patch, reduced=losses.supervised > 0)
+    if not patch and losses.supervised:
+        _log.warning(
+            "no scene is large enough for patches one ratio down: the head is fitted without the supervised term"
+        )
+        losses = replace(losses, supervised=0.0)
+        patch = fitting_patch(scenes, budget.patch, reduced=False)
+    if 0 < patch < budget.patch:
+        _log.info("the scenes are small: patches of %d pixels instead of %d", patch, budget.patch)
+    return replace(budget, patch=patch or budget.patch), losses
 
 
 def _refuse_a_loss(target: Path, found: Score, windows: list[JudgedWindow]) -> None:

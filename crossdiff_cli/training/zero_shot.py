@@ -5,7 +5,6 @@ import logging
 from dataclasses import dataclass, field
 
 import torch.nn.functional as F
-from torch import Generator
 
 from crossdiff_cli.errors import TrainingError
 from crossdiff_cli.model.crossdiff import CrossDiff
@@ -14,7 +13,7 @@ from crossdiff_cli.scene.tiles import spread
 from crossdiff_cli.survey import Survey
 from crossdiff_cli.training.adapt import LossWeights, adapt
 from crossdiff_cli.training.loop import Plan
-from crossdiff_cli.training.patches import Sampler
+from crossdiff_cli.training.patches import Sampler, fitting_patch
 from crossdiff_cli.training.selection import BestHead, JudgedWindow, gain, hold_out, windows_to_judge
 from crossdiff_cli.training.training_scene import TrainingScene, scene_of
 
@@ -26,8 +25,8 @@ _CANDIDATES = 36
 _CHOSEN = 12
 _HELD_OUT = 3
 """Of the chosen windows every third is judged, not trained on."""
-_PATCHES = (96, 64, 48, 32)
-"""Sides of the patches that are tried, in PAN pixels."""
+_PATCH = 96
+"""Side of the patches where they fit, in PAN pixels."""
 _CHECKS = 5
 """How often on the way the held-out windows are judged."""
 
@@ -44,7 +43,7 @@ class ZeroShot:
     def __call__(self, pair: ScenePair, found: Survey, model: CrossDiff) -> CrossDiff:
         """A copy of `model` whose head is fitted to the scene; `model` itself where there is nothing to fit to."""
         training, windows = _split(_salient(pair, found))
-        patch = _patch(training)
+        patch = fitting_patch(training, _PATCH, reduced=True)
         if not windows or not patch:
             _log.warning("%s is too small to fit the head to it: the head is as it was", pair.pan.path)
             return model
@@ -74,18 +73,6 @@ def _salient(pair: ScenePair, found: Survey) -> list[TrainingScene]:
     scenes = [scene_of(pair, found, window, f"{window.row},{window.col}") for window in windows]
     scenes = [scene for scene in scenes if scene.pan_mask.any() and scene.ms_mask.any()]
     return sorted(scenes, key=_detail, reverse=True)[:_CHOSEN]
-
-
-def _patch(scenes: list[TrainingScene]) -> int:
-    """The largest patch that, one ratio down, fits into what of a scene is not held out; 0 where none does."""
-    room = max((min(scene.ms_mask.shape) - 10 * scene.spectrum.ratio for scene in scenes), default=0.0)
-    for side in (side for side in _PATCHES if side <= room):
-        try:
-            Sampler(scenes, side, 1).draw(Generator().manual_seed(0), reduced=True)
-        except TrainingError:
-            continue
-        return side
-    return 0
 
 
 def _detail(scene: TrainingScene) -> float:
