@@ -52,6 +52,16 @@ def test_held_out_windows_are_not_trained_on(scene):
         assert (found == window.example.pan[0, 0]).all(dim=(2, 3)).any()
 
 
+def test_of_a_tall_scene_the_lower_quarter_is_held_out(make_pair):
+    """The longer side is cut, so that what is held out is as little of a strip as can be."""
+    files = make_pair(shape=(512, 256), name="tall_")
+    tall = load_scene(Entry("tall", files.pan, files.ms, None, "vhr", ("B", "G", "R", "NIR"), "train"))
+    rest, windows = hold_out(tall)
+    assert windows
+    assert int(rest.pan_mask.any(dim=1).nonzero().max()) + 1 == pytest.approx(384, abs=10)
+    assert rest.pan_mask.any(dim=0).all()
+
+
 def test_a_scene_without_room_is_left_whole(scene, caplog):
     small = replace(
         scene,

@@ -131,17 +131,19 @@ class BestHead:
 
 
 def hold_out(scene: TrainingScene) -> tuple[TrainingScene, list[JudgedWindow]]:
-    """Keep the right-hand quarter of a scene from training; windows of it are judged.
+    """Keep the right-hand quarter of a scene, the lower one where it is taller than wide, from training, to be judged.
 
     Returns:
         The scene with that quarter masked, and up to `PER_SCENE` windows at full resolution and one with the MS as
         reference one ratio down where there is room; none where the quarter is too small, then the scene is returned
         as it is.
     """
-    cut_ms = round((1 - _SHARE) * scene.ms_mask.shape[1])
-    cut_pan = round(scene.sampling.offset[1] + cut_ms * scene.sampling.ratio[1])
+    axis = int(scene.pan_mask.shape[1] >= scene.pan_mask.shape[0])
+    cut_ms = round((1 - _SHARE) * scene.ms_mask.shape[axis])
+    cut_pan = round(scene.sampling.offset[axis] + cut_ms * scene.sampling.ratio[axis])
     ms_mask, pan_mask = scene.ms_mask.clone(), scene.pan_mask.clone()
-    ms_mask[:, :cut_ms], pan_mask[:, :cut_pan] = False, False
+    ms_mask.narrow(axis, 0, cut_ms).fill_(False)
+    pan_mask.narrow(axis, 0, cut_pan).fill_(False)
     windows = windows_to_judge(replace(scene, ms_mask=ms_mask, pan_mask=pan_mask), PER_SCENE)
     if not windows:
         _log.warning("%s is too small to hold windows out of training", scene.name)
