@@ -43,7 +43,7 @@ METHODS = ("sharpen", "plain", "gdal", "otb-rcs", "otb-lmvm", "otb-bayes")
 CREATION = {"TILED": "YES", "COMPRESS": "DEFLATE", "PREDICTOR": "2", "ZLEVEL": "4", "BIGTIFF": "IF_SAFER",
             "NUM_THREADS": "ALL_CPUS", "BLOCKXSIZE": "256", "BLOCKYSIZE": "256"}  # fmt: skip
 BUSY = 0.3
-"""Load of the machine before a run, in processes, over which its time is not to be believed."""
+"""Cores that others keep busy before a run, over which its time is not to be believed."""
 
 Row = dict[str, Any]
 
