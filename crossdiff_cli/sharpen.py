@@ -5,9 +5,10 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,12 +23,12 @@ from crossdiff_cli.model.region import STRIDE
 from crossdiff_cli.model.weights import WeightStore, default_weights
 from crossdiff_cli.pipeline import Encoder, Fused, Lane, flow
 from crossdiff_cli.profile import bands_apart, profile_of
-from crossdiff_cli.scene.pair import PairOptions, ScenePair
+from crossdiff_cli.scene.pair import PairOptions, Patch, ScenePair
 from crossdiff_cli.scene.part import Bounds, chosen_bands, extent_of
 from crossdiff_cli.scene.raster import bounded_cache
 from crossdiff_cli.scene.stac import item_path, write_item
 from crossdiff_cli.scene.tiles import Tile, Window, best_size, tiles
-from crossdiff_cli.scene.writer import Writer, check_target, to_dtype
+from crossdiff_cli.scene.writer import Profile, Writer, check_target, to_dtype
 from crossdiff_cli.survey import Survey, survey
 
 _log = logging.getLogger(__name__)
@@ -136,28 +137,11 @@ def sharpen(
         models = [model for model, _ in networks]
         if options.tune is not None:
             models = _tuned(options.tune, pair, found, models, devices)
-        lanes = [
-            Lane(pair, found, model, device, network_dtype(device, options.precision), options.rounds)
-            for device, model in zip(devices, models, strict=True)
-            # Two streams keep a GPU busy: one computes while the other copies.
-            for _ in range(2 if device.type == "cuda" else 1)
-        ]
+        lanes = _lanes(pair, found, models, devices, options)
         plan = _plan(pair, extent, found, models[0], [lane.device for lane in lanes], options)
         with Writer(output, profile, overwrite=options.overwrite) as writer:
-
-            def write(fused: Fused) -> None:
-                core = fused.tile.core
-                data = to_dtype(fused.data[list(chosen)], fused.mask, profile.dtype, profile.nodata)
-                writer.write(data, Window(core.row - extent.row, core.col - extent.col, *core.shape))
-
-            error = signal = 0.0
-            # Closing the flow waits for its readers: the files they read from are closed only afterwards.
-            with Encoder() as encoder, closing(flow(plan, pair.read, lanes, options.jobs)) as parts:
-                bar = tqdm(parts, total=len(plan), unit="tile", file=sys.stderr, disable=options.quiet or None)
-                for fused in bar:
-                    encoder.submit(write, fused)
-                    error, signal = error + fused.squared_error, signal + fused.squared_signal
-            consistency = math.sqrt(error / signal) if signal else 0.0
+            write = partial(_write, writer, profile, extent, chosen)
+            consistency = _run(plan, pair.read, lanes, write, options)
             writer.tag(CROSSDIFF_CONSISTENCY=f"{consistency:.6f}")
             if models[0] is not networks[0][0]:
                 writer.tag(CROSSDIFF_ADAPTED=str(options.tune))
@@ -184,6 +168,44 @@ def _tuned(
     if first is models[0]:
         return list(models)
     return [first, *(copy.deepcopy(first).to(device) for device in devices[1:])]
+
+
+def _lanes(
+    pair: ScenePair,
+    found: Survey,
+    models: Sequence[CrossDiff],
+    devices: Sequence[torch.device],
+    options: SharpenOptions,
+) -> list[Lane]:
+    return [
+        Lane(pair, found, model, device, network_dtype(device, options.precision), options.rounds)
+        for device, model in zip(devices, models, strict=True)
+        # Two streams keep a GPU busy: one computes while the other copies.
+        for _ in range(2 if device.type == "cuda" else 1)
+    ]
+
+
+def _run(
+    plan: Sequence[Tile],
+    read: Callable[[Window], Patch],
+    lanes: Sequence[Lane],
+    write: Callable[[Fused], None],
+    options: SharpenOptions,
+) -> float:
+    """Fuse and write every tile; return the consistency of the result."""
+    error = signal = 0.0
+    # Closing the flow waits for its readers: the files they read from are closed only afterwards.
+    with Encoder() as encoder, closing(flow(plan, read, lanes, options.jobs)) as parts:
+        for fused in tqdm(parts, total=len(plan), unit="tile", file=sys.stderr, disable=options.quiet or None):
+            encoder.submit(write, fused)
+            error, signal = error + fused.squared_error, signal + fused.squared_signal
+    return math.sqrt(error / signal) if signal else 0.0
+
+
+def _write(writer: Writer, profile: Profile, extent: Window, chosen: Sequence[int], fused: Fused) -> None:
+    core = fused.tile.core
+    data = to_dtype(fused.data[list(chosen)], fused.mask, profile.dtype, profile.nodata)
+    writer.write(data, Window(core.row - extent.row, core.col - extent.col, *core.shape))
 
 
 def _plan(

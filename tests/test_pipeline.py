@@ -1,9 +1,5 @@
 """What runs beside each other: readers, lanes and the encoder; and that none of it shows in the result."""
 
-import os
-import signal
-import subprocess
-import sys
 import threading
 import time
 from dataclasses import replace
@@ -217,22 +213,6 @@ def test_an_error_elsewhere_drops_what_waits_for_the_encoder():
         threading.Timer(0.2, gate.set).start()
         raise KeyboardInterrupt
     assert done == [0]
-
-
-def test_sigterm_with_several_devices_leaves_nothing(make_pair, tmp_path, small_weights):
-    files = make_pair(shape=(1280, 1280))
-    out = tmp_path / "result" / "out.tif"
-    out.parent.mkdir()
-    command = [sys.executable, "-m", "crossdiff_cli", "sharpen", files.pan, files.ms, "-o", str(out), "--tile", "256",
-               "--weights", str(small_weights), "--device", "cpu,cpu"]  # fmt: skip
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    deadline = time.monotonic() + 60
-    while not list(out.parent.iterdir()) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert list(out.parent.iterdir()), "the run did not begin to write"
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 128 + signal.SIGTERM
-    assert list(out.parent.iterdir()) == []
 
 
 def test_no_memory_at_all_is_one_clear_error(make_pair, tmp_path, options, monkeypatch):

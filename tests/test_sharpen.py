@@ -188,12 +188,14 @@ def test_two_crs(tmp_path, make_pair, options, read_all):
         assert valid.mean() > 0.95
 
 
-def test_atomic_law_on_sigterm(make_pair, tmp_path, small_weights):
+@pytest.mark.parametrize("devices", ["cpu", "cpu,cpu"])
+def test_atomic_law_on_sigterm(make_pair, tmp_path, small_weights, devices):
     files = make_pair(shape=(2048, 2048))
     out = tmp_path / "result" / "out.tif"
     out.parent.mkdir()
-    command = [sys.executable, "-m", "crossdiff_cli", "sharpen", files.pan, files.ms, "-o", str(out), "--tile", "256"]
-    process = subprocess.Popen([*command, "--weights", str(small_weights)], stderr=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "crossdiff_cli", "sharpen", files.pan, files.ms, "-o", str(out), "--tile", "256",
+               "--device", devices, "--weights", str(small_weights)]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while not list(out.parent.iterdir()) and time.monotonic() < deadline:
         time.sleep(0.02)
