@@ -19,6 +19,7 @@ from crossdiff_cli.errors import OutputError, SceneError
 from crossdiff_cli.mtf import degrade as degrade_image
 from crossdiff_cli.mtf import mtf_radius
 from crossdiff_cli.paths import exists, is_folder
+from crossdiff_cli.registration import Registration
 from crossdiff_cli.scene.grid import Grid
 from crossdiff_cli.scene.pair import PairOptions, ScenePair
 from crossdiff_cli.scene.tiles import Window, tiles
@@ -86,7 +87,7 @@ def degrade(pan: str, ms: Sequence[str], folder: Path, options: DegradeOptions |
         check_target(target if is_folder(folder) else folder, overwrite=options.overwrite)
     with ScenePair(pan, ms, options.pair) as pair:
         found = survey(pair, align=options.align)
-        plan = _plan(pair, found.shift)
+        plan = _plan(pair, found.registered)
         with _Together(folder) as together:
             _write(pair, plan, together.hidden)
             together.done = True
@@ -97,7 +98,7 @@ def degrade(pan: str, ms: Sequence[str], folder: Path, options: DegradeOptions |
             sensor=pair.sensor.key,
             bands=tuple(band.name for band in pair.bands),
             ratio=round(sum(plan.coarse.ratio) / 2, 6),
-            shift_px=(round(found.shift[1], 3), round(found.shift[0], 3)),
+            shift_px=(round(found.registered.shift[1], 3), round(found.registered.shift[0], 3)),
         )
 
 
@@ -108,7 +109,7 @@ class _Plan:
     crop: Window
     """The MS pixels that are kept."""
     pan: Grid
-    """How those lie on the PAN grid, registration shift included."""
+    """How those lie on the PAN grid, as registered."""
     coarse: Grid
     """How the degraded MS lies on them."""
     coarse_shape: tuple[int, int]
@@ -116,7 +117,7 @@ class _Plan:
     """Geotransform of the crop."""
 
 
-def _plan(pair: ScenePair, shift: tuple[float, float]) -> _Plan:
+def _plan(pair: ScenePair, place: Registration) -> _Plan:
     starts, shapes, coarse_shape = [], [], []
     for axis in (0, 1):
         offset, ratio = pair.grid.offset[axis], pair.grid.ratio[axis]
@@ -135,13 +136,11 @@ def _plan(pair: ScenePair, shift: tuple[float, float]) -> _Plan:
     ratio_rows, ratio_cols = (
         pair.grid.ratio if _transform(pair) else tuple(n / m for n, m in zip(shapes, coarse_shape, strict=True))
     )
-    offset_rows, offset_cols = (
-        pair.grid.offset[axis] + starts[axis] * pair.grid.ratio[axis] + shift[axis] for axis in (0, 1)
-    )
+    row, col = (pair.grid.offset[axis] + starts[axis] * pair.grid.ratio[axis] for axis in (0, 1))
     origin = _transform(pair)
     return _Plan(
         crop=crop,
-        pan=Grid(pair.grid.ratio, (offset_rows, offset_cols)),
+        pan=Grid(place.ratio(pair.grid.ratio), place.offset((row, col), (0.0, 0.0))),
         coarse=Grid((ratio_rows, ratio_cols), (0.0, 0.0)),
         coarse_shape=(coarse_shape[0], coarse_shape[1]),
         transform=None if origin is None else origin @ Affine.translation(crop.col, crop.row),

@@ -30,7 +30,7 @@ def describe(pan: str, ms: Sequence[str], options: PairOptions | None = None) ->
             "dtype": pair.dtype,
             "nodata": pair.nodata,
             "crs": None if pair.crs is None else pair.crs.to_string(),
-            "shift_px": [round(found.shift[1], 3), round(found.shift[0], 3)],
-            "correlation": round(found.correlation, 4),
+            "shift_px": [round(found.registered.shift[1], 3), round(found.registered.shift[0], 3)],
+            "correlation": round(found.registered.correlation, 4),
             "notes": pair.notes,
         }

@@ -119,9 +119,9 @@ class Lane:
         mask = self._pair.valid(patch)[core]
         if not mask.any():
             return Fused(tile, np.zeros((len(self._gains), *tile.core.shape), np.float32), mask, 0.0, 0.0)
-        statistics, shift = self._found.statistics, self._found.shift
-        offset = (patch.offset[0] + shift[0], patch.offset[1] + shift[1])
-        sampling = Sampling(self._pair.grid.ratio, offset, self._gains, self._found.band_shifts)
+        statistics, place = self._found.statistics, self._found.registered
+        offset = place.offset(patch.offset, (tile.window.row, tile.window.col))
+        sampling = Sampling(place.ratio(self._pair.grid.ratio), offset, self._gains, place.band_shifts)
         pan = statistics.normalise_pan(self._here(patch.pan))[None]
         ms = statistics.normalise_ms(self._here(patch.ms))[None]
         pan_mask, ms_mask = (self._here(m)[None, None] for m in (patch.pan_mask, patch.ms_mask))

@@ -17,8 +17,16 @@ CARRIED_TAGS = ("ACQUISITIONDATETIME", "SATELLITEID", "CLOUDCOVER", "TIFFTAG_DAT
 
 def bands_apart(pair: ScenePair, found: Survey) -> str:
     """How far each band lies from where all lie, `name:x,y` in PAN pixels; those that do not are left out."""
-    shifts = zip(pair.bands, found.band_shifts, strict=True)
+    shifts = zip(pair.bands, found.registered.band_shifts, strict=True)
     return " ".join(f"{band.name}:{col:+.2f},{row:+.2f}" for band, (row, col) in shifts if (row, col) != (0.0, 0.0))
+
+
+def stretched(pair: ScenePair, found: Survey) -> str:
+    """How the displacement grows from one end of the scene to the other, as a clause of a sentence; empty if not."""
+    if found.registered.stretch == (0.0, 0.0):
+        return ""
+    col, row = (found.registered.stretch[axis] * pair.footprint.shape[axis] for axis in (1, 0))
+    return f", and {col:+.2f} (x) and {row:+.2f} (y) more from its left and upper to its right and lower end"
 
 
 def profile_of(
@@ -62,8 +70,10 @@ def profile_of(
     tags["CROSSDIFF_SENSOR"] = pair.sensor.key
     bands = [pair.bands[place] for place in chosen]
     tags["CROSSDIFF_BANDS"] = ",".join(band.name for band in bands)
-    tags["CROSSDIFF_SHIFT_PX"] = f"{found.shift[1]:.3f},{found.shift[0]:.3f}"
-    if found.band_shifts:
+    tags["CROSSDIFF_SHIFT_PX"] = f"{found.registered.shift[1]:.3f},{found.registered.shift[0]:.3f}"
+    if any(found.registered.stretch):
+        tags["CROSSDIFF_STRETCH"] = f"{found.registered.stretch[1]:.6f},{found.registered.stretch[0]:.6f}"
+    if found.registered.band_shifts:
         tags["CROSSDIFF_BAND_SHIFTS_PX"] = bands_apart(pair, found)
     tags["CROSSDIFF_SOURCES"] = ",".join(Path(raster.path).name for raster in (pair.pan, *pair.ms))
     scales = [scale for raster in pair.ms for scale in raster.scales]

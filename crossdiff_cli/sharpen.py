@@ -22,7 +22,7 @@ from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.region import STRIDE
 from crossdiff_cli.model.weights import WeightStore, default_weights
 from crossdiff_cli.pipeline import Encoder, Fused, Lane, flow
-from crossdiff_cli.profile import bands_apart, profile_of
+from crossdiff_cli.profile import bands_apart, profile_of, stretched
 from crossdiff_cli.scene.pair import PairOptions, Patch, ScenePair
 from crossdiff_cli.scene.part import Bounds, chosen_bands, extent_of
 from crossdiff_cli.scene.raster import bounded_cache
@@ -153,7 +153,7 @@ def sharpen(
             sensor=pair.sensor.key,
             bands=tuple(band.name for band in profile.bands),
             ratio=pair.ratio,
-            shift_px=(round(found.shift[1], 3), round(found.shift[0], 3)),
+            shift_px=(round(found.registered.shift[1], 3), round(found.registered.shift[0], 3)),
             consistency=consistency,
             seconds=round(seconds, 3),
             mpx_per_s=round(extent.height * extent.width / 1e6 / seconds, 4),
@@ -217,9 +217,9 @@ def _plan(
     options: SharpenOptions,
 ) -> list[Tile]:
     """The tiles of a scene, as large as was asked for or as the memory allows."""
-    reach = halo(model, pair.grid.ratio, [band.nyquist_gain for band in pair.bands], options.rounds)
-    reach += math.ceil(max(abs(v) for v in found.shift))
-    reach += math.ceil(max((abs(v) for shift in found.band_shifts for v in shift), default=0.0))
+    place = found.registered
+    reach = halo(model, place.ratio(pair.grid.ratio), [band.nyquist_gain for band in pair.bands], options.rounds)
+    reach += math.ceil(place.farthest((extent.row, extent.col), extent.stop))
     size = options.tile or best_size(extent, reach, window_pixels(devices, len(pair.bands)))
     return list(tiles(extent, size, reach, STRIDE))
 
@@ -229,12 +229,14 @@ def _report(pair: ScenePair, found: Survey) -> None:
         _log.info("%s", pair.inputs.delivery)
     bands = ",".join(band.name for band in pair.bands)
     _log.info("%s (%s), bands %s, ratio %.4g", pair.sensor.name, pair.sensor_source, bands, pair.ratio)
-    if found.correlation:
+    place = found.registered
+    if place.correlation:
         _log.info(
-            "the MS lies %+.2f (x) and %+.2f (y) PAN pixels from its nominal place: corrected (correlation %.3f)",
-            found.shift[1],
-            found.shift[0],
-            found.correlation,
+            "the MS lies %+.2f (x) and %+.2f (y) PAN pixels from its nominal place%s: corrected (correlation %.3f)",
+            place.shift[1],
+            place.shift[0],
+            stretched(pair, found),
+            place.correlation,
         )
-    if found.band_shifts:
+    if place.band_shifts:
         _log.info("beyond that, bands lie apart (x,y in PAN pixels): %s; corrected", bands_apart(pair, found))

@@ -35,6 +35,8 @@ FORBIDDEN = {
     "pipeline.py": {"rasterio", "crossdiff_cli.training", "crossdiff_cli.quality"},
     "profile.py": {"torch", "rasterio", "crossdiff_cli.model"},
     "degrade.py": {"rasterio", "crossdiff_cli.model", "crossdiff_cli.fuse", "crossdiff_cli.training"},
+    "matching.py": {"crossdiff_cli.scene", "crossdiff_cli.model", "crossdiff_cli.fuse", "rasterio"},
+    "registration.py": {"crossdiff_cli.scene", "crossdiff_cli.model", "crossdiff_cli.fuse", "rasterio"},
     "survey.py": {"rasterio", "crossdiff_cli.model"},
     "info.py": {"rasterio", "crossdiff_cli.model"},
 }

@@ -113,7 +113,7 @@ def test_measured_shifts_agree_with_the_index(real_pairs):
             continue
         pan, ms = (str(folder / item["files"][name]) for name in ("pan", "ms"))
         with ScenePair(pan, [ms], PairOptions(sensor=item["sensor"], bands=tuple(item["bands"]))) as pair:
-            found = survey(pair).shift
+            found = survey(pair).registered.shift
         x, y = item["residual_shift_pan_px"]
         assert found[1] == pytest.approx(x, abs=0.3), item["name"]
         assert found[0] == pytest.approx(y, abs=0.5), item["name"]

@@ -14,17 +14,20 @@ PAN = Affine(0.5, 0, 500000, 0, -0.5, 5000000)
 OPTIONS = PairOptions(sensor="vhr", bands=("B", "G", "R", "NIR"))
 
 
-def shifted_pair(folder, shift, ratio=4, hole=False, red=(0.0, 0.0)):
+def shifted_pair(folder, shift, ratio=4, hole=False, red=(0.0, 0.0), stretch=(0.0, 0.0), jump=0.0):
     """A pair whose MS is sampled `shift` (rows, columns) PAN pixels away from where its geotransform says.
 
-    The red band lies another `red` pixels away.
+    The red band lies another `red` pixels away; from the middle outwards the distance grows by `stretch`; the lower
+    half lies another `jump` pixels lower.
     """
     pan, _ = landscape((640, 640), 1, ratio, seed=5)
     pan = ndimage.gaussian_filter(pan[0], 0.7)
     blurred = ndimage.gaussian_filter(pan, mtf_sigma(0.3, ratio))
 
     def sampled(*moved):
-        centres = [(np.arange(640 // ratio) + 0.5) * ratio - 0.5 + s for s in moved]
+        centres = [(np.arange(640 // ratio) + 0.5) * ratio - 0.5 for _ in moved]
+        centres = [c + s + g * (c - 319.5) for c, s, g in zip(centres, moved, stretch, strict=True)]
+        centres[0][320 // ratio :] += jump
         return ndimage.map_coordinates(blurred, np.meshgrid(*centres, indexing="ij"), order=3, mode="nearest")
 
     low, lower = sampled(*shift), sampled(shift[0] + red[0], shift[1] + red[1])
@@ -45,8 +48,8 @@ def test_a_known_shift_is_found(tmp_path, shift):
     with ScenePair(pan, [ms], OPTIONS) as pair:
         found = survey(pair)
     # The MS was sampled at +shift, so its content lies at +shift of the nominal place.
-    assert found.shift == pytest.approx(shift, abs=0.05)
-    assert found.correlation > 0.95
+    assert found.registered.shift == pytest.approx(shift, abs=0.05)
+    assert found.registered.correlation > 0.95
 
 
 @pytest.mark.parametrize("red", [(0.5, -0.4), (0.0, 1.0)])
@@ -56,25 +59,51 @@ def test_a_band_that_lies_apart_is_found(tmp_path, red):
     with ScenePair(pan, [ms], OPTIONS) as pair:
         found = survey(pair)
         none = survey(pair, align=False)
-    total = [s + b for s, b in zip(found.shift, found.band_shifts[2], strict=True)]
+    total = [s + b for s, b in zip(found.registered.shift, found.registered.band_shifts[2], strict=True)]
     assert total == pytest.approx((0.6 + red[0], -1.3 + red[1]), abs=0.12)
     for band in (0, 1, 3):
-        total = [s + b for s, b in zip(found.shift, found.band_shifts[band], strict=True)]
+        total = [s + b for s, b in zip(found.registered.shift, found.registered.band_shifts[band], strict=True)]
         assert total == pytest.approx((0.6, -1.3), abs=0.2)
-    assert none.band_shifts == ()
+    assert none.registered.band_shifts == ()
 
 
 def test_no_band_lies_apart_where_none_does(tmp_path):
     pan, ms = shifted_pair(tmp_path, (0.6, -1.3))
     with ScenePair(pan, [ms], OPTIONS) as pair:
-        assert survey(pair).band_shifts == ()
+        assert survey(pair).registered.band_shifts == ()
+
+
+@pytest.mark.parametrize("stretch", [(0.003, 0.0), (-0.002, 0.004)])
+def test_a_stretch_is_found(tmp_path, stretch):
+    pan, ms = shifted_pair(tmp_path, (0.6, -1.3), stretch=stretch)
+    with ScenePair(pan, [ms], OPTIONS) as pair:
+        found = survey(pair).registered
+    assert found.stretch == pytest.approx(stretch, abs=0.0006)
+    for corner in ((0.0, 0.0), (0.0, 639.0), (639.0, 639.0)):
+        wanted = [s + g * (at - 319.5) for s, g, at in zip((0.6, -1.3), stretch, corner, strict=True)]
+        assert found.displacement(corner) == pytest.approx(wanted, abs=0.25)
+
+
+def test_no_stretch_is_found_where_there_is_none(tmp_path):
+    pan, ms = shifted_pair(tmp_path, (0.6, -1.3))
+    with ScenePair(pan, [ms], OPTIONS) as pair:
+        assert survey(pair).registered.stretch == (0.0, 0.0)
+
+
+def test_an_ms_that_jumps_is_left_in_its_place_with_a_warning(tmp_path, caplog):
+    pan, ms = shifted_pair(tmp_path, (-1.5, 0.0), jump=3.0)
+    with ScenePair(pan, [ms], OPTIONS) as pair:
+        found = survey(pair).registered
+    assert found.stretch == (0.0, 0.0)
+    assert max(abs(v) for v in found.shift) < 0.75
+    assert "differently from place to place" in caplog.text
 
 
 def test_holes_do_not_disturb_shift_or_statistics(tmp_path):
     pan, ms = shifted_pair(tmp_path, (0.6, -1.3), hole=True)
     with ScenePair(pan, [ms], OPTIONS) as pair:
         found = survey(pair)
-    assert found.shift == pytest.approx((0.6, -1.3), abs=0.1)
+    assert found.registered.shift == pytest.approx((0.6, -1.3), abs=0.1)
     assert found.statistics.pan_mean > 0
     assert float(found.statistics.ms_mean.min()) > 0
     assert float(found.statistics.ms_std.max()) < 300
@@ -83,7 +112,7 @@ def test_holes_do_not_disturb_shift_or_statistics(tmp_path):
 def test_align_off_measures_no_shift(tmp_path):
     pan, ms = shifted_pair(tmp_path, (0.6, -1.3))
     with ScenePair(pan, [ms], OPTIONS) as pair:
-        assert survey(pair, align=False).shift == (0.0, 0.0)
+        assert survey(pair, align=False).registered.shift == (0.0, 0.0)
 
 
 def test_statistics_are_those_of_the_pixels(tmp_path):
@@ -103,8 +132,8 @@ def test_noise_is_not_registered(tmp_path):
     ms = write_raster(tmp_path / "ms.tif", rng.normal(500, 50, (4, 100, 100)).astype("float32"), PAN @ Affine.scale(4))
     with ScenePair(pan, [ms], OPTIONS) as pair:
         found = survey(pair)
-    assert found.shift == (0.0, 0.0)
-    assert found.correlation == 0.0
+    assert found.registered.shift == (0.0, 0.0)
+    assert found.registered.correlation == 0.0
 
 
 def test_a_constant_band_and_a_constant_pan_have_deviation_one(tmp_path):

@@ -222,7 +222,7 @@ def _source(source: str) -> str:
 
 def _shift(files: JudgedFiles) -> str:
     try:
-        found = survey(files.pair)
+        found = survey(files.pair).registered
     except SceneError:
         return "not measured"
     if not found.correlation:

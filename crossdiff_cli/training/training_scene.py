@@ -91,7 +91,7 @@ def scene_of(pair: ScenePair, found: Survey, window: Window, name: str) -> Train
     pan = statistics.normalise_pan(torch.from_numpy(patch.pan))[None]
     ms = statistics.normalise_ms(torch.from_numpy(patch.ms))[None, keep]
     pan_mask, ms_mask = torch.from_numpy(patch.pan_mask), torch.from_numpy(patch.ms_mask)
-    offset = (patch.offset[0] + found.shift[0], patch.offset[1] + found.shift[1])
+    place = found.registered
     return TrainingScene(
         name=name,
         sensor=pair.sensor.key,
@@ -100,10 +100,10 @@ def scene_of(pair: ScenePair, found: Survey, window: Window, name: str) -> Train
         ms=extend(ms, ms_mask[None, None], 8),
         ms_mask=ms_mask,
         sampling=Sampling(
-            pair.grid.ratio,
-            offset,
+            place.ratio(pair.grid.ratio),
+            place.offset(patch.offset, (window.row, window.col)),
             tuple(band.nyquist_gain for band in bands),
-            tuple(found.band_shifts[i] for i in keep) if found.band_shifts else (),
+            tuple(place.band_shifts[i] for i in keep) if place.band_shifts else (),
         ),
         spectrum=Spectrum(
             torch.tensor([band.center_nm for band in bands]),
