@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import rasterio
 from quality_methods import Case, Method, MethodError, parse_methods, write
-from quality_table import TRUTH, Row, markdown, summary
+from quality_table import REGISTERED, TRUTH, Row, markdown, summary
 
 from crossdiff_cli.degrade import DegradeOptions, degrade
 from crossdiff_cli.device import keep_memory
@@ -91,7 +91,12 @@ def evaluate(case: Case, name: str, method: Method, results: Path) -> Row:
         method(case, out)
         seconds = round(time.monotonic() - started, 3)
         with JudgedFiles(str(out), case.pan, [case.ms], case.reference, case.options) as files:
-            return {**row, "seconds": seconds, **files.report().as_dict()}
+            row |= {"seconds": seconds, **files.report().as_dict()}
+        if case.scale == "full":
+            with JudgedFiles(str(out), case.pan, [case.ms], None, case.options, align=True) as files:
+                registered = files.report().as_dict()
+            row |= {f"registered_{key}": registered[key] for key in REGISTERED}
+        return row
     except (MethodError, CrossDiffError) as error:
         return {**row, "error": str(error)}
 

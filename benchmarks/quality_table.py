@@ -19,11 +19,15 @@ REDUCED = {
     "ergas": "ERGAS ↓", "sam": "SAM ↓", "q2n": "Q2n ↑", "scc": "SCC ↑", "psnr": "PSNR ↑", "ssim": "SSIM ↑",
     "r_ergas": "R-ERGAS ↓", "d_rho": "D_ρ ↓",
 }  # fmt: skip
+REGISTERED = ("hqnr", "d_lambda", "d_s", "d_rho", "r_ergas", "r_sam", "r_q2n")
+"""Figures that are also taken where the MS really lies."""
 SCENE = {"full": ("hqnr", "d_rho", "r_ergas"), "reduced": ("ergas", "sam", "q2n")}
-_TITLES = {
-    "full": ("Full resolution", FULL),
-    "reduced": ("Reduced resolution, against the reference", REDUCED),
-}
+_PREFIX = "registered_"
+_TABLES = (
+    ("full", "Full resolution", FULL),
+    ("full", "Full resolution, where the MS really lies", {_PREFIX + key: FULL[key] for key in REGISTERED}),
+    ("reduced", "Reduced resolution, against the reference", REDUCED),
+)
 
 
 def group_of(sensor: str) -> str:
@@ -34,7 +38,8 @@ def group_of(sensor: str) -> str:
 def summary(rows: Sequence[Row], aside: Sequence[str] = ()) -> list[Row]:
     """One row per group, scale and method: number of scenes, mean and standard deviation of each figure."""
     out = []
-    for scale, (_, keys) in _TITLES.items():
+    for scale in SCENE:
+        keys = [key for where, _, titles in _TABLES if where == scale for key in titles]
         for group in ("VHR", "Landsat"):
             chosen = [r for r in rows if _counts(r, scale, group) and r["scene"] not in aside]
             for method in dict.fromkeys(r["method"] for r in chosen):
@@ -56,16 +61,16 @@ def markdown(rows: Sequence[Row], heading: str, remarks: Sequence[str], aside: S
     if aside:
         lines.append(f"- Not in the means: {', '.join(aside)}.")
     means = summary(rows, aside)
-    for scale, (title, keys) in _TITLES.items():
+    for scale, title, keys in _TABLES:
         for group in ("VHR", "Landsat"):
             part = [row for row in means if row["scale"] == scale and row["group"] == group]
-            if part:
+            if any(row["figures"][key] for row in part for key in keys):
                 lines += ["", f"## {title}: {group}, {_count(part)}", ""]
                 lines += _mean_table(part, keys)
     for scale, shown in SCENE.items():
-        titles = _TITLES[scale][1]
+        title, titles = next((title, keys) for where, title, keys in _TABLES if where == scale)
         for key in shown:
-            lines += ["", f"## Each scene: {titles[key]}, {_TITLES[scale][0].lower()}", ""]
+            lines += ["", f"## Each scene: {titles[key]}, {title.lower()}", ""]
             lines += _scene_table([r for r in rows if r["scale"] == scale], key)
     failed = [r for r in rows if "error" in r]
     if failed:
@@ -125,7 +130,7 @@ def _spread(values: Sequence[float]) -> tuple[float, float] | None:
 
 
 def _number(value: float, key: str) -> str:
-    digits = {"ergas": 3, "sam": 3, "r_ergas": 3, "r_sam": 3, "psnr": 2}.get(key, 4)
+    digits = {"ergas": 3, "sam": 3, "r_ergas": 3, "r_sam": 3, "psnr": 2}.get(key.removeprefix(_PREFIX), 4)
     return f"{value:.{digits}f}"
 
 

@@ -17,10 +17,13 @@ import pytest
 import rasterio
 import torch
 from rasterio.transform import Affine
+from scipy import ndimage
 
 from crossdiff_cli.model.crossdiff import Architecture, CrossDiff
 from crossdiff_cli.model.weights import save
+from crossdiff_cli.mtf import mtf_sigma
 
+PAN_GRID = Affine(0.5, 0, 500000, 0, -0.5, 5000000)
 SMALL = Architecture(widths=(8, 8, 8), blocks=(1, 1, 1), decoder_width=8, head_widths=(8, 8, 8))
 
 
@@ -64,6 +67,47 @@ def heard() -> None:
     """Undo what a quiet command of an earlier test did to the log."""
     logging.disable(logging.NOTSET)
     logging.getLogger("crossdiff_cli").setLevel(logging.NOTSET)
+
+
+BAND_OF_PAN = ((0.5, 30), (0.8, 0), (0.3, 100), (-0.4, 600))
+"""Gain and offset of the bands of `shifted_pair`."""
+
+
+def shifted_pair(
+    folder: Path,
+    shift: tuple[float, float],
+    *,
+    ratio: int = 4,
+    hole: bool = False,
+    red: tuple[float, float] = (0.0, 0.0),
+    stretch: tuple[float, float] = (0.0, 0.0),
+    jump: float = 0.0,
+) -> tuple[str, str]:
+    """A pair whose MS is sampled `shift` (rows, columns) PAN pixels away from where its geotransform says.
+
+    The red band lies another `red` pixels away; from the middle outwards the distance grows by `stretch`; the lower
+    half lies another `jump` pixels lower. Every band follows from the PAN: BAND_OF_PAN says how.
+    """
+    pan, _ = landscape((640, 640), 1, ratio, seed=5)
+    pan = ndimage.gaussian_filter(pan[0], 0.7)
+    blurred = ndimage.gaussian_filter(pan, mtf_sigma(0.3, ratio))
+
+    def sampled(*moved: float) -> np.ndarray:
+        centres = [(np.arange(640 // ratio) + 0.5) * ratio - 0.5 for _ in moved]
+        centres = [c + s + g * (c - 319.5) for c, s, g in zip(centres, moved, stretch, strict=True)]
+        centres[0][320 // ratio :] += jump
+        return ndimage.map_coordinates(blurred, np.meshgrid(*centres, indexing="ij"), order=3, mode="nearest")
+
+    low, lower = sampled(*shift), sampled(shift[0] + red[0], shift[1] + red[1])
+    ms = np.stack([gain * (lower if band == 2 else low) + offset for band, (gain, offset) in enumerate(BAND_OF_PAN)])
+    pan = pan[None].astype("float32")
+    if hole:
+        ms[:, 40:60, 30:90] = -1e6
+        pan[:, 300:340, 100:500] = -1e6
+    return (
+        write_raster(folder / "pan.tif", pan, PAN_GRID, nodata=-1e6),
+        write_raster(folder / "ms.tif", ms.astype("float32"), PAN_GRID @ Affine.scale(ratio), nodata=-1e6),
+    )
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 import rasterio
 import torch
 from click.testing import CliRunner
-from conftest import write_raster
+from conftest import BAND_OF_PAN, PAN_GRID, shifted_pair, write_raster
 from rasterio.transform import Affine
 
 from crossdiff_cli.cli import main
@@ -19,7 +19,6 @@ from crossdiff_cli.scene.grid import place
 from crossdiff_cli.scene.pair import PairOptions
 from crossdiff_cli.scene.tiles import Window
 
-PAN_GRID = Affine(0.5, 0, 500000, 0, -0.5, 5000000)
 GAINS = (0.30, 0.31, 0.32, 0.33)
 FIGURES = ("d_lambda", "d_s", "hqnr", "qnr", "d_rho", "r_ergas", "r_sam", "r_q2n")
 
@@ -60,6 +59,18 @@ def test_files_score_as_their_arrays(run, scene, read_all):
     assert got["per_band"][2] == pytest.approx(expected["bands"][2], abs=1e-9)
     table = run("assess", fused, "--pan", files.pan, "--ms", files.ms, "--sensor", "qb").stdout
     assert f"{expected['hqnr']:.4f}" in table
+
+
+def test_the_truth_is_judged_where_the_ms_really_lies(run, tmp_path, read_all):
+    """Bands that follow the PAN exactly: nominally they seem to leave the MS, where the MS lies they do not."""
+    pan, ms = shifted_pair(tmp_path, (1.3, -0.9), stretch=(0.003, -0.002))
+    truth = np.concatenate([gain * read_all(pan) + offset for gain, offset in BAND_OF_PAN])
+    result = write_raster(tmp_path / "truth.tif", truth.astype("float32"), PAN_GRID)
+    arguments = ["assess", result, "--pan", pan, "--ms", ms, "--sensor", "vhr", "--bands", "B,G,R,NIR", "--json"]
+    nominal, there = (json.loads(run(*arguments, "--align", align).stdout) for align in ("off", "auto"))
+    assert there["r_ergas"] < 0.2 * nominal["r_ergas"]
+    assert there["hqnr"] > nominal["hqnr"] + 0.01
+    assert there["d_lambda"] < 0.2 * nominal["d_lambda"]
 
 
 def test_a_crop_of_the_pan_grid_is_placed_by_its_geotransform(scene, tmp_path, read_all):

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from conftest import landscape, write_raster
+from conftest import BAND_OF_PAN, landscape, shifted_pair, write_raster
 from rasterio.rpc import RPC
 from rasterio.transform import Affine
 
@@ -47,6 +47,26 @@ def test_tile_law(make_pair, tmp_path, options, read_all):
         assert np.abs(other - large).max() <= 1
         assert (other != large).mean() < 1e-4
     assert large.std() > 50
+
+
+def test_a_stretched_ms_is_put_right(tmp_path, options, read_all):
+    """Bands that follow the PAN exactly are come by closer than without, and tiles do not show."""
+    pan, ms = shifted_pair(tmp_path, (0.0, 0.0), stretch=(0.01, -0.006))
+    four = replace(options, dtype="float32")
+    results = []
+    for name, changed in (
+        ("small", four), ("large", replace(four, tile=1024)), ("off", replace(four, align=False)),
+    ):  # fmt: skip
+        sharpen(pan, [ms], tmp_path / f"{name}.tif", changed)
+        results.append(read_all(tmp_path / f"{name}.tif").astype("float64"))
+    with rasterio.open(tmp_path / "small.tif") as file:
+        col, row = (float(value) for value in file.tags()["CROSSDIFF_STRETCH"].split(","))
+    assert (row, col) == pytest.approx((0.01, -0.006), abs=0.001)
+    truth = np.concatenate([gain * read_all(pan) + offset for gain, offset in BAND_OF_PAN])
+    small, large, off = (np.sqrt(np.square(result - truth)[:, 16:-16, 16:-16].mean()) for result in results)
+    assert large < 0.8 * off
+    assert small == pytest.approx(large, rel=1e-4)
+    assert np.abs(results[0] - results[1]).max() < 0.05
 
 
 def test_determinism(make_pair, tmp_path, options):

@@ -1,45 +1,15 @@
 import numpy as np
 import pytest
 import torch
-from conftest import landscape, write_raster
+from conftest import PAN_GRID as PAN
+from conftest import shifted_pair, write_raster
 from rasterio.transform import Affine
-from scipy import ndimage
 
 from crossdiff_cli.errors import SceneError
-from crossdiff_cli.mtf import mtf_sigma
 from crossdiff_cli.scene.pair import PairOptions, ScenePair
 from crossdiff_cli.survey import survey
 
-PAN = Affine(0.5, 0, 500000, 0, -0.5, 5000000)
 OPTIONS = PairOptions(sensor="vhr", bands=("B", "G", "R", "NIR"))
-
-
-def shifted_pair(folder, shift, ratio=4, hole=False, red=(0.0, 0.0), stretch=(0.0, 0.0), jump=0.0):
-    """A pair whose MS is sampled `shift` (rows, columns) PAN pixels away from where its geotransform says.
-
-    The red band lies another `red` pixels away; from the middle outwards the distance grows by `stretch`; the lower
-    half lies another `jump` pixels lower.
-    """
-    pan, _ = landscape((640, 640), 1, ratio, seed=5)
-    pan = ndimage.gaussian_filter(pan[0], 0.7)
-    blurred = ndimage.gaussian_filter(pan, mtf_sigma(0.3, ratio))
-
-    def sampled(*moved):
-        centres = [(np.arange(640 // ratio) + 0.5) * ratio - 0.5 for _ in moved]
-        centres = [c + s + g * (c - 319.5) for c, s, g in zip(centres, moved, stretch, strict=True)]
-        centres[0][320 // ratio :] += jump
-        return ndimage.map_coordinates(blurred, np.meshgrid(*centres, indexing="ij"), order=3, mode="nearest")
-
-    low, lower = sampled(*shift), sampled(shift[0] + red[0], shift[1] + red[1])
-    ms = np.stack([low * 0.5 + 30, low * 0.8, lower * 0.3 + 100, 600 - 0.4 * low])
-    pan = pan[None].astype("float32")
-    if hole:
-        ms[:, 40:60, 30:90] = -1e6
-        pan[:, 300:340, 100:500] = -1e6
-    return (
-        write_raster(folder / "pan.tif", pan, PAN, nodata=-1e6),
-        write_raster(folder / "ms.tif", ms.astype("float32"), PAN @ Affine.scale(ratio), nodata=-1e6),
-    )
 
 
 @pytest.mark.parametrize("shift", [(0.0, 0.0), (0.6, -1.3), (-2.4, 3.1)])

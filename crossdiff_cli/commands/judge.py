@@ -25,6 +25,13 @@ _NODATA = click.option("--nodata", type=Nodata(), help="Value of missing pixels 
 @click.option("--reference", type=INPUT, help="The true result, where it is known (see `crossdiff degrade`).")
 @sensor_options
 @_NODATA
+@click.option(
+    "--align",
+    type=click.Choice(["auto", "off"]),
+    default="off",
+    show_default=True,
+    help="Judge where the MS really lies; off: where its georeference says.",
+)
 @click.option("--html", type=click.Path(path_type=Path), help="Write a page with pictures, maps and baselines.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON line.")
 @verbosity_options
@@ -35,6 +42,7 @@ def assess(
     reference: str | None,
     html: Path | None,
     *,
+    align: str,
     as_json: bool,
     **choices: Any,
 ) -> None:
@@ -51,7 +59,7 @@ def assess(
 
         if html is not None:
             check_target(html, overwrite=True)
-        with JudgedFiles(fused, pan, ms, reference, _pair_options(choices)) as files:
+        with JudgedFiles(fused, pan, ms, reference, _pair_options(choices), align=align == "auto") as files:
             report = files.report()
             if html is not None:
                 from crossdiff_cli.report.page import write_page

@@ -1,5 +1,6 @@
 """JudgedFiles: a result, its PAN and MS and perhaps a reference as files, opened, checked and brought onto one grid."""
 
+import math
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
@@ -13,10 +14,12 @@ from crossdiff_cli.mtf import EXPAND_RADIUS
 from crossdiff_cli.quality.assess import assess
 from crossdiff_cli.quality.judged import Judged, Reader
 from crossdiff_cli.quality.report import TRAINED_ON, QualityReport
+from crossdiff_cli.registration import Registration
 from crossdiff_cli.scene.grid import Grid, place
 from crossdiff_cli.scene.pair import PairOptions, ScenePair
 from crossdiff_cli.scene.raster import Raster
 from crossdiff_cli.scene.tiles import Window
+from crossdiff_cli.survey import survey
 
 
 class JudgedFiles:
@@ -28,11 +31,19 @@ class JudgedFiles:
         extent: the part of the PAN grid that is judged.
         under: the MS pixels that it takes.
         place: where the result lies on the PAN grid.
+        registered: where the MS lies, if it was asked for; single bands that lie apart from that are not told apart.
         judged: what `quality.assess.assess` takes.
     """
 
     def __init__(
-        self, fused: str, pan: str, ms: Sequence[str], reference: str | None = None, options: PairOptions | None = None
+        self,
+        fused: str,
+        pan: str,
+        ms: Sequence[str],
+        reference: str | None = None,
+        options: PairOptions | None = None,
+        *,
+        align: bool = False,
     ) -> None:
         """Open and check the files.
 
@@ -42,6 +53,7 @@ class JudgedFiles:
             ms: one multispectral image, or one file per band.
             reference: the true result, on the PAN grid too, wherever the result is.
             options: sensor, bands and nodata, where the files do not say.
+            align: judge where the MS lies by the content of PAN and MS, not where their georeference says.
 
         Raises:
             SceneError: files that cannot be read or do not belong together.
@@ -59,6 +71,7 @@ class JudgedFiles:
             if extent is None:
                 raise SceneError(f"the result {fused} lies outside of {pan}: give the PAN that it was sharpened with")
             self.extent = extent
+            self.registered = survey(self.pair).registered if align else None
             truth = None if reference is None else self._reference(reference, options)
             self.judged = self._judged(_reader([self.fused], _moved(extent, self.place)), truth)
         except BaseException:
@@ -139,7 +152,9 @@ class JudgedFiles:
 
     def _judged(self, fused: Reader, reference: Reader | None) -> Judged:
         pair, extent = self.pair, self.extent
-        under = pair.grid.ms_window(extent, EXPAND_RADIUS + 1).intersection(Window(0, 0, *pair.ms_shape))
+        found = self.registered or Registration()
+        margin = EXPAND_RADIUS + 1 + math.ceil(found.farthest((extent.row, extent.col), extent.stop) / pair.ratio)
+        under = pair.grid.ms_window(extent, margin).intersection(Window(0, 0, *pair.ms_shape))
         if under is None:
             raise SceneError(
                 f"the result {self.fused.path} and {pair.ms[0].path} do not overlap: give the MS that it was made from"
@@ -151,7 +166,10 @@ class JudgedFiles:
             ms=_reader(pair.ms, (under.row, under.col)),
             shape=extent.shape,
             ms_shape=under.shape,
-            grid=Grid(pair.grid.ratio, pair.grid.local_offset(extent, under)),
+            grid=Grid(
+                found.ratio(pair.grid.ratio),
+                found.offset(pair.grid.local_offset(extent, under), (extent.row, extent.col)),
+            ),
             gains=tuple(band.nyquist_gain for band in pair.bands),
             reference=reference,
         )

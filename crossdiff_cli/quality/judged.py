@@ -25,7 +25,7 @@ class Judged:
         ms: reader of the MS, on the MS grid.
         shape: rows and columns of the PAN grid.
         ms_shape: rows and columns of the MS grid.
-        grid: how the MS grid lies on the PAN grid, without registration shift.
+        grid: how the MS grid lies on the PAN grid; nominally, unless the judge was asked to register.
         gains: Nyquist gain of the MTF of each MS band.
         reference: reader of the true result, on the PAN grid; None if there is none.
         data_range: highest minus lowest value, for PSNR and SSIM; None takes that of the reference.

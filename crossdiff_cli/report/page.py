@@ -222,14 +222,14 @@ def _source(source: str) -> str:
 
 def _shift(files: JudgedFiles) -> str:
     try:
-        found = survey(files.pair).registered
+        found = files.registered or survey(files.pair).registered
     except SceneError:
         return "not measured"
     if not found.correlation:
         return "not measured: too little common detail"
     return (
         f"the MS lies {found.shift[1]:+.2f} (x) and {found.shift[0]:+.2f} (y) PAN pixels from its nominal place "
-        f"(correlation {found.correlation:.3f}); the figures do not correct it"
+        f"(correlation {found.correlation:.3f}); the figures {'do not ' if files.registered is None else ''}correct it"
     )
 
 
