@@ -18,7 +18,7 @@ Precision = Literal["auto", "fp32", "bf16"]
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _LARGE = 32 * 2**20
 """The largest that glibc takes for a threshold."""
-_CPU_BYTES = 0.9e9
+_CPU_BYTES = 0.875e9
 """What the tiles in work may take of the main memory, where there is as much: the process stays under 2 GB."""
 _CUDA_BYTES = 16e9
 """What a tile may take on a GPU: more would not be faster."""

@@ -31,6 +31,7 @@ def describe(pan: str, ms: Sequence[str], options: PairOptions | None = None) ->
             "nodata": pair.nodata,
             "crs": None if pair.crs is None else pair.crs.to_string(),
             "shift_px": [round(found.registered.shift[1], 3), round(found.registered.shift[0], 3)],
+            "stretch": [round(value, 6) for value in reversed(found.registered.stretch)],
             "correlation": round(found.registered.correlation, 4),
             "notes": pair.notes,
         }

@@ -133,6 +133,24 @@ def test_the_head_that_held_out_windows_prefer_is_kept(files, tmp_path, small_we
     assert sorted(p.name for p in tmp_path.glob("h*")) == ["h.safetensors"]
 
 
+def numbers(path):
+    """All weights of a head, in one row."""
+    return torch.cat([value.flatten() for value in load(path)[0].head.state_dict().values()])
+
+
+def test_without_selection_a_share_of_the_fitted_head_is_kept(files, tmp_path, small_weights):
+    heads = []
+    for share in (1.0, 0.25):
+        target = tmp_path / f"{share}.safetensors"
+        sources = Sources(scenes=(files.pan, files.ms), sensor="vhr")
+        run_adapt(sources, target, AdaptOptions(BUDGET, small_weights, select=False, shares=(share,)))
+        heads.append(numbers(target))
+    first = numbers(small_weights)
+    whole, quarter = (head - first for head in heads)
+    assert float(whole.norm()) > 1e-3
+    assert float(whole @ quarter / whole.square().sum()) == pytest.approx(0.25, abs=0.03)
+
+
 def test_no_gain_keeps_the_head(files, tmp_path, small_weights, monkeypatch):
     hqnr = iter([0.5, 0.4, 0.4, 0.3, 0.3])
     forge_scores(monkeypatch, lambda *_: Score(next(hqnr), 0.1))

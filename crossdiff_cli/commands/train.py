@@ -121,6 +121,16 @@ def pretrain(scenes: tuple[str, ...], output: Path, **choices: Any) -> None:
 @click.option(
     "--select/--no-select", default=True, help="Hold out a quarter of each scene and keep the best head on it."
 )
+@click.option(
+    "--share",
+    "shares",
+    multiple=True,
+    type=click.FloatRange(0.0, 1.0, min_open=True),
+    default=(1.0, 0.5),
+    show_default=True,
+    help="Of the fitted head in what is kept, the rest being the one it began with; repeat to have the best taken, "
+    "with --no-select the first is.",
+)
 @click.option("--force", is_flag=True, help="Overwrite a head that is better on the held-out windows.")
 @verbosity_options
 def adapt(scenes: tuple[str, ...], *, sensor: str | None, output: Path | None, **choices: Any) -> None:

@@ -13,7 +13,7 @@ from crossdiff_cli.paths import exists
 from crossdiff_cli.scene.writer import check_target
 from crossdiff_cli.training.adapt import LossWeights, adapt
 from crossdiff_cli.training.patches import Sampler, fitting_patch
-from crossdiff_cli.training.selection import BestHead, JudgedWindow, Score, hold_out, score
+from crossdiff_cli.training.selection import SHARES, BestHead, JudgedWindow, Score, hold_out, score
 from crossdiff_cli.training.setup import Budget, Sources, make_folder, plan_of, provenance, training_scenes
 from crossdiff_cli.training.training_scene import TrainingScene
 
@@ -31,6 +31,8 @@ class AdaptOptions:
     """Whether to begin with an untrained head."""
     select: bool = True
     """Whether a quarter of each scene is held out and the best head on it kept; else the last one."""
+    shares: tuple[float, ...] = SHARES
+    """Of the fitted head, tried in what is kept; the rest is the head it began with. Without selection the first."""
     force: bool = False
     """Whether a better head may be overwritten."""
     losses: LossWeights = field(default_factory=LossWeights)
@@ -71,7 +73,7 @@ def run_adapt(sources: Sources, target: Path, options: AdaptOptions) -> AdaptRes
         a = model.architecture
         model.head = FusionHead(a.widths, a.decoder_width, a.head_widths, encoders=model.p2m is not None)
     model.channels_last()
-    choice = BestHead(model, windows)
+    choice = BestHead(model, windows, options.shares)
     budget, losses = _fitting(budget, options.losses, scenes)
     plan = plan_of(budget, target.with_suffix(".checkpoint"), scenes)
     adapt(model, Sampler(scenes, budget.patch, budget.batch), plan, budget.groups, losses, watch=choice.watch)

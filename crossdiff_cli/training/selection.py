@@ -25,7 +25,7 @@ PER_SCENE = 3
 _SHARE = 0.25
 _SHARPNESS = 1.05
 """How much D_rho may grow where HQNR is gained: HQNR alone is won by not sharpening."""
-_SHARES = (1.0, 0.5)
+SHARES = (1.0, 0.5)
 """Shares of the fitted head in those that are judged; the rest is the head it began with. Means of weights do better on
 what neither was trained on (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models")."""
 _TRUTH = 1.005
@@ -108,9 +108,9 @@ def gain(before: Score, after: Score, windows: int) -> str:
 class BestHead:
     """The best head so far by held-out windows; the one it began with counts too."""
 
-    def __init__(self, model: CrossDiff, windows: Sequence[JudgedWindow]) -> None:
-        """Judge the head as it is; without windows there is no choice and the last head stays."""
-        self._model, self._windows = model, windows
+    def __init__(self, model: CrossDiff, windows: Sequence[JudgedWindow], shares: Sequence[float] = SHARES) -> None:
+        """Judge the head as it is; without windows there is no choice, and the first share of the last head is kept."""
+        self._model, self._windows, self._shares = model, windows, shares
         self.start = self.best = score(model, windows)
         self._first = self._head = self._state()
 
@@ -119,8 +119,8 @@ class BestHead:
         if not self._windows:
             return
         fitted = self._state()
-        for share in _SHARES:
-            self._put({name: share * value + (1 - share) * self._first[name] for name, value in fitted.items()})
+        for share in self._shares:
+            self._put(self._mean(share, fitted))
             found = score(self._model, self._windows)
             truth = "" if found.ergas is None else f", ERGAS one ratio down {found.ergas:.3f}"
             _log.info(
@@ -133,8 +133,10 @@ class BestHead:
 
     def settle(self) -> None:
         """Put the best head into the model."""
-        if self._windows:
-            self._put(self._head)
+        self._put(self._head if self._windows else self._mean(self._shares[0], self._state()))
+
+    def _mean(self, share: float, fitted: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {name: share * value + (1 - share) * self._first[name] for name, value in fitted.items()}
 
     def _put(self, head: dict[str, torch.Tensor]) -> None:
         self._model.head.load_state_dict(head)
