@@ -123,8 +123,8 @@ class FusionHead(nn.Module):
 
     @property
     def fine_radius(self) -> int:
-        """Reach of `fine` beyond its inputs at 1/2 of the PAN grid: block, stem and limiter."""
-        return 2 * ResBlock.RADIUS + 4 + LIMIT_RADIUS
+        """Reach of `fine` beyond its inputs at 1/2 of the PAN grid: block, stem, interpolation and limiter."""
+        return 2 * ResBlock.RADIUS + 4 + 2 + LIMIT_RADIUS
 
     def forward(
         self,

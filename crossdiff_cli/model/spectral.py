@@ -77,18 +77,23 @@ class BandStem(nn.Module):
 
 
 class BandOutput(nn.Module):
-    """Last layer towards MS bands: `maps` values per band and PAN pixel, by generated 1x1 kernels and pixel shuffle."""
+    """Last layer towards MS bands: `maps` values per band and PAN pixel, by generated 1x1 kernels and interpolation.
+
+    A kernel for each of the four PAN pixels under a feature would make the maps rougher than the features are.
+    """
 
     def __init__(self, width: int, maps: int, *, zero: bool) -> None:
         """`width` is the number of input channels; `zero` makes the layer start at zero."""
         super().__init__()
         self.maps = maps
-        self.kernels = BandKernels((maps * 4, width), fan_in=width, zero=zero)
+        self.kernels = BandKernels((maps, width), fan_in=width, zero=zero)
 
     def forward(self, features: Tensor, spectrum: Spectrum) -> Tensor:
-        """(B, width, H/2, W/2) to (B, maps, C, H, W)."""
-        kernels = self.kernels(spectrum)  # (C, maps * 4, width)
+        """(B, width, H/2, W/2) to (B, maps, C, H, W); reaches one feature to each side."""
+        kernels = self.kernels(spectrum)  # (C, maps, width)
         bands = kernels.shape[0]
-        weight = kernels.view(bands, self.maps, 4, -1).transpose(0, 1).reshape(self.maps * bands * 4, -1, 1, 1)
-        out = F.pixel_shuffle(F.conv2d(features, weight.to(features.dtype)), 2)
-        return out.view(out.shape[0], self.maps, bands, *out.shape[2:])
+        weight = kernels.transpose(0, 1).reshape(self.maps * bands, -1, 1, 1)
+        out = F.interpolate(
+            F.conv2d(features, weight.to(features.dtype)), scale_factor=2, mode="bilinear", align_corners=False
+        )
+        return out.reshape(out.shape[0], self.maps, bands, *out.shape[2:])
