@@ -19,8 +19,8 @@ _BETA_SHRINKAGE = 0.02
 ROUNDS = 2
 """Back-projections of a result: more bring less and cost the same (benchmarks/choices.md)."""
 STEPS = (1.0, 2.0)
-"""Of back-projection, in turn. What is as large as a pixel is right after the first; the second goes farther in finer
-structure, of which a step returns only a part. No structure is ever moved by more than it is wrong."""
+"""Of back-projection, in turn. The first takes out what flat areas are wrong by; the second goes farther in fine
+structure, of which a difference on the MS grid shows only a part. Neither makes any error larger."""
 
 
 Pixels = tuple[float, float]
@@ -137,9 +137,8 @@ def _pan_on_ms(pan: Tensor, ms: Tensor, sampling: Sampling) -> Tensor:
 def back_project(hrms: Tensor, ms: Tensor, sampling: Sampling, rounds: int) -> Tensor:
     """Make the result consistent with the MS: out += step * expand(ms - degrade(out)), `rounds` times.
 
-    A Richardson iteration whose steps vary, after Richardson (1911): degrade after expand has its eigenvalues in [0, 1],
-    1 for flat areas and the least at the Nyquist frequency of the MS, so that steps of 1 and 2 in turn leave
-    (1 - e)(1 - 2 e) of an error.
+    An iteration whose steps vary (Richardson 1911): degrade after expand has eigenvalues e in [0, 1], 1 for flat areas
+    and the least at the Nyquist frequency of the MS; steps of 1 and 2 in turn leave (1 - e)(1 - 2 e) of an error.
     """
     shape = (hrms.shape[2], hrms.shape[3])
     for step in _steps(rounds):

@@ -1,3 +1,6 @@
+import math
+
+import pytest
 import torch
 from conftest import SMALL, small_model
 
@@ -135,6 +138,20 @@ def test_back_projection_brings_the_result_to_the_ms():
     assert errors == sorted(errors, reverse=True)
     assert errors[2] < 0.6 * errors[0]
     assert errors[3] < 0.4 * errors[0]
+
+
+@pytest.mark.parametrize("period", [6, 8, 12])
+def test_a_wave_is_left_over_as_its_mtf_says(period):
+    """Of a wave that the MTF passes with gain e, (1 - e)(1 - 2 e) is left after two rounds; none is made larger."""
+    sampling = Sampling((4.0, 4.0), (0.0, 0.0), (0.3,))
+    ms = torch.cos(2 * math.pi * torch.arange(96) / period).expand(1, 1, 96, 96)
+    passed = 0.3 ** ((2 / period) ** 2)
+    start = torch.zeros(1, 1, 384, 384)
+    for rounds, factor in ((1, 1 - passed), (2, (1 - passed) * (1 - 2 * passed))):
+        left = (ms - to_ms(back_project(start, ms, sampling, rounds), (96, 96), sampling))[..., 24:-24, 24:-24]
+        found = float((left * ms[..., 24:-24, 24:-24]).sum() / ms[..., 24:-24, 24:-24].square().sum())
+        assert found == pytest.approx(factor, abs=0.02)
+        assert abs(found) < 1
 
 
 def test_local_gain_is_the_regression_slope():
