@@ -96,4 +96,5 @@ class BandOutput(nn.Module):
         out = F.interpolate(
             F.conv2d(features, weight.to(features.dtype)), scale_factor=2, mode="bilinear", align_corners=False
         )
-        return out.reshape(out.shape[0], self.maps, bands, *out.shape[2:])
+        # Map after map, as what follows works on them.
+        return out.reshape(out.shape[0], self.maps, bands, *out.shape[2:]).contiguous()
