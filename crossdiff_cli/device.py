@@ -15,7 +15,7 @@ from crossdiff_cli.errors import CrossDiffError
 
 Precision = Literal["auto", "fp32", "bf16"]
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _LARGE = 32 * 2**20
 """The largest that glibc takes for a threshold."""
 _CPU_BYTES = 0.875e9
@@ -99,9 +99,11 @@ def keep_memory() -> None:
     """Let glibc reuse blocks of up to 32 MiB instead of returning them.
 
     Every activation would otherwise be mapped, page-faulted and unmapped anew: elementwise work three times slower.
-    Larger ones are few, and among the others they would leave holes that nothing fits.
+    Larger ones are few, and among the others they would leave holes that nothing fits. One arena serves all threads: in
+    arenas of their own readers and writers would hoard what the others could use, the more the longer they run.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_THRESHOLD, _LARGE)
         libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+        libc.mallopt(_M_ARENA_MAX, 1)
