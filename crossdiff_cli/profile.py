@@ -10,6 +10,7 @@ from crossdiff_cli.errors import OutputError
 from crossdiff_cli.scene.pair import ScenePair
 from crossdiff_cli.scene.tiles import Window
 from crossdiff_cli.scene.writer import Profile
+from crossdiff_cli.sensors import Band
 from crossdiff_cli.survey import Survey
 
 CARRIED_TAGS = ("ACQUISITIONDATETIME", "SATELLITEID", "CLOUDCOVER", "TIFFTAG_DATETIME", "AREA_OR_POINT")
@@ -62,20 +63,7 @@ def profile_of(
     if nodata is not None and not _fits(nodata, dtype):
         raise OutputError(f"nodata {nodata:g} does not fit {dtype}: choose another with --nodata, or another --dtype")
     imagery = {**pair.ms[0].imagery, **pair.pan.imagery}
-    # A COG has no IMAGERY domain of its own: what is carried stands among the plain tags too.
-    raw = {**pair.pan.tags, **pair.ms[0].tags, **imagery}
-    tags = {name: value for name, value in raw.items() if name in CARRIED_TAGS}
-    tags["CROSSDIFF_VERSION"] = __version__
-    tags["CROSSDIFF_WEIGHTS"] = weights
-    tags["CROSSDIFF_SENSOR"] = pair.sensor.key
     bands = [pair.bands[place] for place in chosen]
-    tags["CROSSDIFF_BANDS"] = ",".join(band.name for band in bands)
-    tags["CROSSDIFF_SHIFT_PX"] = f"{found.registered.shift[1]:.3f},{found.registered.shift[0]:.3f}"
-    if any(found.registered.stretch):
-        tags["CROSSDIFF_STRETCH"] = f"{found.registered.stretch[1]:.6f},{found.registered.stretch[0]:.6f}"
-    if found.registered.band_shifts:
-        tags["CROSSDIFF_BAND_SHIFTS_PX"] = bands_apart(pair, found)
-    tags["CROSSDIFF_SOURCES"] = ",".join(Path(raster.path).name for raster in (pair.pan, *pair.ms))
     scales = [scale for raster in pair.ms for scale in raster.scales]
     offsets = [offset for raster in pair.ms for offset in raster.offsets]
     return Profile(
@@ -88,11 +76,32 @@ def profile_of(
         scales=[scales[place] for place in chosen],
         offsets=[offsets[place] for place in chosen],
         rpcs=pair.rpcs(extent),
-        tags=tags,
+        tags=_tags(pair, found, bands, imagery, weights),
         imagery=imagery,
         driver=driver,
         creation=creation,
     )
+
+
+def _tags(
+    pair: ScenePair, found: Survey, bands: Sequence[Band], imagery: Mapping[str, str], weights: str
+) -> dict[str, str]:
+    """What is carried over from the inputs, and what was done."""
+    # A COG has no IMAGERY domain of its own: what is carried stands among the plain tags too.
+    raw = {**pair.pan.tags, **pair.ms[0].tags, **imagery}
+    place = found.registered
+    tags = {name: value for name, value in raw.items() if name in CARRIED_TAGS}
+    tags["CROSSDIFF_VERSION"] = __version__
+    tags["CROSSDIFF_WEIGHTS"] = weights
+    tags["CROSSDIFF_SENSOR"] = pair.sensor.key
+    tags["CROSSDIFF_BANDS"] = ",".join(band.name for band in bands)
+    tags["CROSSDIFF_SHIFT_PX"] = f"{place.shift[1]:.3f},{place.shift[0]:.3f}"
+    if any(place.stretch):
+        tags["CROSSDIFF_STRETCH"] = f"{place.stretch[1]:.6f},{place.stretch[0]:.6f}"
+    if place.band_shifts:
+        tags["CROSSDIFF_BAND_SHIFTS_PX"] = bands_apart(pair, found)
+    tags["CROSSDIFF_SOURCES"] = ",".join(Path(raster.path).name for raster in (pair.pan, *pair.ms))
+    return tags
 
 
 def _fits(nodata: float, dtype: str) -> bool:

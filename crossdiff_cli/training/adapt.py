@@ -74,23 +74,28 @@ def adapt(
 
         for group, drawn in enumerate(examples):
             example = drawn.to(device)
-            reduced, sampling = weights.supervised > 0 and group % 2 == 0, example.sampling
-            hrms = fuse(model, example.pan, example.ms, sampling, example.spectrum, rounds)
+            hrms = fuse(model, example.pan, example.ms, example.sampling, example.spectrum, rounds)
             if example.reference is not None and weights.supervised:
-                error = (hrms - example.reference)[_INNER].abs()
-                add("supervised", weights.supervised, error.mean())
-            if not reduced:
-                if weights.spectral:
-                    add("spectral", weights.spectral, spectral_loss(hrms, example.ms, sampling))
-                if weights.structural:
-                    pan_low, ms_up, _ = prepare(example.pan, example.ms, sampling)
-                    structure = structural_loss(
-                        hrms[_INNER], example.pan[_INNER], pan_low[_INNER], ms_up[_INNER], example.spectrum.ratio
-                    )
-                    add("structural", weights.structural, structure)
-                if weights.qnr:
-                    pan_ms = to_ms(example.pan.expand_as(hrms), (example.ms.shape[2], example.ms.shape[3]), sampling)
-                    add("qnr", weights.qnr, qnr_loss(hrms, example.pan, example.ms, pan_ms))
+                add("supervised", weights.supervised, (hrms - example.reference)[_INNER].abs().mean())
+            if not (weights.supervised and group % 2 == 0):
+                for name, term in _without_reference(hrms, example, weights).items():
+                    add(name, getattr(weights, name), term)
         return losses
 
     fit(model.head, draw, step, plan, watch=watch)
+
+
+def _without_reference(hrms: Tensor, example: Example, weights: LossWeights) -> dict[str, Tensor]:
+    """The terms, not weighted, that need no reference; those of weight 0 are left out."""
+    terms, pan, ms, sampling = {}, example.pan, example.ms, example.sampling
+    if weights.spectral:
+        terms["spectral"] = spectral_loss(hrms, ms, sampling)
+    if weights.structural:
+        pan_low, ms_up, _ = prepare(pan, ms, sampling)
+        terms["structural"] = structural_loss(
+            hrms[_INNER], pan[_INNER], pan_low[_INNER], ms_up[_INNER], example.spectrum.ratio
+        )
+    if weights.qnr:
+        pan_ms = to_ms(pan.expand_as(hrms), (ms.shape[2], ms.shape[3]), sampling)
+        terms["qnr"] = qnr_loss(hrms, pan, ms, pan_ms)
+    return terms
