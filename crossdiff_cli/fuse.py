@@ -11,7 +11,7 @@ from torch import Tensor
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.region import Part, Region, compact
 from crossdiff_cli.model.spectral import Spectrum
-from crossdiff_cli.mtf import EXPAND_RADIUS, degrade, expand, mtf_radius
+from crossdiff_cli.mtf import EXPAND_RADIUS, Pixels, degrade, expand, mtf_radius
 
 BETA_RADIUS = 3
 """Half-width, in MS pixels, of the window of the local regression of MS on PAN."""
@@ -23,17 +23,13 @@ STEPS = (1.0, 2.0)
 structure, of which a difference on the MS grid shows only a part. Neither makes any error larger."""
 
 
-Pixels = tuple[float, float]
-"""Rows and columns."""
-
-
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """How the MS window of a scene lies on its PAN window."""
 
-    ratio: tuple[float, float]
+    ratio: Pixels
     """PAN pixels per MS pixel, (rows, columns)."""
-    offset: tuple[float, float]
+    offset: Pixels
     """PAN coordinates of the outer corner of MS pixel (0, 0), (row, column); includes the registration shift."""
     gains: tuple[float, ...]
     """Nyquist gain of each band."""
@@ -82,7 +78,7 @@ def to_pan(ms: Tensor, shape: tuple[int, int], sampling: Sampling) -> Tensor:
     return out
 
 
-def halo(model: CrossDiff, ratio: tuple[float, float], gains: Sequence[float], rounds: int) -> int:
+def halo(model: CrossDiff, ratio: Pixels, gains: Sequence[float], rounds: int) -> int:
     """Return how many PAN pixels around a pixel can change its fused value: the halo a tile needs."""
     largest = max(ratio)
     consistency = _consistency_radius(ratio, gains)
@@ -90,7 +86,7 @@ def halo(model: CrossDiff, ratio: tuple[float, float], gains: Sequence[float], r
     return max(model.radius + consistency, beta) + rounds * consistency
 
 
-def _consistency_radius(ratio: tuple[float, float], gains: Sequence[float]) -> int:
+def _consistency_radius(ratio: Pixels, gains: Sequence[float]) -> int:
     """Reach of `degrade` followed by `expand`, in PAN pixels."""
     largest = max(ratio)
     return max(mtf_radius(gain, largest) for gain in gains) + 2 + math.ceil((EXPAND_RADIUS + 1) * largest)

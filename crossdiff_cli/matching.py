@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from crossdiff_cli.mtf import degrade
+from crossdiff_cli.mtf import Pixels, degrade
 
 _MAX_SHIFT_MS_PX = 3.0
 _COARSE = 2
@@ -22,9 +22,6 @@ _MIN_CORRELATION = 0.5
 """Multiple correlation of PAN and MS under which no match is believed."""
 _BLOCK = 12
 """Side, in MS pixels, of the blocks whose errors are taken to be independent: wider than the high-pass."""
-
-Pixels = tuple[float, float]
-"""Rows and columns."""
 
 
 @dataclass(frozen=True, slots=True)

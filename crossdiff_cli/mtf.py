@@ -16,6 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+Pixels = tuple[float, float]
+"""Rows and columns."""
+
 EXPAND_RADIUS = 3
 """Half-width of `expand`, in MS pixels: six-point Lagrange interpolation, exact for polynomials to degree five."""
 
@@ -56,7 +59,7 @@ def mtf_kernel(nyquist_gain: float, ratio: float) -> Tensor:
     return kernel / kernel.sum()
 
 
-def low_pass(image: Tensor, gains: Sequence[float], ratio: tuple[float, float]) -> Tensor:
+def low_pass(image: Tensor, gains: Sequence[float], ratio: Pixels) -> Tensor:
     """Blur each band of `image` (B, C, H, W) by its MTF, without decimation; one Nyquist gain per band."""
     out = torch.empty_like(image)
     for gain, bands in _by_gain(gains).items():
@@ -75,8 +78,8 @@ def low_pass(image: Tensor, gains: Sequence[float], ratio: tuple[float, float]) 
 def degrade(
     image: Tensor,
     shape: tuple[int, int],
-    ratio: tuple[float, float],
-    offset: tuple[float, float],
+    ratio: Pixels,
+    offset: Pixels,
     gains: Sequence[float],
 ) -> Tensor:
     """Bring an image on the PAN grid to the MS grid by the MTF of each band.
@@ -103,7 +106,7 @@ def degrade(
     return out
 
 
-def expand(ms: Tensor, shape: tuple[int, int], ratio: tuple[float, float], offset: tuple[float, float]) -> Tensor:
+def expand(ms: Tensor, shape: tuple[int, int], ratio: Pixels, offset: Pixels) -> Tensor:
     """Interpolate `ms` (B, C, h, w) to the PAN grid: (B, C, *shape). `ratio` and `offset` as in `degrade`."""
     kind = (ms.device, ms.dtype)
     rows = _expand_matrix(ms.shape[2], shape[0], ratio[0], offset[0], *kind)

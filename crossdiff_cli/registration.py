@@ -9,7 +9,8 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from crossdiff_cli.matching import Match, Optics, Pixels, View, high_pass, least_squares, match
+from crossdiff_cli.matching import Match, Optics, View, high_pass, least_squares, match
+from crossdiff_cli.mtf import Pixels
 
 _log = logging.getLogger(__name__)
 
@@ -92,7 +93,7 @@ def register(views: Sequence[View], optics: Optics, centre: Pixels) -> Registrat
         if again and (left := _through(again, (0.0, 0.0), centre)).correlation > found.correlation:
             row, col = (a + b for a, b in zip(stretched.shift, left.shift, strict=True))
             found, best = replace(left, shift=(row, col), stretch=stretched.stretch), again
-    scatter = max(_deviation(_away(best, axis)) for axis in (0, 1))
+    scatter = max(float(_deviation(_away(best, axis))) for axis in (0, 1))
     if scatter > _DISAGREEMENT * max(optics.ratio):
         _log.warning(
             "PAN and MS lie apart differently from place to place, by %.1f PAN pixels or more, which is not corrected: "
@@ -134,7 +135,7 @@ def _shrunk(found: Registration, places: Sequence[Match]) -> Registration:
     error = 0.0
     for axis in (0, 1):
         noise = float(torch.tensor([place.variance[axis] for place in places]).median())
-        error += max(noise, _deviation(_away(places, axis)) ** 2) / len(places)
+        error += max(noise, float(_deviation(_away(places, axis))) ** 2) / len(places)
     if len(places) > 2:
         error *= _MEDIAN_VARIANCE
     row, col = found.shift
@@ -148,9 +149,9 @@ def _away(places: Sequence[Match], axis: int) -> Tensor:
     return shift - shift.quantile(0.5)
 
 
-def _deviation(from_median: Tensor) -> float:
-    """Standard deviation of normal values, by the median of their distances from the median."""
-    return 1.4826 * float(from_median.abs().quantile(0.5))
+def _deviation(from_median: Tensor) -> Tensor:
+    """Standard deviation of normal values along the first dimension, by their distances from the median."""
+    return 1.4826 * from_median.abs().quantile(0.5, dim=0)
 
 
 def _stretch(places: Sequence[Match], axis: int) -> float:
@@ -167,7 +168,7 @@ def _stretch(places: Sequence[Match], axis: int) -> float:
     slope = float(torch.tensor(slopes, dtype=torch.float64).quantile(0.5))
     left = shift - slope * at
     away = left - left.quantile(0.5)
-    noise = max(_deviation(away) ** 2, float(torch.tensor([place.variance[axis] for place in places]).median()))
+    noise = max(float(_deviation(away)) ** 2, float(torch.tensor([place.variance[axis] for place in places]).median()))
     error = math.sqrt(_MEDIAN_VARIANCE * noise / float((at - at.mean()).square().sum()))
     across = abs(slope) * float(at.max() - at.min())
     sure = abs(slope) > _SURE * error and across > _SMALLEST_STRETCH_PX and float(away.abs().max()) < 0.5 * across
@@ -192,7 +193,7 @@ def _apart(views: Sequence[View], optics: Optics) -> tuple[Pixels, ...]:
         found.append([_band(system, band) for band in high_pass(view.ms, view.mask)[:, usable]])
     table = torch.tensor(found)
     median = table.quantile(0.5, dim=0)
-    spread = (table - median).abs().quantile(0.5, dim=0)[:, :2] * 1.4826 / len(found) ** 0.5
+    spread = _deviation(table - median)[:, :2] / len(found) ** 0.5
     sure = (median[:, 2] > _MIN_BAND_CORRELATION)[:, None] & (
         median[:, :2].abs() > (3 * spread).clamp_min(_SMALLEST_PX)
     )

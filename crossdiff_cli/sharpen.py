@@ -122,10 +122,8 @@ def sharpen(
     if options.stac:
         check_target(item_path(output), overwrite=options.overwrite)
     keep_memory()
-    path = options.weights or own_head(options.pair.sensor) or default_weights()
     devices = choose_devices(options.device)
-    store = store or WeightStore(keep=len(devices))
-    networks = [store.get(path, device) for device in devices]
+    networks = _networks(options, devices, store or WeightStore(keep=len(devices)))
     with bounded_cache(), ScenePair(pan, ms, options.pair) as pair:
         found = survey(pair, align=options.align)
         _report(pair, found)
@@ -139,7 +137,9 @@ def sharpen(
             models = _tuned(options.tune, pair, found, models, devices)
         lanes = _lanes(pair, found, models, devices, options)
         plan = _plan(pair, extent, found, models[0], [lane.device for lane in lanes], options)
-        with Writer(output, profile, overwrite=options.overwrite) as writer:
+        # Each reader has handles, and so blocks, of its own.
+        strips = options.jobs * pair.strip_bytes(plan[0].window.height)
+        with bounded_cache(strips), Writer(output, profile, overwrite=options.overwrite) as writer:
             write = partial(_write, writer, profile, extent, chosen)
             consistency = _run(plan, pair.read, lanes, write, options)
             writer.tag(CROSSDIFF_CONSISTENCY=f"{consistency:.6f}")
@@ -158,6 +158,14 @@ def sharpen(
             seconds=round(seconds, 3),
             mpx_per_s=round(extent.height * extent.width / 1e6 / seconds, 4),
         )
+
+
+def _networks(
+    options: SharpenOptions, devices: Sequence[torch.device], store: WeightStore
+) -> list[tuple[CrossDiff, str]]:
+    """The network on every device, with the digest of its weights."""
+    path = options.weights or own_head(options.pair.sensor) or default_weights()
+    return [store.get(path, device) for device in devices]
 
 
 def _tuned(

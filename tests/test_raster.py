@@ -5,9 +5,10 @@ import pytest
 import rasterio
 from conftest import write_raster
 from rasterio.enums import ColorInterp
+from rasterio.env import get_gdal_config
 
 from crossdiff_cli.errors import SceneError
-from crossdiff_cli.scene.raster import Raster
+from crossdiff_cli.scene.raster import Raster, bounded_cache
 from crossdiff_cli.scene.tiles import Window
 
 
@@ -134,3 +135,19 @@ def test_a_damaged_sidecar_does_no_harm(tmp_path, data):
         got, mask = raster.read(Window(0, 0, 60, 70))
     assert np.array_equal(got, data)
     assert mask.all()
+
+
+def test_strips_are_what_windows_side_by_side_have_in_common(tmp_path):
+    values = np.zeros((3, 64, 600), "uint16")
+    with Raster(write_raster(tmp_path / "strips.tif", values)) as strips:
+        assert strips.strip_bytes == 600 * 3 * 2
+    with Raster(write_raster(tmp_path / "tiles.tif", values, tiled=True, blockxsize=256, blockysize=64)) as tiles:
+        assert tiles.strip_bytes == 0
+
+
+@pytest.mark.parametrize(("wanted", "given_mib"), [(0, 32), (100 * 2**20, 100), (1e12, 192)])
+def test_the_block_cache_has_what_is_wanted_within_limits(wanted, given_mib):
+    with bounded_cache():
+        with bounded_cache(wanted):
+            assert get_gdal_config("GDAL_CACHEMAX") == given_mib * 2**20
+        assert get_gdal_config("GDAL_CACHEMAX") == 32 * 2**20

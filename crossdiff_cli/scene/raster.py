@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 _BAND_SUFFIX = re.compile(r"^(?P<path>.+?),band=(?P<band>\d+)$")
 _SAMPLE = 512
-_CACHE_BYTES = 192 * 2**20
+_LEAST_CACHE, _MOST_CACHE = 32 * 2**20, 192 * 2**20
 _MAX_BANDS = 1024
 """More than any instrument has; a damaged header may say 65535."""
 _FARTHEST, _SMALLEST_PIXEL = 1e15, 1e-10
@@ -116,6 +116,9 @@ class Raster:
         self.tags: dict[str, str] = dataset.tags()
         self.imagery: dict[str, str] = dataset.tags(ns="IMAGERY")
         self.gcps: bool = bool(dataset.gcps[0])
+        across = all(width >= dataset.width for _, width in dataset.block_shapes)
+        self.strip_bytes: int = dataset.width * dataset.count * np.dtype(self.dtype).itemsize if across else 0
+        """Bytes of a row that any window in it has GDAL decode as a whole; 0 where the file is tiled."""
 
     def _read_rpcs(self, dataset: Any) -> RPC | None:
         try:
@@ -264,9 +267,13 @@ class Raster:
         self.close()
 
 
-def bounded_cache() -> rasterio.Env:
-    """Keep GDAL's block cache, by default a share of the machine's memory, at a fixed size: memory follows the tile."""
-    return rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES)
+def bounded_cache(wanted: float = 0.0) -> rasterio.Env:
+    """Keep GDAL's block cache, by default a share of the machine's memory, small: what fills it is not the tile's.
+
+    Args:
+        wanted: bytes that reads one after the other have in common; as much is given within limits.
+    """
+    return rasterio.Env(GDAL_CACHEMAX=int(min(max(wanted, _LEAST_CACHE), _MOST_CACHE)))
 
 
 def _alpha_band(dataset: Any) -> int | None:
