@@ -60,10 +60,11 @@ def wald(case: Case, folder: Path) -> Case:
 
 
 def judge(case: Case, weights: Path | None, out: Path) -> Row:
-    """Sharpen and score a case."""
+    """Sharpen and score a case, at full resolution where the MS really lies."""
     options = SharpenOptions(pair=case.options, weights=weights, extent="pan", overwrite=True, quiet=True)
     sharpen(case.pan, [case.ms], out, options)
-    with JudgedFiles(str(out), case.pan, [case.ms], case.reference, case.options) as files:
+    align = case.reference is None
+    with JudgedFiles(str(out), case.pan, [case.ms], case.reference, case.options, align=align) as files:
         return files.report().as_dict()
 
 

@@ -3,6 +3,7 @@
 import copy
 import logging
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch.nn.functional as F
 
@@ -36,7 +37,8 @@ class ZeroShot:
     """`sharpen --adapt-steps`: a head for one scene, never worse on its held-out windows than the one it began with."""
 
     steps: int
-    losses: LossWeights = field(default_factory=LossWeights)
+    losses: LossWeights = field(default_factory=partial(LossWeights, structural=0.0))
+    """No structural term: the shipped head has learned from it, and what it adds here HQNR does not follow."""
     rate: float = 3e-4
     seed: int = 0
 
