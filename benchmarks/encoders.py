@@ -45,6 +45,8 @@ SIZES = range(480, 63, -32)
 """Sides of the windows that are tried, in PAN pixels, multiples of the network's stride."""
 TRAINED = 0.75
 """Share of the trained head in the one that is judged, as in the shipped one; the rest is the one it began as."""
+STRUCTURAL = 0.3
+"""Weight of the structural term where an arm says none."""
 FIGURES = ("q2n", "ergas", "sam", "scc", "hqnr", "d_rho", "r_ergas")
 
 
@@ -65,7 +67,7 @@ class Arm:
     ungated: bool = False
     residual: bool = False
     rounds: int = ROUNDS
-    losses: LossWeights = field(default_factory=LossWeights)
+    losses: LossWeights = field(default_factory=partial(LossWeights, structural=STRUCTURAL))
 
     @classmethod
     def parse(cls, text: str) -> "Arm":
@@ -92,7 +94,7 @@ class Arm:
             ungated="ungated" in changes,
             residual="residual" in changes,
             rounds=int(changes.get("rounds", ROUNDS)),
-            losses=LossWeights(**weights),
+            losses=LossWeights(**{"structural": STRUCTURAL, **weights}),
         )
 
 

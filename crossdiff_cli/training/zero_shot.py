@@ -3,7 +3,6 @@
 import copy
 import logging
 from dataclasses import dataclass, field
-from functools import partial
 
 import torch.nn.functional as F
 
@@ -37,8 +36,7 @@ class ZeroShot:
     """`sharpen --adapt-steps`: a head for one scene, never worse on its held-out windows than the one it began with."""
 
     steps: int
-    losses: LossWeights = field(default_factory=partial(LossWeights, structural=0.0))
-    """No structural term: the shipped head has learned from it, and what it adds here HQNR does not follow."""
+    losses: LossWeights = field(default_factory=LossWeights)
     rate: float = 3e-4
     seed: int = 0
 
