@@ -18,7 +18,7 @@ Precision = Literal["auto", "fp32", "bf16"]
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _LARGE = 32 * 2**20
 """The largest that glibc takes for a threshold."""
-_CPU_BYTES = 0.96e9
+_CPU_BYTES = 1.0e9
 """What the tiles in work may take of the main memory, where there is as much: the process stays under 2 GB."""
 _CUDA_BYTES = 16e9
 """What a tile may take on a GPU: more would not be faster."""
@@ -80,7 +80,7 @@ def window_pixels(devices: Sequence[torch.device], bands: int) -> int:
         else:
             shares.append(min(_SHARE * _free(), _CPU_BYTES) / lanes)
     # Measured: peak memory of `fuse.fuse_core` per pixel of its window.
-    return int(min(shares) / (280 + 25 * bands))
+    return int(min(shares) / (372 + 16 * bands))
 
 
 def _free() -> float:

@@ -12,11 +12,14 @@ import numpy as np
 import pytest
 import rasterio
 from conftest import BAND_OF_PAN, landscape, shifted_pair, write_raster
+from rasterio.env import get_gdal_config
 from rasterio.rpc import RPC
 from rasterio.transform import Affine
 
 from crossdiff_cli.errors import CrossDiffError, OutputError
+from crossdiff_cli.scene import raster
 from crossdiff_cli.scene.pair import PairOptions
+from crossdiff_cli.scene.writer import Writer
 from crossdiff_cli.sharpen import SharpenOptions, sharpen
 
 GRID = Affine(0.5, 0, 500000, 0, -0.5, 5000000)
@@ -47,6 +50,24 @@ def test_tile_law(make_pair, tmp_path, options, read_all):
         assert np.abs(other - large).max() <= 1
         assert (other != large).mean() < 1e-4
     assert large.std() > 50
+
+
+@pytest.mark.parametrize(("stored", "rows"), [({}, 256), ({"tiled": True, "blockxsize": 128, "blockysize": 128}, 0)])
+def test_the_block_cache_holds_the_strips_that_tiles_share(make_pair, tmp_path, options, monkeypatch, stored, rows):
+    """Both readers have the strips of PAN and MS under a row of tiles at hand; of a tiled file nothing is kept."""
+    monkeypatch.setattr(raster, "_LEAST_CACHE", 1)
+    held = []
+    write = Writer.write
+
+    def watched(self, *arguments):
+        held.append(get_gdal_config("GDAL_CACHEMAX"))
+        write(self, *arguments)
+
+    monkeypatch.setattr(Writer, "write", watched)
+    files = make_pair(shape=(512, 1024), **stored)
+    sharpen(files.pan, [files.ms], tmp_path / "out.tif", options)
+    strips = options.jobs * rows * (1024 + 256 * 4 / 4) * 2
+    assert max(1, strips) <= min(held) <= max(held) <= max(1, 3 * strips)
 
 
 def test_a_stretched_ms_is_put_right(tmp_path, options, read_all):
