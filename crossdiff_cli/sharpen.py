@@ -137,9 +137,10 @@ def sharpen(
             models = _tuned(options.tune, pair, found, models, devices)
         lanes = _lanes(pair, found, models, devices, options)
         plan = _plan(pair, extent, found, models[0], [lane.device for lane in lanes], options)
-        # Each reader has handles, and so blocks, of its own.
-        strips = options.jobs * pair.strip_bytes(plan[0].window.height)
-        with bounded_cache(strips), Writer(output, profile, overwrite=options.overwrite) as writer:
+        with (
+            bounded_cache(_shared(pair, plan[0].window.height, options.jobs)),
+            Writer(output, profile, overwrite=options.overwrite) as writer,
+        ):
             write = partial(_write, writer, profile, extent, chosen)
             consistency = _run(plan, pair.read, lanes, write, options)
             writer.tag(CROSSDIFF_CONSISTENCY=f"{consistency:.6f}")
@@ -191,6 +192,12 @@ def _lanes(
         # Two streams keep a GPU busy: one computes while the other copies.
         for _ in range(2 if device.type == "cuda" else 1)
     ]
+
+
+def _shared(pair: ScenePair, rows: int, readers: int) -> float:
+    """Bytes of strips under `rows` of the PAN, which tiles side by side have decoded; blocks are a reader's own."""
+    below = rows / pair.grid.ratio[0]
+    return readers * (rows * pair.pan.strip_bytes + sum(below * raster.strip_bytes for raster in pair.ms))
 
 
 def _run(

@@ -174,11 +174,6 @@ class ScenePair:
             ms[:, ~ms_mask] = 0.0
         return Patch(pan, pan_mask, ms, ms_mask, self.grid.local_offset(window, ms_window))
 
-    def strip_bytes(self, rows: int) -> float:
-        """Bytes that windows of so many rows of the PAN, side by side, have to be decoded for each: those of strips."""
-        below = rows / self.grid.ratio[0] + 2 * _MS_MARGIN
-        return rows * self.pan.strip_bytes + sum(below * raster.strip_bytes for raster in self.ms)
-
     def valid(self, patch: Patch) -> NDArray[np.bool_]:
         """PAN pixels of a patch that are valid themselves and lie on a valid MS pixel: (H, W)."""
         ratio = self.grid.ratio
