@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -137,10 +137,7 @@ def sharpen(
             models = _tuned(options.tune, pair, found, models, devices)
         lanes = _lanes(pair, found, models, devices, options)
         plan = _plan(pair, extent, found, models[0], [lane.device for lane in lanes], options)
-        with (
-            bounded_cache(_shared(pair, plan[0].window.height, options.jobs)),
-            Writer(output, profile, overwrite=options.overwrite) as writer,
-        ):
+        with _cache(pair, plan, options.jobs), Writer(output, profile, overwrite=options.overwrite) as writer:
             write = partial(_write, writer, profile, extent, chosen)
             consistency = _run(plan, pair.read, lanes, write, options)
             writer.tag(CROSSDIFF_CONSISTENCY=f"{consistency:.6f}")
@@ -194,10 +191,12 @@ def _lanes(
     ]
 
 
-def _shared(pair: ScenePair, rows: int, readers: int) -> float:
-    """Bytes of strips under `rows` of the PAN, which tiles side by side have decoded; blocks are a reader's own."""
+def _cache(pair: ScenePair, plan: Sequence[Tile], readers: int) -> AbstractContextManager[object]:
+    """GDAL's blocks: room for the strips that tiles side by side have decoded, which every reader does for itself."""
+    rows = plan[0].window.height
     below = rows / pair.grid.ratio[0]
-    return readers * (rows * pair.pan.strip_bytes + sum(below * raster.strip_bytes for raster in pair.ms))
+    strips = rows * pair.pan.strip_bytes + sum(below * raster.strip_bytes for raster in pair.ms)
+    return bounded_cache(readers * strips)
 
 
 def _run(
