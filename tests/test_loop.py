@@ -166,6 +166,21 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
     assert steps == [6, 9]
 
 
+def test_a_signal_while_a_checkpoint_is_written_leaves_the_last_good_one(tmp_path, monkeypatch):
+    model, path = Toy(), tmp_path / "c"
+    fit(model, draw, toy_step(model), Plan(steps=3, checkpoint=path, checkpoint_every=3))
+    whole = path.read_bytes()
+
+    def told_to_end(tensors, target, metadata):
+        target.write_bytes(b"half")
+        raise SystemExit(143)
+
+    monkeypatch.setattr("crossdiff_cli.training.checkpoint.save_file", told_to_end)
+    with pytest.raises(SystemExit):
+        fit(model, draw, toy_step(model), Plan(steps=6, checkpoint=path, checkpoint_every=3))
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("c", whole)]
+
+
 def test_the_watch_sees_averaged_parameters_and_training_goes_on_unchanged(tmp_path):
     plain, watched = Toy(), Toy()
     seen = []

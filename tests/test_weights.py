@@ -28,6 +28,19 @@ def test_round_trip_is_bit_equal(tmp_path):
     assert not any(p.requires_grad for p in loaded.parameters())
 
 
+def test_a_signal_while_weights_are_written_leaves_the_old_ones_alone(tmp_path, monkeypatch):
+    def told_to_end(state, path, metadata):
+        path.write_bytes(b"half")
+        raise SystemExit(143)
+
+    target = tmp_path / "w.safetensors"
+    target.write_text("old")
+    monkeypatch.setattr("crossdiff_cli.model.weights.save_file", told_to_end)
+    with pytest.raises(SystemExit):
+        save(small_model(), target, {})
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("w.safetensors", "old")]
+
+
 def test_files_that_are_no_weights(tmp_path):
     with pytest.raises(WeightsError, match="no weight file"):
         load(tmp_path / "none.safetensors")

@@ -141,6 +141,29 @@ def test_an_error_inside_leaves_the_old_result(tmp_path):
     assert old.read_text() == "old"
 
 
+class Told(list):
+    """Bands, while a signal arrives at the `arrives`th look at them."""
+
+    def __init__(self, bands, arrives):
+        super().__init__(bands)
+        self.arrives = arrives
+
+    def __iter__(self):
+        self.arrives -= 1
+        if self.arrives == 0:
+            raise SystemExit(143)
+        return super().__iter__()
+
+
+@pytest.mark.parametrize("arrives", [1, 2])
+def test_a_signal_while_the_file_is_being_made_leaves_nothing(tmp_path, arrives):
+    bands = Told(profile().bands, arrives)
+    with pytest.raises(SystemExit), Writer(tmp_path / "out.tif", profile(bands=bands)):
+        pass
+    assert bands.arrives == 0
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_targets_that_cannot_be_written(tmp_path):
     (tmp_path / "there.tif").write_text("")
     with pytest.raises(OutputError, match="exists; --overwrite"):

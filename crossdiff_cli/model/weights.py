@@ -55,8 +55,11 @@ def save(model: CrossDiff, path: Path, provenance: dict[str, Any], dtype: torch.
         "provenance": json.dumps(provenance),
     }
     temporary = path.with_name(f".{path.name}.tmp")
-    save_file(state, temporary, metadata)
-    temporary.replace(path)
+    try:
+        save_file(state, temporary, metadata)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> tuple[CrossDiff, dict[str, Any]]:

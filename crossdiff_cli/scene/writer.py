@@ -90,9 +90,11 @@ class Writer:
                 self._temporary, "w", **(_options(profile) | {k.lower(): v for k, v in creation.items()})
             )
             self._describe()
-        except (RasterioError, CPLE_BaseError, OSError, ValueError, TypeError) as error:
+        except BaseException as error:
             self._discard()
-            raise self._failed(error) from error
+            if isinstance(error, RasterioError | CPLE_BaseError | OSError | ValueError | TypeError):
+                raise self._failed(error) from error
+            raise
         return self
 
     def write(self, data: NDArray[Any], window: Window) -> None:
@@ -184,10 +186,12 @@ class Writer:
                         raise OSError(errno.ENOSPC, f"block {row}, {col} did not reach the disk")
 
     def _discard(self) -> None:
-        if self._dataset is not None and not self._dataset.closed:
-            with suppress(RasterioError, CPLE_BaseError, OSError):
-                self._dataset.close()
-        _remove(self._temporary)
+        try:
+            if self._dataset is not None and not self._dataset.closed:
+                with suppress(RasterioError, CPLE_BaseError, OSError):
+                    self._dataset.close()
+        finally:
+            _remove(self._temporary)
 
     def _failed(self, error: BaseException) -> OutputError:
         cause = str(error.__cause__ or error).strip().splitlines()

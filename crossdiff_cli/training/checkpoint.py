@@ -56,11 +56,12 @@ def save(path: Path, step: int, run: Mapping[str, str], state: State) -> None:
             path.replace(previous(path))
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
         kept = f"; {path} holds an earlier step, start again from there" if path.exists() else ""
         raise TrainingError(
             f"cannot write the checkpoint of step {step} to {path} ({error}): make room on the disk{kept}"
         ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def resume(path: Path, run: Mapping[str, str], state: State) -> int:
