@@ -13,7 +13,7 @@ import torch
 
 from crossdiff_cli.errors import CrossDiffError
 
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16", "int8"]
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _LARGE = 32 * 2**20
@@ -59,11 +59,43 @@ def choose_device(name: str) -> torch.device:
 
 
 def network_dtype(device: torch.device, precision: Precision) -> torch.dtype:
-    """The network's precision: `auto` is bf16 where the device is faster in it (CUDA, CPU with AMX), else float32."""
+    """The network's precision in training: `auto` is bf16 where the device is faster in it, else float32."""
     if precision == "auto":
-        fast = device.type == "cuda" or torch.cpu._is_amx_tile_supported()
-        precision = "bf16" if fast else "fp32"
+        precision = "bf16" if _fast_in_bf16(device) else "fp32"
     return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
+def inference_dtype(device: torch.device, precision: Precision) -> torch.dtype:
+    """The network's precision in sharpening: `auto` is what the device is fastest in of bf16, int8 and float32.
+
+    Raises:
+        CrossDiffError: int8 was asked of a device that is not faster in it.
+    """
+    if precision == "auto" and not _fast_in_bf16(device) and _fast_in_int8(device):
+        return torch.int8
+    if precision == "int8":
+        if not _fast_in_int8(device):
+            raise CrossDiffError(
+                f"--precision int8 needs a CPU with VNNI, which {device} is not: --precision auto takes what is fastest"
+            )
+        return torch.int8
+    return network_dtype(device, precision)
+
+
+def _fast_in_bf16(device: torch.device) -> bool:
+    """CUDA, and CPUs with AMX."""
+    return device.type == "cuda" or torch.cpu._is_amx_tile_supported()
+
+
+def _fast_in_int8(device: torch.device) -> bool:
+    """CPUs with VNNI, the AVX2 kind included; without it products of bytes overflow."""
+    if device.type != "cpu" or not hasattr(torch.ops.onednn, "qconv2d_pointwise"):
+        return False
+    if torch.cpu._is_vnni_supported():
+        return True
+    with suppress(OSError):
+        return " avx_vnni " in Path("/proc/cpuinfo").read_text()
+    return False
 
 
 def window_pixels(devices: Sequence[torch.device], bands: int) -> int:

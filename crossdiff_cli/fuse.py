@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from crossdiff_cli.model.crossdiff import CrossDiff
+from crossdiff_cli.model.fusion import box_sum
 from crossdiff_cli.model.region import Part, Region, compact
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.mtf import EXPAND_RADIUS, Pixels, degrade, expand, mtf_radius
@@ -104,8 +105,8 @@ def local_gain(ms: Tensor, pan_ms: Tensor) -> Tensor:
     """
 
     def mean(x: Tensor) -> Tensor:
-        size = 2 * BETA_RADIUS + 1
-        return F.avg_pool2d(F.pad(x, [BETA_RADIUS] * 4, mode="replicate"), size, stride=1)
+        total = box_sum(F.pad(x, [BETA_RADIUS] * 4, mode="replicate"), BETA_RADIUS)
+        return total[..., BETA_RADIUS:-BETA_RADIUS, BETA_RADIUS:-BETA_RADIUS] / (2 * BETA_RADIUS + 1) ** 2
 
     mean_pan = mean(pan_ms)
     covariance = mean(ms * pan_ms) - mean(ms) * mean_pan

@@ -213,10 +213,10 @@ def device_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--device` and `--precision`."""
     command = click.option(
         "--precision",
-        type=click.Choice(["auto", "fp32", "bf16"]),
+        type=click.Choice(["auto", "fp32", "bf16", "int8"]),
         default="auto",
         show_default=True,
-        help="Arithmetic of the network.",
+        help="Arithmetic of the network; auto is the fastest that the device has.",
     )(command)
     return click.option(
         "--device",

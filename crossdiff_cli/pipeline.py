@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from crossdiff_cli.calibration import in_int8
 from crossdiff_cli.errors import CrossDiffError, SceneError
 from crossdiff_cli.fuse import Sampling, fuse_core
 from crossdiff_cli.masking import extend, extend_coarse
@@ -58,8 +59,7 @@ class Lane:
     ) -> None:
         """`model` lies on `device`; the network runs in `dtype` and the result is back-projected `rounds` times."""
         self.device = device
-        self._pair, self._found, self._model = pair, found, model
-        self._dtype, self._rounds = dtype, rounds
+        self._pair, self._found, self._rounds = pair, found, rounds
         self._gains = tuple(band.nyquist_gain for band in pair.bands)
         self._stream: torch.cuda.Stream | None = None
         if device.type == "cuda":
@@ -70,6 +70,9 @@ class Lane:
             torch.tensor(pair.sensor.pan_nm, device=device),
             pair.ratio,
         )
+        # Whole numbers are what the blocks of the network work on; the rest of it stays in float32.
+        self._model = in_int8(model, self._spectrum, self._gains) if dtype == torch.int8 else model
+        self._dtype = torch.float32 if dtype == torch.int8 else dtype
 
     def fuse(self, tile: Tile, patch: Patch) -> Fused:
         """Fuse one tile; where memory does not suffice for it, half by half.

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 from tqdm import tqdm
 
-from crossdiff_cli.device import Precision, choose_devices, keep_memory, network_dtype, window_pixels
+from crossdiff_cli.device import Precision, choose_devices, inference_dtype, keep_memory, window_pixels
 from crossdiff_cli.fuse import ROUNDS, halo
 from crossdiff_cli.heads import own_head
 from crossdiff_cli.model.crossdiff import CrossDiff
@@ -184,7 +184,7 @@ def _lanes(
     options: SharpenOptions,
 ) -> list[Lane]:
     return [
-        Lane(pair, found, model, device, network_dtype(device, options.precision), options.rounds)
+        Lane(pair, found, model, device, inference_dtype(device, options.precision), options.rounds)
         for device, model in zip(devices, models, strict=True)
         # Two streams keep a GPU busy: one computes while the other copies.
         for _ in range(2 if device.type == "cuda" else 1)

@@ -9,10 +9,12 @@ from torch import Tensor, nn
 from crossdiff_cli.model.spectral import EMBEDDING_WIDTH, Spectrum, embed_wavelengths
 
 
-def pixel_norm(x: Tensor) -> Tensor:
-    """RMS norm over the channels of each pixel (B, C, H, W): no statistic crosses pixels, whatever the tile."""
-    root_mean_square = torch.linalg.vector_norm(x, dim=1, keepdim=True) / math.sqrt(x.shape[1])
-    return x / (root_mean_square + 1e-2)
+def pixel_rms(x: Tensor) -> Tensor:
+    """RMS over the channels of each pixel, and a little: (B, C, H, W) to (B, 1, H, W).
+
+    No statistic crosses pixels, whatever the tile.
+    """
+    return torch.linalg.vector_norm(x, dim=1, keepdim=True) / math.sqrt(x.shape[1]) + 1e-2
 
 
 class Conditioning(nn.Module):
@@ -56,17 +58,20 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """`x` (B, width, H, W), `condition` (B, condition_width)."""
-        h = pixel_norm(x)
+        h = x / pixel_rms(x)
         if len(condition) == 1:
             # The same for every pixel: it goes into the kernels.
-            assert self.conv1.bias is not None
-            scale, shift = self.film(condition)[0].float().chunk(2)
-            weight = self.conv1.weight * (1 + scale)[:, None, None, None]
-            h = F.conv2d(h, weight, self.conv1.bias * (1 + scale) + shift, padding=1)
+            h = F.conv2d(h, *self.modulated(condition), padding=1)
         else:
             scale, shift = self.film(condition).to(x.dtype)[:, :, None, None].chunk(2, dim=1)
             h = torch.addcmul(shift, self.conv1(h), 1 + scale)
         return self.conv2(silu(h)).add_(x)
+
+    def modulated(self, condition: Tensor) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the first convolution for a conditioning vector (1, condition_width)."""
+        assert self.conv1.bias is not None
+        scale, shift = self.film(condition)[0].float().chunk(2)
+        return self.conv1.weight * (1 + scale)[:, None, None, None], self.conv1.bias * (1 + scale) + shift
 
 
 def silu(x: Tensor) -> Tensor:

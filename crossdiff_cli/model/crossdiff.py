@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from crossdiff_cli.model.fusion import Features, FusionHead
-from crossdiff_cli.model.region import STRIDE, STRIP, Part, Region
+from crossdiff_cli.model.region import STRIDE, STRIP, Part, Region, compact
 from crossdiff_cli.model.schedule import NoiseSchedule
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.model.unet import UNet
@@ -136,7 +136,7 @@ class CrossDiff(nn.Module):
             images = pan(outer), pan_low(outer), ms_up(outer), beta(outer)
             features = None
             if coarse is not None:
-                here = [[local.of(x, 2 ** (i + 1)) for i, x in enumerate(pyramid)] for pyramid in (p2m, m2p)]
+                here = [[compact(local.of(x, 2 ** (i + 1))) for i, x in enumerate(pyramid)] for pyramid in (p2m, m2p)]
                 features = self.decoded(here[0], here[1], images[0] - images[1], spectrum)
             fused = self.head.fine(features, None if coarse is None else local.of(coarse, 4), *images, spectrum)
             parts.append(strip.within(outer).of(fused).float())

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crossdiff_cli.model.blocks import Conditioning, ResBlock, silu, upsample2
@@ -40,7 +41,13 @@ class Gate(nn.Module):
 
     def forward(self, p2m: Tensor, m2p: Tensor) -> Tensor:
         """Two (B, width_in, H, W) to (B, width, H, W)."""
-        value, gate = self.p2m(p2m).add_(self.m2p(m2p)).chunk(2, dim=1)
+        # One after the other: both at once would be the largest image of all.
+        assert self.p2m.bias is not None
+        weights, biases = zip(self.p2m.weight.chunk(2), self.m2p.weight.chunk(2), strict=True), self.p2m.bias.chunk(2)
+        value, gate = (
+            F.conv2d(p2m, mine, bias).add_(F.conv2d(m2p, other))
+            for (mine, other), bias in zip(weights, biases, strict=True)
+        )
         return value * torch.sigmoid(gate)
 
 
@@ -51,7 +58,7 @@ def box_sum(x: Tensor, radius: int) -> Tensor:
     """
     for axis in (2, 3):
         size, count = x.shape[axis], 2 * radius + 1
-        power = nn.functional.pad(x, [radius, radius, 0, 0] if axis == 3 else [0, 0, radius, radius])
+        power = F.pad(x, [radius, radius, 0, 0] if axis == 3 else [0, 0, radius, radius])
         total, start, width = None, 0, 1
         while count:
             if count & 1:

@@ -93,8 +93,7 @@ class BandOutput(nn.Module):
         kernels = self.kernels(spectrum)  # (C, maps, width)
         bands = kernels.shape[0]
         weight = kernels.transpose(0, 1).reshape(self.maps * bands, -1, 1, 1)
-        out = F.interpolate(
-            F.conv2d(features, weight.to(features.dtype)), scale_factor=2, mode="bilinear", align_corners=False
-        )
         # Map after map, as what follows works on them.
-        return out.reshape(out.shape[0], self.maps, bands, *out.shape[2:]).contiguous()
+        out = F.conv2d(features, weight.to(features.dtype)).contiguous(memory_format=torch.contiguous_format)
+        out = F.interpolate(out, scale_factor=2, mode="bilinear", align_corners=False)
+        return out.view(out.shape[0], self.maps, bands, *out.shape[2:])
