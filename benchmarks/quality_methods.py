@@ -6,12 +6,14 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import rasterio
 import torch
 from quality_table import TRUTH
 
+from crossdiff_cli.device import Precision
 from crossdiff_cli.fuse import ROUNDS
 from crossdiff_cli.quality.baselines import BASELINES
 from crossdiff_cli.scene.pair import PairOptions, ScenePair
@@ -49,14 +51,15 @@ class Case:
 
 
 Method = Callable[[Case, Path], None]
+_PRECISIONS = get_args(Precision)
 
 
 def parse_methods(specifications: list[str]) -> tuple[dict[str, Method], list[str]]:
     """Methods by name, and a line for each that cannot run here.
 
     A specification is `baselines`, the name of one, `external`, the name of an external tool, `truth` (the reference
-    itself), `NAME=FILE.safetensors` for the network with those weights, with `,adapt=STEPS`, `,rounds=N` or
-    `,align=off` after it for how it is used, or `NAME=FOLDER` with results `SCENE.full.tif` and `SCENE.reduced.tif`.
+    itself), `NAME=FILE.safetensors` for the network with those weights, with `,adapt=STEPS`, `,rounds=N`,
+    `,align=off` or `,precision=fp32` after it for how it is used, or `NAME=FOLDER` with results `SCENE.full.tif` and `SCENE.reduced.tif`.
     """
     methods: dict[str, Method] = {}
     missing = []
@@ -111,11 +114,20 @@ def _truth(case: Case, out: Path) -> None:
 
 def _network(weights: Path, changes: list[str]) -> Method:
     used = dict(change.split("=", 1) for change in changes if "=" in change)
-    if len(used) < len(changes) or set(used) - {"adapt", "rounds", "align"}:
-        raise SystemExit(f"{','.join(changes)}: write adapt=STEPS, rounds=N or align=off after the weights")
+    precision = used.get("precision", "auto")
+    if (
+        len(used) < len(changes)
+        or set(used) - {"adapt", "rounds", "align", "precision"}
+        or precision not in _PRECISIONS
+    ):
+        raise SystemExit(
+            f"{','.join(changes)}: write adapt=STEPS, rounds=N, align=off or precision={'|'.join(_PRECISIONS)} after "
+            "the weights"
+        )
     steps = int(used.get("adapt", 0))
     options = SharpenOptions(
         weights=weights, extent="pan", overwrite=True, quiet=True, rounds=int(used.get("rounds", ROUNDS)),
+        precision=precision,
         align=used.get("align") != "off", tune=ZeroShot(steps) if steps else None,
     )  # fmt: skip
 
