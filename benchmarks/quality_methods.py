@@ -58,8 +58,9 @@ def parse_methods(specifications: list[str]) -> tuple[dict[str, Method], list[st
     """Methods by name, and a line for each that cannot run here.
 
     A specification is `baselines`, the name of one, `external`, the name of an external tool, `truth` (the reference
-    itself), `NAME=FILE.safetensors` for the network with those weights, with `,adapt=STEPS`, `,rounds=N`,
-    `,align=off` or `,precision=fp32` after it for how it is used, or `NAME=FOLDER` with results `SCENE.full.tif` and `SCENE.reduced.tif`.
+    itself), `NAME=FILE.safetensors` for the network with those weights, with `,adapt=STEPS`, `,rounds=N`, `,align=off`
+    or `,precision=fp32` after it for how it is used, or `NAME=FOLDER` with results `SCENE.full.tif` and
+    `SCENE.reduced.tif`.
     """
     methods: dict[str, Method] = {}
     missing = []
