@@ -15,7 +15,7 @@ from crossdiff_cli.model.spectral import Spectrum
 
 _log = logging.getLogger(__name__)
 
-_SIZE, _RATIO = 256, 4
+_SIZE, _RATIO = 192, 4
 _LARGEST_ERROR = 0.02
 """RMS, in band deviations, that whole numbers may make; the shipped weights make a tenth of it."""
 

@@ -14,6 +14,7 @@ import torch
 from crossdiff_cli.errors import CrossDiffError
 
 Precision = Literal["auto", "fp32", "bf16", "int8"]
+PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.int8: "int8"}
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _LARGE = 32 * 2**20

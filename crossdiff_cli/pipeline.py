@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from crossdiff_cli.calibration import in_int8
+from crossdiff_cli.device import PRECISIONS
 from crossdiff_cli.errors import CrossDiffError, SceneError
 from crossdiff_cli.fuse import Sampling, fuse_core
 from crossdiff_cli.masking import extend, extend_coarse
@@ -73,6 +74,7 @@ class Lane:
         # Whole numbers are what the blocks of the network work on; the rest of it stays in float32.
         self._model = in_int8(model, self._spectrum, self._gains) if dtype == torch.int8 else model
         self._dtype = torch.float32 if dtype == torch.int8 else dtype
+        self.precision = "int8" if self._model is not model else PRECISIONS[self._dtype]
 
     def fuse(self, tile: Tile, patch: Patch) -> Fused:
         """Fuse one tile; where memory does not suffice for it, half by half.

@@ -140,7 +140,10 @@ def sharpen(
         with _cache(pair, plan, options.jobs), Writer(output, profile, overwrite=options.overwrite) as writer:
             write = partial(_write, writer, profile, extent, chosen)
             consistency = _run(plan, pair.read, lanes, write, options)
-            writer.tag(CROSSDIFF_CONSISTENCY=f"{consistency:.6f}")
+            writer.tag(
+                CROSSDIFF_CONSISTENCY=f"{consistency:.6f}",
+                CROSSDIFF_PRECISION=",".join(sorted({lane.precision for lane in lanes})),
+            )
             if models[0] is not networks[0][0]:
                 writer.tag(CROSSDIFF_ADAPTED=str(options.tune))
         if options.stac:

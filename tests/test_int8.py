@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import rasterio
 import torch
 import torch.nn.functional as F
 from conftest import small_model
@@ -134,6 +135,9 @@ def test_int8_is_the_same_picture_whatever_the_tile(make_pair, tmp_path, read_al
     }
     for name, choice in variants.items():
         sharpen(files.pan, [files.ms], tmp_path / f"{name}.tif", choice)
+    for name, precision in (("exact", "fp32"), ("int8", "int8")):
+        with rasterio.open(tmp_path / f"{name}.tif") as file:
+            assert file.tags()["CROSSDIFF_PRECISION"] == precision
     exact, int8, tile = (read_all(tmp_path / f"{name}.tif").astype(float) for name in ("exact", "int8", "tile"))
     assert 0 < np.abs(int8 - exact).max() < 0.05 * exact.std()
     assert np.sqrt(np.mean((int8 - exact) ** 2)) < 0.005 * exact.std()
