@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from crossdiff_cli.boxes import box_sum
 from crossdiff_cli.model.crossdiff import CrossDiff
-from crossdiff_cli.model.fusion import box_sum
 from crossdiff_cli.model.region import Part, Region, compact
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.mtf import EXPAND_RADIUS, Pixels, degrade, expand, mtf_radius

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from crossdiff_cli.boxes import box_sum
+
 _BLOCK = 4
 """Fine holes are filled from means of blocks of this many pixels; a power of two that divides the network's stride."""
 
@@ -24,11 +26,10 @@ def extend(image: Tensor, mask: Tensor, rounds: int) -> Tensor:
     known = mask.to(image.dtype)
     image = torch.where(mask, image, torch.zeros((), dtype=image.dtype, device=image.device))
     for _ in range(rounds):
-        weight = F.avg_pool2d(known, 3, stride=1, padding=1)
-        total = F.avg_pool2d(image, 3, stride=1, padding=1)
-        grown = ((known == 0) & (weight > 0)).expand_as(image)
-        image = torch.where(grown, total / weight.clamp_min(1e-6), image)
-        known = (weight > 0).to(image.dtype)
+        count, total = box_sum(known, 1), box_sum(image, 1)
+        grown = (known == 0) & (count > 0)
+        image = torch.where(grown, total / count.clamp_min(1.0), image)
+        known = count.clamp(max=1.0)
     return image
 
 

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from crossdiff_cli.boxes import box_sum
 from crossdiff_cli.mtf import Pixels, degrade
 
 _MAX_SHIFT_MS_PX = 3.0
@@ -156,8 +157,6 @@ def least_squares(columns: Tensor, targets: Tensor) -> Tensor:
 
 def high_pass(images: Tensor, mask: Tensor) -> Tensor:
     """Take out the local mean of valid pixels: (C, h, w)."""
-    known = mask.to(images.dtype)[None, None]
-    pad = _HIGHPASS // 2
-    weight = F.avg_pool2d(known, _HIGHPASS, stride=1, padding=pad)
-    mean = F.avg_pool2d((images * known[0])[:, None], _HIGHPASS, stride=1, padding=pad) / weight.clamp_min(1e-6)
-    return images - mean[:, 0]
+    known = mask.to(images.dtype)[None]
+    count, total = (box_sum(x[None], _HIGHPASS // 2)[0] for x in (known, images * known))
+    return images - total / count.clamp_min(1.0)

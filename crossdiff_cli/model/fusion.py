@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from crossdiff_cli.boxes import box_sum
 from crossdiff_cli.model.blocks import Conditioning, ResBlock, silu, upsample2
 from crossdiff_cli.model.spectral import BandOutput, BandStem, Spectrum
 
@@ -49,30 +50,6 @@ class Gate(nn.Module):
             for (mine, other), bias in zip(weights, biases, strict=True)
         )
         return value * torch.sigmoid(gate)
-
-
-def box_sum(x: Tensor, radius: int) -> Tensor:
-    """Sum over windows of 2 radius + 1 pixels, zero beyond the border: (B, C, H, W).
-
-    Partial sums of 1, 2, 4, ... neighbours are added up: as many rounding errors as digits, whatever the window.
-    """
-    for axis in (2, 3):
-        size, count = x.shape[axis], 2 * radius + 1
-        power = F.pad(x, [radius, radius, 0, 0] if axis == 3 else [0, 0, radius, radius])
-        total, start, width = None, 0, 1
-        while count:
-            if count & 1:
-                part = power.narrow(axis, start, size)
-                total = part if total is None else total + part
-                start += width
-            count >>= 1
-            if count:
-                length = power.shape[axis] - width
-                power = power.narrow(axis, 0, length) + power.narrow(axis, width, length)
-                width *= 2
-        assert total is not None
-        x = total
-    return x
 
 
 def limit_energy(injected: Tensor, detail: Tensor) -> Tensor:
