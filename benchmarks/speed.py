@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,9 @@ from rasterio.windows import Window
 from speed_table import page
 from torch.utils.flop_counter import FlopCounterMode
 
+from crossdiff_cli.device import PRECISIONS, inference_dtype
 from crossdiff_cli.fuse import Sampling, fuse
+from crossdiff_cli.model.int8 import Int8Conv
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.model.weights import default_weights, load
 
@@ -135,9 +138,11 @@ def machine(device: str) -> Row:
                  Sampling((4.0, 4.0), (0.0, 0.0), (0.3,) * bands), spectrum, rounds=1)  # fmt: skip
         flop[str(bands)] = round(counter.get_total_flops() / size**2)
     first = torch.device(device.split(",", maxsplit=1)[0] if device != "auto" else "cpu")
+    kind = inference_dtype(first, "auto")
     name = torch.cuda.get_device_name(first) if first.type == "cuda" else _processor()
     return {"name": name, "cores": os.cpu_count(), "threads": torch.get_num_threads(), "torch": torch.__version__,
-            "flop_per_pixel": flop, "flop_per_s": _peak(first), "disk_bytes_per_s": _disk()}  # fmt: skip
+            "flop_per_pixel": flop, "precision": PRECISIONS[kind], "flop_per_s": _peak(first, kind),
+            "disk_bytes_per_s": _disk()}  # fmt: skip
 
 
 def _processor() -> str:
@@ -145,17 +150,23 @@ def _processor() -> str:
     return next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.processor())
 
 
-def _peak(device: torch.device) -> float:
-    """The best of ten products of two matrices, in the precision that the network would have."""
-    kind = torch.bfloat16 if device.type == "cuda" or torch.cpu._is_amx_tile_supported() else torch.float32
-    size = 8192 if device.type == "cuda" else 1024
-    a = torch.ones(size, size, dtype=kind, device=device)
+def _peak(device: torch.device, kind: torch.dtype) -> float:
+    """The best of ten products of two matrices in the precision that the network has; for int8, of convolutions."""
+    if kind == torch.int8:
+        width, size = 256, 128
+        conv = Int8Conv(torch.rand(width, width, 3, 3), None, 1.0, 0)
+        image = torch.ones(1, width, size, size, dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
+        product, flop = partial(conv, image, conv), 2 * 9 * width**2 * size**2
+    else:
+        size = 8192 if device.type == "cuda" else 1024
+        a = torch.ones(size, size, dtype=kind, device=device)
+        product, flop = partial(torch.matmul, a, a), 2 * size**3
     best = float("inf")
     for _ in range(10):
         started = time.perf_counter()
-        (a @ a)[0, 0].item()
+        product().flatten()[0].item()
         best = min(best, time.perf_counter() - started)
-    return round(2 * size**3 / best)
+    return round(flop / best)
 
 
 def _disk(count: int = 256) -> float:

@@ -75,7 +75,7 @@ def _floor(machine: Row, rows: list[Row]) -> list[str]:
     lines = [
         "## Floor",
         "",
-        f"A product of two matrices reaches {machine['flop_per_s'] / 1e9:.0f} GFLOP/s, a plain file "
+        f"A product in {machine['precision']} reaches {machine['flop_per_s'] / 1e9:.0f} GFLOP/s, a plain file "
         f"{machine['disk_bytes_per_s'] / 1e6:.0f} MB/s to the disk. No program with this network can be faster than "
         "the slower of the two; `sharpen` is compared with it.",
         "",

@@ -18,7 +18,7 @@ import speed_table  # noqa: E402
 
 MACHINE = {
     "name": "A machine", "cores": 2, "threads": 2, "torch": "2", "flop_per_pixel": {"4": 200_000, "8": 300_000},
-    "flop_per_s": 2e11, "disk_bytes_per_s": 1e8,
+    "precision": "fp32", "flop_per_s": 2e11, "disk_bytes_per_s": 1e8,
 }  # fmt: skip
 
 
