@@ -21,7 +21,7 @@ _LARGEST_ERROR = 0.02
 
 
 def in_int8(model: CrossDiff, spectrum: Spectrum, gains: Sequence[float]) -> CrossDiff:
-    """A copy of `model` that works on whole numbers; `model` itself, with a warning, where they would falsify it.
+    """A copy of `model` that works on whole numbers; `model` itself, with a warning, where that fails or falsifies it.
 
     The ranges follow from the weights and the bands alone, so that every part of a scene is treated alike.
 
@@ -35,7 +35,11 @@ def in_int8(model: CrossDiff, spectrum: Spectrum, gains: Sequence[float]) -> Cro
     sampling = Sampling((_RATIO, _RATIO), (0.0, 0.0), tuple(gains[band] for band in order.tolist()))
     pan, ms = _window(sampling)
     pan_low, ms_up, beta = prepare(pan, ms, sampling)
-    quick, error = to_int8(model, compact(pan), pan_low, compact(ms_up), beta, spectrum)
+    try:
+        quick, error = to_int8(model, compact(pan), pan_low, compact(ms_up), beta, spectrum)
+    except RuntimeError as failure:  # the operators are not part of what PyTorch promises to keep
+        _log.warning("this PyTorch has no int8 as it is needed (%s): float32 is used", str(failure).splitlines()[0])
+        return model
     if not error < _LARGEST_ERROR:  # nor where it is NaN
         _log.warning("int8 would be wrong by %.2g of a band's deviation with these weights: float32 is used", error)
         return model

@@ -190,10 +190,9 @@ def fuse_core(
     keep = core.grown(max(rounds, 1) * _consistency_radius(sampling.ratio, sampling.gains), window)
     seen = keep.grown(model.radius, window)
     pan_ms = _pan_on_ms(pan, ms, sampling)
-    whole = seen.of(pan)
 
-    def sharp(part: Region) -> Tensor:
-        return compact(part.of(whole))
+    def held(whole: Tensor) -> Part:
+        return lambda part: compact(part.of(whole))
 
     def expanded(coarse: Tensor) -> Part:
         def image(part: Region) -> Tensor:
@@ -202,9 +201,11 @@ def fuse_core(
 
         return image
 
-    low, up, beta = expanded(pan_ms), expanded(ms), expanded(local_gain(ms, pan_ms))
+    # Every stage asks for the PAN and the MS, the last one alone for the others.
+    sharp, up = held(seen.of(pan)), held(to_pan(ms, seen.shape, sampling.within(seen)))
+    low, beta = expanded(pan_ms), expanded(local_gain(ms, pan_ms))
     with torch.autocast(pan.device.type, dtype, enabled=dtype != torch.float32):
-        hrms = model.part(sharp, low, up, beta, spectrum, Region.whole(whole), keep.within(seen))
+        hrms = model.part(sharp, low, up, beta, spectrum, seen.within(seen), keep.within(seen))
     kept, inner = sampling.within(keep), core.within(keep)
     coarse = (ms.shape[2], ms.shape[3])
     left = ms - to_ms(hrms, coarse, kept)

@@ -115,9 +115,18 @@ def expand(ms: Tensor, shape: tuple[int, int], ratio: Pixels, offset: Pixels) ->
 
 
 def _multiply(rows: list[_Part], columns: list[_Part], image: Tensor) -> Tensor:
-    """`rows` @ image @ `columns`^T for every band of (B, C, H, W)."""
-    tall = torch.cat([part.weight @ image[:, :, part.into] for part in rows], dim=2)
-    return torch.cat([tall[..., part.into] @ part.weight.T for part in columns], dim=3)
+    """`rows` @ image @ `columns`^T for every band of (B, C, H, W); columns, which are gathered, where it is smaller."""
+    first, last = min(part.into.start for part in rows), max(part.into.stop for part in rows)
+    image = image[:, :, first:last]
+
+    def down(x: Tensor) -> Tensor:
+        return torch.cat([p.weight @ x[:, :, p.into.start - first : p.into.stop - first] for p in rows], dim=2)
+
+    def across(x: Tensor) -> Tensor:
+        return torch.cat([x[..., p.into] @ p.weight.T for p in columns], dim=3)
+
+    grows = sum(len(part.weight) for part in rows) > last - first
+    return down(across(image)) if grows else across(down(image))
 
 
 def _by_gain(gains: Sequence[float]) -> dict[float, list[int]]:

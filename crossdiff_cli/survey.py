@@ -92,9 +92,10 @@ def _samples(pair: ScenePair) -> list[View]:
         assert inner is not None
         patch = pair.read(inner)
         inside = _covered(pair, inner, patch.ms_mask.shape, patch.offset)
-        pan_valid = torch.from_numpy(patch.pan_mask)[None, None].float()
-        seen = degrade(pan_valid, patch.ms_mask.shape, pair.grid.ratio, patch.offset, [0.3])[0, 0] > 0.999
-        mask = torch.from_numpy(patch.ms_mask) & inside & seen
+        mask = torch.from_numpy(patch.ms_mask) & inside
+        if not patch.pan_mask.all():
+            pan_valid = torch.from_numpy(patch.pan_mask)[None, None].float()
+            mask &= degrade(pan_valid, patch.ms_mask.shape, pair.grid.ratio, patch.offset, [0.3])[0, 0] > 0.999
         if mask.any():
             pan, ms = torch.from_numpy(patch.pan)[None], torch.from_numpy(patch.ms)
             samples.append(View(pan, ms, mask, patch.offset, (inner.row, inner.col)))

@@ -123,6 +123,17 @@ def test_weights_that_whole_numbers_would_falsify_stay_in_float32(caplog):
     assert "float32 is used" in caplog.text
 
 
+def test_a_pytorch_with_other_operators_works_in_float32(caplog, monkeypatch):
+    def refuse(*_):
+        raise RuntimeError("qconv2d_pointwise() expected at most 3 arguments\nand a trace")
+
+    monkeypatch.setattr("crossdiff_cli.calibration.to_int8", refuse)
+    model = small_model().channels_last()
+    with caplog.at_level(logging.WARNING):
+        assert in_int8(model, BANDS, GAINS) is model
+    assert "expected at most 3 arguments): float32 is used" in caplog.text
+
+
 @with_vnni
 def test_int8_is_the_same_picture_whatever_the_tile(make_pair, tmp_path, read_all):
     files = make_pair(shape=(512, 512), seed=2)
