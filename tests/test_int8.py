@@ -74,8 +74,26 @@ def test_a_block_keeps_what_it_adds_to():
         assert torch.equal(quick(x, condition), block(x, condition))
         other = 50 * torch.randn(1, 16, 32, 32).contiguous(memory_format=torch.channels_last)
         rounded, exact = quick(other, condition), block(other, condition)
-    added = exact - other
-    assert 0 < (rounded - exact).square().mean().sqrt() < 0.03 * added.square().mean().sqrt()
+    added, error = exact - other, rounded - exact
+    assert 0 < error.square().mean().sqrt() < 0.03 * added.square().mean().sqrt()
+    assert error.mean(dim=(2, 3)).abs().max() < 0.3 * error.square().mean().sqrt()
+
+
+@with_vnni
+def test_what_lies_beyond_the_range_gets_its_end():
+    """A block that adds the SiLU of its norm; in the first image that is never more than that of 1."""
+    block = ResBlock(16, 8).eval().requires_grad_(False)
+    for conv in (block.conv1, block.conv2):
+        torch.nn.init.dirac_(conv.weight)
+        torch.nn.init.zeros_(conv.bias)
+    quick, condition = Int8Block(block), torch.zeros(1, 8)
+    with torch.inference_mode():
+        quick(torch.ones(1, 16, 8, 8), condition)
+        far = torch.zeros(1, 16, 8, 8)
+        far[0, 0, 4, 4], far[0, 1, 4, 4] = 100.0, -100.0  # RMS 35: 2.8 times it
+        added = quick(far.clone().contiguous(memory_format=torch.channels_last), condition) - far
+    assert float(added[0, 0, 4, 4]) == pytest.approx(1.5 * float(F.silu(torch.ones(()))), abs=0.02)
+    assert float(added[0, 1, 4, 4]) == pytest.approx(float(F.silu(torch.tensor(-1.5))), abs=0.02)
 
 
 @with_vnni
