@@ -10,5 +10,5 @@ from crossdiff_cli.sharpen import SharpenOptions, sharpen
 if __name__ == "__main__":
     pan, ms, out, weights = sys.argv[1:]
     pair = PairOptions(sensor="vhr", bands=("B", "G", "R", "NIR"))
-    sharpen(pan, [ms], Path(out), SharpenOptions(pair=pair, weights=Path(weights), device="cpu", tile=1024, quiet=True))
+    sharpen(pan, [ms], Path(out), SharpenOptions(pair=pair, weights=Path(weights), device="cpu", tile=512, quiet=True))
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)

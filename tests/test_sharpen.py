@@ -297,7 +297,10 @@ def test_full_disk_leaves_nothing_and_says_so(make_pair, tmp_path, small_weights
 
 @pytest.mark.slow
 def test_memory_law(tmp_path, small_weights):
-    """Peak memory of an 8k x 8k PAN is within 10 % of that of a 4k x 4k one at the same tile size."""
+    """Peak memory of an 8k x 8k PAN is within 10 % of that of a 4k x 4k one at the same tile size.
+
+    Tiles are small, so that even the smaller scene has enough of them for every order of reading and writing.
+    """
     script = Path(__file__).with_name("peak_memory.py")
     peaks = {}
     for size in (4096, 8192):
