@@ -132,9 +132,7 @@ def sharpen(
         profile = profile_of(
             pair, extent, chosen, found, options.dtype, options.driver, options.creation, weights=networks[0][1]
         )
-        models = [model for model, _ in networks]
-        if options.tune is not None:
-            models = _tuned(options.tune, pair, found, models, devices)
+        models = _tuned(options.tune, pair, found, [model for model, _ in networks], devices)
         lanes = _lanes(pair, found, models, devices, options)
         plan = _plan(pair, extent, found, models[0], [lane.device for lane in lanes], options)
         with _cache(pair, plan, options.jobs), Writer(output, profile, overwrite=options.overwrite) as writer:
@@ -170,10 +168,10 @@ def _networks(
 
 
 def _tuned(
-    tune: Tune, pair: ScenePair, found: Survey, models: Sequence[CrossDiff], devices: Sequence[torch.device]
+    tune: Tune | None, pair: ScenePair, found: Survey, models: Sequence[CrossDiff], devices: Sequence[torch.device]
 ) -> list[CrossDiff]:
-    """The first network fitted to the scene, and a copy of it on every other device."""
-    first = tune(pair, found, models[0])
+    """The first network fitted to the scene, and a copy of it on every other device; all as they are without `tune`."""
+    first = models[0] if tune is None else tune(pair, found, models[0])
     if first is models[0]:
         return list(models)
     return [first, *(copy.deepcopy(first).to(device) for device in devices[1:])]
