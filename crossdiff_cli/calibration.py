@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 
 _SIZE, _RATIO = 192, 4
 _LARGEST_ERROR = 0.02
-"""RMS, in band deviations, that whole numbers may make; the shipped weights make a tenth of it."""
+"""RMS, in band deviations, that whole numbers may make; the shipped weights make a sixteenth of it."""
 
 
 def in_int8(model: CrossDiff, spectrum: Spectrum, gains: Sequence[float]) -> CrossDiff:
