@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from crossdiff_cli.errors import OutputError, SensorError
+from crossdiff_cli.hidden import replacing
 from crossdiff_cli.paths import exists, is_file
 from crossdiff_cli.sensors import (
     DEFAULT_NYQUIST_GAIN,
@@ -133,7 +134,8 @@ def keep(sensor: Sensor, *, replace: bool = False) -> Path:
         raise OutputError(f"{path} defines {sensor.key!r} otherwise; --force replaces it")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}") from error
     return path

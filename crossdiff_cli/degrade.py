@@ -1,10 +1,9 @@
 """The Wald pair: PAN and MS one ratio down by their MTFs, and the MS as the reference that a result is scored by."""
 
 import math
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,9 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from crossdiff_cli import __version__
+from crossdiff_cli.ending import undone_by
 from crossdiff_cli.errors import OutputError, SceneError
+from crossdiff_cli.hidden import hidden_beside, remove_abandoned
 from crossdiff_cli.mtf import degrade as degrade_image
 from crossdiff_cli.mtf import mtf_radius
 from crossdiff_cli.paths import exists, is_folder
@@ -23,7 +24,7 @@ from crossdiff_cli.registration import Registration
 from crossdiff_cli.scene.grid import Grid
 from crossdiff_cli.scene.pair import PairOptions, ScenePair
 from crossdiff_cli.scene.tiles import Window, tiles
-from crossdiff_cli.scene.writer import Profile, Writer, check_target, remove_abandoned, to_dtype
+from crossdiff_cli.scene.writer import Profile, Writer, check_target, to_dtype
 from crossdiff_cli.sensors import Band
 from crossdiff_cli.survey import survey
 
@@ -88,9 +89,8 @@ def degrade(pan: str, ms: Sequence[str], folder: Path, options: DegradeOptions |
     with ScenePair(pan, ms, options.pair) as pair:
         found = survey(pair, align=options.align)
         plan = _plan(pair, found.registered)
-        with _Together(folder) as together:
-            _write(pair, plan, together.hidden)
-            together.done = True
+        with _together(folder) as hidden:
+            _write(pair, plan, hidden)
         return DegradeResult(
             pan=str(targets[0]),
             ms=str(targets[1]),
@@ -250,30 +250,28 @@ def _pan_nodata(pair: ScenePair) -> float | None:
     return float("nan") if np.dtype(pair.pan.dtype).kind == "f" else 0.0
 
 
-class _Together(ExitStack):
-    """A hidden folder inside the target, whose files move into it together, or not at all."""
+@contextmanager
+def _together(folder: Path) -> Iterator[Path]:
+    """A hidden folder inside `folder`: its files move there together, or not at all, and then `folder` is as it was."""
+    made = not folder.exists()
+    hidden = hidden_beside(folder / "degrade")
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__()
-        self.folder = folder
-        self.hidden = folder / f".degrade.{os.getpid()}.tmp"
-        self.done = False
+    def remove() -> None:
+        shutil.rmtree(hidden, ignore_errors=True)
+        if made:
+            with suppress(OSError):  # it holds the files
+                folder.rmdir()
 
-    def __enter__(self) -> "_Together":
+    with undone_by(remove):
         try:
-            self._made = not self.folder.exists()
-            self.folder.mkdir(exist_ok=True)
-            remove_abandoned(self.folder / "degrade")
-            self.hidden.mkdir()
-        except OSError as error:
-            raise OutputError(f"cannot make the folder {self.folder}: {error.strerror}") from error
-        self.callback(self._leave)
-        return self
-
-    def _leave(self) -> None:
-        if self.done:
+            try:
+                folder.mkdir(exist_ok=True)
+                remove_abandoned(folder / "degrade")
+                hidden.mkdir()
+            except OSError as error:
+                raise OutputError(f"cannot make the folder {folder}: {error.strerror}") from error
+            yield hidden
             for name in NAMES:
-                (self.hidden / name).replace(self.folder / name)
-        shutil.rmtree(self.hidden, ignore_errors=True)
-        if self._made and not self.done:
-            self.folder.rmdir()
+                (hidden / name).replace(folder / name)
+        finally:
+            remove()

@@ -11,9 +11,10 @@ from crossdiff_cli.batch.manifest import Scene, read_manifest
 from crossdiff_cli.batch.run import BatchOptions, run_batch
 from crossdiff_cli.cli import main
 from crossdiff_cli.errors import CrossDiffError, ManifestError, OutputError, PathError, SceneError
+from crossdiff_cli.hidden import remove_leftovers
 from crossdiff_cli.paths import exists, is_file, is_folder, is_stream
 from crossdiff_cli.scene.raster import Raster
-from crossdiff_cli.scene.writer import check_target, remove_leftovers
+from crossdiff_cli.scene.writer import check_target
 from crossdiff_cli.sharpen import SharpenOptions
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from crossdiff_cli.batch.manifest import Scene
 from crossdiff_cli.errors import CrossDiffError, OutputError
+from crossdiff_cli.hidden import remove_leftovers
 from crossdiff_cli.model.weights import WeightStore
-from crossdiff_cli.scene.writer import remove_leftovers
 from crossdiff_cli.sharpen import SharpenOptions, sharpen
 
 _log = logging.getLogger(__name__)

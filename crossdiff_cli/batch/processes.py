@@ -5,17 +5,18 @@ import multiprocessing
 import signal
 import time
 from collections.abc import Generator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from functools import partial
 from multiprocessing.connection import Connection, wait
-from types import FrameType
 from typing import Any
 
 import torch
 
 from crossdiff_cli.batch.manifest import Scene
 from crossdiff_cli.batch.outcome import Outcome, attempt
+from crossdiff_cli.ending import orderly_end, undone_by
+from crossdiff_cli.hidden import remove_leftovers
 from crossdiff_cli.model.weights import WeightStore
-from crossdiff_cli.scene.writer import remove_leftovers
 from crossdiff_cli.sharpen import SharpenOptions
 
 _log = logging.getLogger(__name__)
@@ -47,11 +48,12 @@ def in_processes(
     waiting = list(reversed(scenes))
     threads = max(1, torch.get_num_threads() // jobs)
     workers: list[_Worker] = []
-    try:
+    end = partial(_end_all, workers)
+    with undone_by(end), ExitStack() as ending:
+        ending.callback(end)
         while True:
             while waiting and len(workers) < jobs:
-                workers.append(_Worker(options, threads, timeout))
-                workers[-1].give(waiting.pop())
+                workers.append(_Worker(waiting.pop(), options, threads, timeout))
             if not workers:
                 return
             for worker in _ready(workers):
@@ -65,14 +67,12 @@ def in_processes(
                     worker.clear()
                     workers.remove(worker)
                 yield outcome
-    finally:
-        _end_all(workers)
 
 
 class _Worker:
     """A process that sharpens one scene after the other, and keeps the networks."""
 
-    def __init__(self, options: SharpenOptions, threads: int, timeout: float | None) -> None:
+    def __init__(self, scene: Scene, options: SharpenOptions, threads: int, timeout: float | None) -> None:
         self.connection, remote = _SPAWN.Pipe()
         self.alive = True
         self.deadline: float | None = None
@@ -86,6 +86,7 @@ class _Worker:
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         remote.close()
+        self.give(scene)
 
     def give(self, scene: Scene) -> None:
         self.scene, self._begun = scene, time.monotonic()
@@ -157,18 +158,12 @@ def _why(exitcode: int | None) -> str:
 
 def _work(connection: "Connection[Any, Any]", options: SharpenOptions, threads: int, *, verbose: bool) -> None:
     """Sharpen what comes through the connection until it is closed."""
-    signal.signal(signal.SIGTERM, _terminate)
     logging.getLogger().addHandler(logging.NullHandler())  # warnings travel with the outcome
     if verbose:
         logging.basicConfig(format="%(levelname)s: %(processName)s: %(message)s", force=True)
         logging.getLogger("crossdiff_cli").setLevel(logging.DEBUG)
     torch.set_num_threads(threads)
     store = WeightStore()
-    with suppress(EOFError, OSError):
+    with orderly_end(), suppress(EOFError, OSError):
         while True:
             connection.send(attempt(connection.recv(), options, store))
-
-
-def _terminate(number: int, _frame: FrameType | None) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise SystemExit(128 + number)

@@ -10,6 +10,7 @@ import click
 
 from crossdiff_cli.commands.failures import one_line_errors
 from crossdiff_cli.commands.fusion import fusion_of, fusion_options
+from crossdiff_cli.ending import undone_by
 from crossdiff_cli.errors import ManifestError
 from crossdiff_cli.options import Address, Shard, is_quiet, verbosity_options
 
@@ -94,19 +95,19 @@ def _run(scenes: list[Any], results: Path | None, *, as_json: bool, **choices: A
     own = {name: choices.pop(name) for name in names}
     options = BatchOptions(fusion_of(quiet=True, **choices), **own)
     record = Record(len(scenes), results)
-    try:
-        with closing(run_batch(scenes, options)) as outcomes:
-            for outcome in outcomes:
-                line = record.add(outcome)
-                if as_json:
-                    click.echo(line)
-                if not is_quiet():
-                    click.echo(f"[{record.done}/{record.scenes}] {outcome.line()}", err=True)
-                for warning in outcome.warnings:
-                    _log.debug("%s: %s", outcome.name, warning)
-    except (KeyboardInterrupt, SystemExit):
+
+    def sum_up() -> None:
         click.echo(record.summary(), err=True)
-        raise
+
+    with undone_by(sum_up), closing(run_batch(scenes, options)) as outcomes:
+        for outcome in outcomes:
+            line = record.add(outcome)
+            if as_json:
+                click.echo(line)
+            if not is_quiet():
+                click.echo(f"[{record.done}/{record.scenes}] {outcome.line()}", err=True)
+            for warning in outcome.warnings:
+                _log.debug("%s: %s", outcome.name, warning)
     if not is_quiet() or record.failures:
-        click.echo(record.summary(), err=True)
+        sum_up()
     return bool(record.failures)

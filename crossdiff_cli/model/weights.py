@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from crossdiff_cli.errors import WeightsError
+from crossdiff_cli.hidden import replacing
 from crossdiff_cli.model.crossdiff import Architecture, CrossDiff
 
 FORMAT = "crossdiff-2"
@@ -54,12 +55,8 @@ def save(model: CrossDiff, path: Path, provenance: dict[str, Any], dtype: torch.
         "encoders": json.dumps(model.p2m is not None),
         "provenance": json.dumps(provenance),
     }
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
+    with replacing(path) as temporary:
         save_file(state, temporary, metadata)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> tuple[CrossDiff, dict[str, Any]]:

@@ -3,7 +3,6 @@
 import html
 import json
 import math
-import os
 import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files as resources
@@ -13,6 +12,7 @@ import torch
 
 from crossdiff_cli import __version__
 from crossdiff_cli.errors import OutputError, SceneError
+from crossdiff_cli.hidden import replacing
 from crossdiff_cli.quality.files import JudgedFiles
 from crossdiff_cli.quality.report import QualityReport
 from crossdiff_cli.report.histogram import histogram
@@ -45,14 +45,11 @@ def write_page(path: Path, files: JudgedFiles, report: QualityReport) -> None:
     """
     check_target(path, overwrite=True)
     text = build_page(files, report)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def build_page(files: JudgedFiles, report: QualityReport) -> str:

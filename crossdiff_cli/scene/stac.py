@@ -18,6 +18,7 @@ from rasterio.warp import transform_geom
 
 from crossdiff_cli import __version__
 from crossdiff_cli.errors import OutputError
+from crossdiff_cli.hidden import replacing
 from crossdiff_cli.scene.detect import read_hints
 from crossdiff_cli.scene.hints import Hints
 from crossdiff_cli.scene.pair import ScenePair
@@ -61,15 +62,12 @@ def write_item(result: Path, profile: Profile, pair: ScenePair, consistency: flo
         OutputError: it cannot be written.
     """
     path = item_path(result)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        text = json.dumps(item(result, profile, pair, consistency), indent=2, allow_nan=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            text = json.dumps(item(result, profile, pair, consistency), indent=2, allow_nan=False)
+            temporary.write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         raise OutputError(f"{result} is written, but not its STAC item {path}: {error.strerror}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 

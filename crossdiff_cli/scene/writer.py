@@ -4,9 +4,8 @@ import errno
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from glob import escape
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -23,7 +22,9 @@ from rasterio.shutil import copy as copy_raster
 from rasterio.transform import Affine
 from rasterio.windows import Window as RasterioWindow
 
+from crossdiff_cli.ending import undone_by
 from crossdiff_cli.errors import OutputError
+from crossdiff_cli.hidden import hidden_beside, remove_abandoned, remove_leftovers
 from crossdiff_cli.paths import exists, is_folder, is_stream
 from crossdiff_cli.scene.alpha import unmark_alpha
 from crossdiff_cli.scene.tiles import Window
@@ -78,11 +79,13 @@ class Writer:
         check_target(path, overwrite=overwrite)
         self.path = path
         self.profile = profile
-        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp.tif")
+        self._temporary = hidden_beside(path, ".tif")
+        self._begun = ExitStack()
         self._dataset: Any = None
 
     def __enter__(self) -> Self:
         remove_abandoned(self.path)
+        self._begun.enter_context(undone_by(self._remove))
         profile = self.profile
         creation = dict(profile.creation) if profile.driver == "GTiff" else {}
         try:
@@ -164,13 +167,9 @@ class Writer:
             }
             if options["compress"].upper() in _PREDICTED:
                 options.setdefault("predictor", "YES")
-            try:
-                copy_raster(str(self._temporary), str(done), driver="COG", num_threads="ALL_CPUS", **options)
-                unmark_alpha(done)
-                self._verify(done)
-            except BaseException:
-                _remove(done)
-                raise
+            copy_raster(str(self._temporary), str(done), driver="COG", num_threads="ALL_CPUS", **options)
+            unmark_alpha(done)
+            self._verify(done)
         done.replace(self.path)
 
     def _verify(self, path: Path) -> None:
@@ -191,7 +190,11 @@ class Writer:
                 with suppress(RasterioError, CPLE_BaseError, OSError):
                     self._dataset.close()
         finally:
-            _remove(self._temporary)
+            self._remove()
+            self._begun.close()
+
+    def _remove(self) -> None:
+        remove_leftovers(self.path, os.getpid())
 
     def _failed(self, error: BaseException) -> OutputError:
         cause = str(error.__cause__ or error).strip().splitlines()
@@ -221,31 +224,6 @@ def check_target(path: Path, *, overwrite: bool) -> None:
         raise OutputError(f"the name {path.name} has {length} bytes, {_LONGEST_NAME} at most: shorten it")
     if not os.access(path.parent, os.W_OK):
         raise OutputError(f"the folder {path.parent} is not writable")
-
-
-def remove_leftovers(path: Path, pid: int | None = None) -> None:
-    """Remove what a process that was killed left beside its target `path`; `pid` None: whichever process."""
-    with suppress(OSError, ValueError):  # no such folder can be, or it is not ours
-        for leftover in path.parent.glob(f".{escape(path.name)}.{'*' if pid is None else pid}.tmp*"):
-            leftover.unlink(missing_ok=True)
-
-
-def remove_abandoned(path: Path) -> None:
-    """Remove what processes left beside their target `path` that were killed in mid-scene and run no longer."""
-    for leftover in path.parent.glob(f".{escape(path.name)}.*.tmp*"):
-        pid = leftover.name.removeprefix(f".{path.name}.").partition(".")[0]
-        if pid.isdecimal() and not _runs(int(pid)):
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        return True
-    return True
 
 
 def to_dtype(data: NDArray[np.float32], mask: NDArray[np.bool_], dtype: str, nodata: float | None) -> NDArray[Any]:
@@ -305,8 +283,3 @@ def _options(profile: Profile) -> dict[str, Any]:
 
 def _colour(band: Band) -> ColorInterp:
     return ColorInterp[_COLOURS.get(band.name, "undefined")]
-
-
-def _remove(path: Path) -> None:
-    for leftover in (path, path.with_name(path.name + ".aux.xml"), path.with_name(path.name + ".ovr")):
-        leftover.unlink(missing_ok=True)

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from crossdiff_cli.errors import TrainingError
+from crossdiff_cli.hidden import replacing
 from crossdiff_cli.paths import exists
 
 _log = logging.getLogger(__name__)
@@ -45,23 +46,20 @@ def save(path: Path, step: int, run: Mapping[str, str], state: State) -> None:
         tensors[f"parameter.{name}"], tensors[f"ema.{name}"] = p.detach(), state.ema[name]
         for key in ("exp_avg", "exp_avg_sq"):
             tensors[f"{key}.{name}"] = state.optimizer.state[p].get(key, torch.zeros_like(p))
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        save_file(
-            {k: v.to("cpu").contiguous() for k, v in tensors.items()},
-            temporary,
-            {"run": json.dumps({**run, "step": str(step)})},
-        )
-        if path.exists():
-            path.replace(previous(path))
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            save_file(
+                {k: v.to("cpu").contiguous() for k, v in tensors.items()},
+                temporary,
+                {"run": json.dumps({**run, "step": str(step)})},
+            )
+            if path.exists():
+                path.replace(previous(path))
     except (OSError, SafetensorError) as error:
         kept = f"; {path} holds an earlier step, start again from there" if path.exists() else ""
         raise TrainingError(
             f"cannot write the checkpoint of step {step} to {path} ({error}): make room on the disk{kept}"
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def resume(path: Path, run: Mapping[str, str], state: State) -> int:

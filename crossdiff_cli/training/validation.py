@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from crossdiff_cli.errors import OutputError, TrainingError
+from crossdiff_cli.hidden import replacing
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.sampling import draw
 from crossdiff_cli.scene.picture import png
@@ -114,7 +115,8 @@ def pictures(model: CrossDiff, held: Held, pretext: Pretext, target: Path, count
         cells = [cell for image in shown for cell in (_levels(image[0], example), gap)]
         rows.append(np.concatenate(cells[:-1], axis=2))
     try:
-        target.write_bytes(png(np.concatenate(rows, axis=1)))
+        with replacing(target) as temporary:
+            temporary.write_bytes(png(np.concatenate(rows, axis=1)))
     except OSError as error:
         raise OutputError(f"cannot write {target}: {error.strerror}") from error
 

@@ -1,0 +1,48 @@
+"""How a process ends that is told to, by Ctrl-C or SIGTERM: it undoes what it has begun and is gone.
+
+The handler does all of it. An exception raised from it would come up wherever Python is just then: inside a callback
+that swallows it, or in the way out of a context, so that files are closed from which threads still read.
+"""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+
+_undo: list[Callable[[], None]] = []
+
+
+@contextmanager
+def undone_by(undo: Callable[[], None]) -> Iterator[None]:
+    """Have `undo` called if the process is told to end while the context lasts; the newest first."""
+    _undo.append(undo)
+    try:
+        yield
+    finally:
+        _undo.remove(undo)
+
+
+@contextmanager
+def orderly_end() -> Iterator[None]:
+    """While the context lasts, SIGINT and SIGTERM undo what was begun and end the process with 130 and 143.
+
+    For the main thread. A second Ctrl-C does not wait for what the first one has begun to undo; a second SIGTERM
+    changes nothing. A signal that is ignored, as in a shell's background jobs, stays so.
+    """
+    told = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not signal.SIG_IGN]
+    previous = {number: signal.signal(number, _end) for number in told}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _end(number: int, _frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for undo in reversed(_undo):
+        with suppress(BaseException):
+            undo()
+    os._exit(128 + number)
