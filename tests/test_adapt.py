@@ -9,6 +9,7 @@ import rasterio
 import torch
 from click.testing import CliRunner
 from conftest import small_model
+from torch import Generator
 
 from crossdiff_cli.cli import main
 from crossdiff_cli.errors import OutputError, SensorError
@@ -17,6 +18,7 @@ from crossdiff_cli.heads import head_path, own_head
 from crossdiff_cli.model.weights import digest, load, save
 from crossdiff_cli.training.adapt import LossWeights
 from crossdiff_cli.training.manifest import Entry
+from crossdiff_cli.training.patches import Sampler, fitting_patch
 from crossdiff_cli.training.run_adapt import AdaptOptions, run_adapt
 from crossdiff_cli.training.selection import EDGE, Score, hold_out, score
 from crossdiff_cli.training.setup import Budget, Sources
@@ -110,7 +112,7 @@ def forge_scores(monkeypatch, forged):
         monkeypatch.setattr(f"crossdiff_cli.training.{room}.score", forged)
 
 
-def test_the_head_that_held_out_windows_prefer_is_kept(files, tmp_path, small_weights, monkeypatch):
+def test_the_head_that_held_out_windows_prefer_is_kept(files, tmp_path, small_weights, monkeypatch, caplog):
     """Scores are forged to peak at the mean of the head in the middle and the first one: that is written."""
     heads = []
     hqnr = iter([0.5, 0.8, 0.9, 0.7, 0.7])
@@ -124,6 +126,7 @@ def test_the_head_that_held_out_windows_prefer_is_kept(files, tmp_path, small_we
     target = tmp_path / "h.safetensors"
     result = run_adapt(sources, target, AdaptOptions(BUDGET, small_weights))
     assert (result.before.hqnr, result.after.hqnr) == (0.5, 0.9)
+    assert "chosen by HQNR alone" in caplog.text
     written = load(target)[0].head.state_dict()
     name = "out.kernels.out.weight"
     assert torch.allclose(written[name], heads[2][name], atol=1e-2)
@@ -297,6 +300,21 @@ def test_the_loss_of_the_paper_can_be_chosen(files, tmp_path, small_weights, cap
     done = CliRunner().invoke(main, [*arguments, *only, "--weights", str(small_weights)])
     assert done.exit_code == 1
     assert "every loss term has weight 0" in done.output
+
+
+def test_patches_that_fit_do_so_in_every_draw(scene):
+    """Whatever is masked: what fits by chance alone would end a long run in its middle."""
+    sides = set()
+    for rows, cols in ((40, 40), (52, 52), (56, 60), (68, 72), (72, 72), (68, 104), (90, 90), (120, 120)):
+        ms_mask, pan_mask = torch.zeros_like(scene.ms_mask), torch.zeros_like(scene.pan_mask)
+        ms_mask[:rows, :cols], pan_mask[: 4 * rows, : 4 * cols] = True, True
+        masked = replace(scene, ms_mask=ms_mask, pan_mask=pan_mask)
+        side = fitting_patch([masked], 96, reduced=True)
+        sides.add(side)
+        for seed in range(10 if side else 0):
+            drawn = Sampler([masked], side, 4).draw(Generator().manual_seed(seed), reduced=True)
+            assert drawn.pan.shape == (4, 1, side, side)
+    assert sides >= {0, 32, 64}
 
 
 def test_small_scenes_get_smaller_patches_and_the_smallest_no_supervised_term(

@@ -18,6 +18,7 @@ from crossdiff_cli.training.training_scene import TrainingScene
 
 _MARGIN = EXPAND_RADIUS + 1
 _TRIES = 50
+_PROBES = 8
 _SIDES = (96, 64, 48, 32)
 """Sides of patches that are tried where the wanted one does not fit, in PAN pixels."""
 
@@ -70,18 +71,19 @@ class Sampler:
 
         Large scenes are drawn more often than small ones, and no sensor dominates by the number of its scenes.
         """
-        alike = Counter(scene.sensor for scene in self.scenes)
-        weights = torch.tensor([math.sqrt(scene.pixels / alike[scene.sensor]) for scene in self.scenes])
         for _ in range(_TRIES):
-            scene = self.scenes[int(torch.multinomial(weights, 1, generator=generator))]
-            example = self._windows(scene, generator, reduced=reduced)
+            example = self.attempt(generator, reduced=reduced)
             if example is not None:
                 return _augment(example, generator, self.jitter_px) if self.augment else example
         raise TrainingError(
             f"no valid window of {self.size} pixels in the scenes, of which the first is {self.scenes[0].name}"
         )
 
-    def _windows(self, scene: TrainingScene, generator: Generator, *, reduced: bool) -> Example | None:
+    def attempt(self, generator: Generator, *, reduced: bool) -> Example | None:
+        """One batch of a random scene as it is; None where its windows lie outside the valid pixels."""
+        alike = Counter(scene.sensor for scene in self.scenes)
+        weights = torch.tensor([math.sqrt(scene.pixels / alike[scene.sensor]) for scene in self.scenes])
+        scene = self.scenes[int(torch.multinomial(weights, 1, generator=generator))]
         if not reduced or scene.reference is not None:
             return _batch(scene, self.size, self.batch, _origins(scene, self.size, generator))
         if min(scene.ms_mask.shape) < self.size:
@@ -93,18 +95,18 @@ class Sampler:
 def fitting_patch(scenes: list[TrainingScene], largest: int, *, reduced: bool) -> int:
     """The side of the largest patch, up to `largest`, that fits into what of the scenes is not held out; 0 for none.
 
-    `reduced` asks for room one ratio down, as the supervised loss does.
+    It must fit in half of a few attempts, so that no draw of a long run fails. `reduced` asks for room one ratio down,
+    as the supervised loss does.
     """
     sides = [side for side in (largest, *_SIDES) if side <= largest]
     if reduced:
         room = max((min(scene.ms_mask.shape) - 10 * scene.spectrum.ratio for scene in scenes), default=0.0)
         sides = [side for side in sides if side <= room or any(scene.reference is not None for scene in scenes)]
     for side in sorted(set(sides), reverse=True):
-        try:
-            Sampler(scenes, side, 1).draw(Generator().manual_seed(0), reduced=reduced)
-        except TrainingError:
-            continue
-        return side
+        sampler, generator = Sampler(scenes, side, 1), Generator().manual_seed(0)
+        fit = [sampler.attempt(generator, reduced=reduced) is not None for _ in range(_PROBES)]
+        if 2 * sum(fit) >= _PROBES:
+            return side
     return 0
 
 
@@ -162,7 +164,7 @@ def windows_of(scene: TrainingScene, size: int, count: int) -> list[Example]:
 
 
 def _batch(scene: TrainingScene, size: int, batch: int, origins: Iterable[tuple[int, int]]) -> Example | None:
-    """Cut windows whose MS pixels lie alike under them, so that one sampling holds for all."""
+    """Cut windows whose MS pixels lie alike under them, so that one sampling holds for all; few are cut again."""
     sampling, windows = scene.sampling, []
     height, width = scene.pan_mask.shape
     for origin in origins:
@@ -181,8 +183,9 @@ def _batch(scene: TrainingScene, size: int, batch: int, origins: Iterable[tuple[
         windows.append((pan_rows, pan_cols, rows, cols, offset))
         if len(windows) == batch:
             break
-    if len(windows) < batch:
+    if not windows:
         return None
+    windows = (windows * batch)[:batch]
     first = windows[0]
     shape = (first[2].stop - first[2].start, first[3].stop - first[3].start)
     alike = [w for w in windows if _alike(w[4], first[4]) and (w[2].stop - w[2].start, w[3].stop - w[3].start) == shape]

@@ -13,7 +13,7 @@ from crossdiff_cli.paths import exists
 from crossdiff_cli.scene.writer import check_target
 from crossdiff_cli.training.adapt import LossWeights, adapt
 from crossdiff_cli.training.patches import Sampler, fitting_patch
-from crossdiff_cli.training.selection import SHARES, BestHead, JudgedWindow, Score, hold_out, score
+from crossdiff_cli.training.selection import ROOM_FOR_TRUTH, SHARES, BestHead, JudgedWindow, Score, hold_out, score
 from crossdiff_cli.training.setup import Budget, Sources, make_folder, plan_of, provenance, training_scenes
 from crossdiff_cli.training.training_scene import TrainingScene
 
@@ -74,6 +74,12 @@ def run_adapt(sources: Sources, target: Path, options: AdaptOptions) -> AdaptRes
         model.head = FusionHead(a.widths, a.decoder_width, a.head_widths, encoders=model.p2m is not None)
     model.channels_last()
     choice = BestHead(model, windows, options.shares)
+    if windows and choice.start.ergas is None:
+        _log.warning(
+            "the scenes are too small to judge the head against the truth one ratio down: it is chosen by HQNR alone, "
+            "which can be won by inventing; some %d MS pixels along the longer side of one scene would do",
+            ROOM_FOR_TRUTH,
+        )
     budget, losses = _fitting(budget, options.losses, scenes)
     plan = plan_of(budget, target.with_suffix(".checkpoint"), scenes)
     adapt(model, Sampler(scenes, budget.patch, budget.batch), plan, budget.groups, losses, watch=choice.watch)

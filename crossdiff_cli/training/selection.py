@@ -23,6 +23,8 @@ SIZES = (288, 224, 160, 96, 64)
 """Sides of the windows that are tried, in PAN pixels: whole blocks of the metrics inside the edge."""
 PER_SCENE = 3
 _SHARE = 0.25
+ROOM_FOR_TRUTH = 450
+"""MS pixels along the longer side from which on the quarter held out has room for a window one ratio down."""
 _SHARPNESS = 1.05
 """How much D_rho may grow where HQNR is gained: HQNR alone is won by not sharpening."""
 SHARES = (1.0, 0.5)
