@@ -27,13 +27,16 @@ _SHARE = 0.6
 """Of the memory that is free."""
 
 
-def choose_devices(names: str) -> list[torch.device]:
+def choose_devices(names: str, precision: Precision) -> list[torch.device]:
     """`auto`, `cpu`, `cuda[:i]`, or several with commas between; one named twice does two tiles at once.
 
     Raises:
-        CrossDiffError: no such device on this machine.
+        CrossDiffError: no such device on this machine, or one that cannot sharpen in `precision`.
     """
-    return [choose_device(name.strip()) for name in names.split(",")]
+    devices = [choose_device(name.strip()) for name in names.split(",")]
+    for device in devices:
+        inference_dtype(device, precision)
+    return devices
 
 
 def choose_device(name: str) -> torch.device:

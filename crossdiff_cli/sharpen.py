@@ -122,7 +122,7 @@ def sharpen(
     if options.stac:
         check_target(item_path(output), overwrite=options.overwrite)
     keep_memory()
-    devices = choose_devices(options.device)
+    devices = choose_devices(options.device, options.precision)
     networks = _networks(options, devices, store or WeightStore(keep=len(devices)))
     with bounded_cache(), ScenePair(pan, ms, options.pair) as pair:
         found = survey(pair, align=options.align)

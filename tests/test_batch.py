@@ -163,11 +163,20 @@ def test_late_scenes_are_given_up_and_fail_fast_begins_no_other(run, make_pair, 
     assert list((tmp_path / "out").glob("*")) == []
 
 
-def test_what_would_fail_every_scene_fails_the_batch(run, tmp_path):
+def test_a_batch_on_several_devices(run, make_pair, tmp_path):
+    good = make_pair(shape=(64, 64))
+    done = run(table(tmp_path / "m.csv", [("a", good.pan, good.ms)]), "-o", tmp_path / "out", "--device", "cpu,cpu")
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "out" / "a.tif").is_file()
+
+
+def test_what_would_fail_every_scene_fails_the_batch(tmp_path, monkeypatch):
+    monkeypatch.setattr("crossdiff_cli.device._fast_in_int8", lambda device: False)
     manifest = table(tmp_path / "m.csv", [("a", "p.tif", "m.tif")])
     for arguments, text in (
         (["--weights", tmp_path / "none"], "no weight file"),
-        (["--device", "cuda:77"], "cuda:77"),
+        (["--device", "cpu,cuda:77"], "cuda:77"),
+        (["--device", "cpu,cpu", "--precision", "int8"], "--precision int8 needs a CPU with VNNI"),
         (["--results", tmp_path / "no" / "r.jsonl"], "cannot write the results"),
     ):
         done = CliRunner().invoke(main, ["batch", str(manifest), "-o", str(tmp_path / "out"), *map(str, arguments)])

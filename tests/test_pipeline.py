@@ -255,11 +255,11 @@ def test_the_best_size_fits_and_wastes_least(extent, pixels):
 
 
 def test_memory_sets_the_tile(monkeypatch):
-    cpu = choose_devices("cpu")
+    cpu = choose_devices("cpu", "auto")
     plenty = window_pixels(cpu, 4)
     assert plenty * 400 < 2e9
     assert window_pixels(cpu, 8) < plenty
-    assert window_pixels(choose_devices("cpu,cpu"), 4) == pytest.approx(plenty / 2, abs=1)
+    assert window_pixels(choose_devices("cpu,cpu", "auto"), 4) == pytest.approx(plenty / 2, abs=1)
     monkeypatch.setattr("crossdiff_cli.device._free", lambda: 5e8)
     assert window_pixels(cpu, 4) < plenty / 2
 
@@ -267,7 +267,7 @@ def test_memory_sets_the_tile(monkeypatch):
 @pytest.mark.parametrize("names", ["cpu,toaster", "cpu,", "cuda:99,cpu"])
 def test_a_bad_device_in_a_list_is_named(names):
     with pytest.raises(CrossDiffError, match="none of auto|CUDA devices"):
-        choose_devices(names)
+        choose_devices(names, "auto")
 
 
 def test_halves_of_a_window():

@@ -9,7 +9,7 @@ from crossdiff_cli.batch.cluster import on_cluster
 from crossdiff_cli.batch.manifest import Scene
 from crossdiff_cli.batch.outcome import Outcome
 from crossdiff_cli.batch.processes import in_processes
-from crossdiff_cli.device import choose_device
+from crossdiff_cli.device import choose_devices
 from crossdiff_cli.errors import PathError, WeightsError
 from crossdiff_cli.paths import exists, is_file
 from crossdiff_cli.sharpen import SharpenOptions
@@ -36,13 +36,13 @@ def run_batch(scenes: Sequence[Scene], options: BatchOptions) -> Generator[Outco
     A result is moved to its place only when complete: one that exists is finished.
 
     Raises:
-        CrossDiffError: there is no such device, weight file or scheduler, so that every scene would fail.
+        CrossDiffError: there is no such device or precision, weight file or scheduler, so that every scene would fail.
     """
     fusion = options.fusion
     if fusion.weights is not None and not is_file(fusion.weights):
         raise WeightsError(f"no weight file {fusion.weights}")
     if options.scheduler is None:
-        choose_device(fusion.device)
+        choose_devices(fusion.device, fusion.precision)
     waiting = []
     for scene in scenes:
         if not _is_there(scene.output) or (fusion.overwrite and not options.skip_existing):
