@@ -12,7 +12,7 @@ from conftest import small_model
 from torch import Generator
 
 from crossdiff_cli.cli import main
-from crossdiff_cli.errors import OutputError, SensorError
+from crossdiff_cli.errors import OutputError, SensorError, TrainingError
 from crossdiff_cli.fuse import ROUNDS, fuse
 from crossdiff_cli.heads import head_path, own_head
 from crossdiff_cli.model.weights import digest, load, save
@@ -181,6 +181,47 @@ def test_a_better_head_is_not_overwritten(files, tmp_path, small_weights, monkey
     hqnr = iter([0.5, 0.6, 0.6, 0.6, 0.6])
     run_adapt(sources, target, AdaptOptions(BUDGET, small_weights, force=True))
     assert digest(target) != kept
+
+
+def test_the_head_is_fitted_on_the_device_that_is_named(files, tmp_path, small_weights, monkeypatch):
+    found = []
+
+    def look(model, *_arguments, **_options):
+        found.append({p.device.type for p in model.parameters()})
+        raise InterruptedError
+
+    options = AdaptOptions(BUDGET, device="meta", weights=small_weights, restart=True, select=False)
+    with monkeypatch.context() as patch, pytest.raises(InterruptedError):
+        patch.setattr("crossdiff_cli.training.run_adapt.choose_device", torch.device)
+        patch.setattr("crossdiff_cli.training.run_adapt.adapt", look)
+        run_adapt(Sources((files.pan, files.ms), sensor="vhr"), tmp_path / "h.safetensors", options)
+    assert found == [{"meta"}]
+    missing = ["adapt", files.pan, files.ms, "--sensor", "vhr", "-o", str(tmp_path / "h"), "--device", "cuda:77"]
+    done = CliRunner().invoke(main, missing)
+    assert done.exit_code == 1
+    assert "cuda:77" in done.stderr.splitlines()[-1]
+
+
+def test_a_checkpoint_of_other_losses_or_another_beginning_is_not_gone_on_from(
+    files, tmp_path, small_weights, monkeypatch
+):
+    def full(*_arguments):
+        raise OutputError("full")
+
+    sources, target = Sources((files.pan, files.ms), sensor="vhr"), tmp_path / "h.safetensors"
+    options = AdaptOptions(BUDGET, weights=small_weights, select=False)
+    with monkeypatch.context() as patch, pytest.raises(OutputError, match="full"):
+        patch.setattr("crossdiff_cli.training.run_adapt.save", full)
+        run_adapt(sources, target, options)
+    for change, text in (
+        ({"losses": LossWeights(qnr=1.0)}, "losses"),
+        ({"restart": True}, "not untrained"),
+        ({"budget": replace(BUDGET, rate=0.5)}, "rate 0.001, not 0.5"),
+    ):
+        with pytest.raises(TrainingError, match=text):
+            run_adapt(sources, target, replace(options, **change))
+    run_adapt(sources, target, options)
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("h")] == ["h.safetensors"]
 
 
 def test_only_the_head_learns_and_losses_can_be_left_out(files, tmp_path, small_weights):

@@ -26,6 +26,7 @@ def _training_options(steps: int, patch: int, rate: float, every: int) -> Callab
         click.option("--checkpoint-every", type=click.IntRange(1), default=every, help="Steps between checkpoints."),
         click.option("--reimage", type=click.IntRange(0), default=0, metavar="N",
                      help="Also train on each scene sharpened and imaged again N times by made-up sensors."),
+        click.option("--device", default="auto", metavar="auto|cpu|cuda[:N]", help="Where to train."),
         click.option("--strict", is_flag=True, help="Fail on a scene that cannot be read, instead of a warning."),
     )  # fmt: skip
 
@@ -59,7 +60,6 @@ def _split(choices: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 @click.option("--octave-down/--full-scale", default=True, help="P2M's target: original MS one ratio down, or MS_up.")
 @click.option("--sample", "samples", type=click.IntRange(0), default=0, metavar="N",
               help="At the end draw MS from PAN and PAN from MS for N held-out scenes (samples.png).")  # fmt: skip
-@click.option("--device", default="auto", metavar="auto|cpu|cuda[:N]", help="Where to train.")
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", help="Of the networks.")
 @verbosity_options
 def pretrain(scenes: tuple[str, ...], output: Path, **choices: Any) -> None:

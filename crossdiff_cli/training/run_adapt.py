@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from crossdiff_cli.device import choose_device
 from crossdiff_cli.errors import OutputError, WeightsError
 from crossdiff_cli.model.fusion import FusionHead
 from crossdiff_cli.model.weights import default_weights, digest, load, save
@@ -36,6 +37,7 @@ class AdaptOptions:
     force: bool = False
     """Whether a better head may be overwritten."""
     losses: LossWeights = field(default_factory=LossWeights)
+    device: str = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +57,13 @@ def run_adapt(sources: Sources, target: Path, options: AdaptOptions) -> AdaptRes
     """Train the head on frozen encoders and write both to `target`.
 
     Raises:
+        CrossDiffError: no such device.
         TrainingError: no usable scene, a damaged checkpoint or a diverged loss.
         WeightsError: weights that cannot be used.
         OutputError: `target` holds a better head, or cannot be written.
     """
     budget, source = options.budget, options.weights or default_weights()
+    device = choose_device(options.device)
     model, facts = load(source)
     scenes = training_scenes(sources, budget)
     windows: list[JudgedWindow] = []
@@ -72,7 +76,7 @@ def run_adapt(sources: Sources, target: Path, options: AdaptOptions) -> AdaptRes
         torch.manual_seed(budget.seed)
         a = model.architecture
         model.head = FusionHead(a.widths, a.decoder_width, a.head_widths, encoders=model.p2m is not None)
-    model.channels_last()
+    model.channels_last().to(device)
     choice = BestHead(model, windows, options.shares)
     if windows and choice.start.ergas is None:
         _log.warning(
@@ -81,11 +85,12 @@ def run_adapt(sources: Sources, target: Path, options: AdaptOptions) -> AdaptRes
             ROOM_FOR_TRUTH,
         )
     budget, losses = _fitting(budget, options.losses, scenes)
-    plan = plan_of(budget, target.with_suffix(".checkpoint"), scenes)
+    identity = {"start": "untrained" if options.restart else digest(source), "losses": str(losses)}
+    plan = plan_of(budget, target.with_suffix(".checkpoint"), scenes, identity)
     adapt(model, Sampler(scenes, budget.patch, budget.batch), plan, budget.groups, losses, watch=choice.watch)
     choice.settle()
     if windows and exists(target) and not options.force:
-        _refuse_a_loss(target, choice.best, windows)
+        _refuse_a_loss(target, choice.best, windows, device)
     save(model, target, {**facts, "adapt": {**provenance(budget, scenes), "encoders": digest(source)}})
     target.with_suffix(".checkpoint").unlink(missing_ok=True)
     target.with_suffix(".checkpoint.previous").unlink(missing_ok=True)
@@ -109,9 +114,9 @@ def _fitting(budget: Budget, losses: LossWeights, scenes: list[TrainingScene]) -
     return replace(budget, patch=patch or budget.patch), losses
 
 
-def _refuse_a_loss(target: Path, found: Score, windows: list[JudgedWindow]) -> None:
+def _refuse_a_loss(target: Path, found: Score, windows: list[JudgedWindow], device: torch.device) -> None:
     try:
-        existing = score(load(target)[0], windows)
+        existing = score(load(target, device)[0], windows)
     except WeightsError as error:
         raise OutputError(f"{target} exists and is no head ({error}): name another file, or --force") from error
     if existing.hqnr > found.hqnr:

@@ -57,8 +57,9 @@ def run_pretrain(sources: Sources, folder: Path, options: PretrainOptions) -> Pa
         model, earlier = _begin(options)
         model.channels_last().to(device)
         architecture = model.architecture
-        plan = plan_of(budget, folder / "pretrain.checkpoint", scenes)
-        plan = replace(plan, run={**plan.run, **_identity(budget, pretext, architecture, options.weights)})
+        plan = plan_of(
+            budget, folder / "pretrain.checkpoint", scenes, _identity(pretext, architecture, options.weights)
+        )
         watch = _journal(folder / "pretrain.jsonl", model, held, pretext, budget, workers)
         sampler = Sampler(scenes, budget.patch, budget.batch)
         pretrain(model, sampler, plan, budget.groups, pretext, workers=workers, watch=watch)
@@ -128,10 +129,9 @@ def _journal(
     return watch
 
 
-def _identity(budget: Budget, pretext: Pretext, architecture: Architecture, start: Path | None) -> dict[str, str]:
-    """What a checkpoint of stage 1 has to agree with, besides the scenes, the steps and the seed."""
+def _identity(pretext: Pretext, architecture: Architecture, start: Path | None) -> dict[str, str]:
+    """What a checkpoint of stage 1 has to agree with, besides the budget and the scenes."""
     return {
-        "windows": f"{budget.groups} x {budget.batch} of {budget.patch} px",
         "objective": f"{pretext.objective}, min-SNR {pretext.min_snr}",
         "branch": pretext.branch,
         "start": digest(start) if start else "untrained",

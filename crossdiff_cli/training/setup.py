@@ -1,7 +1,7 @@
 """What both stages are told, and what they begin with: the budget, the sources, the scenes, the plan."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,15 +68,20 @@ def training_scenes(sources: Sources, budget: Budget) -> list[TrainingScene]:
     return scenes
 
 
-def plan_of(budget: Budget, checkpoint: Path, scenes: Sequence[TrainingScene]) -> Plan:
-    """The plan of the loop, which knows by the names of the scenes whether a checkpoint is of the same run."""
+def plan_of(budget: Budget, checkpoint: Path, scenes: Sequence[TrainingScene], identity: Mapping[str, str]) -> Plan:
+    """The plan of the loop, which knows by budget, scenes and `identity` whether a checkpoint is of the same run."""
     return Plan(
         steps=budget.steps,
         learning_rate=budget.rate,
         seed=budget.seed,
         checkpoint=checkpoint,
         checkpoint_every=budget.checkpoint_every,
-        run={"scenes": ", ".join(sorted(scene.name for scene in scenes))},
+        run={
+            "scenes": ", ".join(sorted(scene.name for scene in scenes)),
+            "windows": f"{budget.groups} x {budget.batch} of {budget.patch} px",
+            "rate": str(budget.rate),
+            **identity,
+        },
     )
 
 
