@@ -180,6 +180,25 @@ def test_targets_that_cannot_be_written(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["there.tif"]
 
 
+@pytest.mark.parametrize("driver", ["GTiff", "COG"])
+@pytest.mark.parametrize(
+    ("creation", "reason"),
+    [
+        ({"COMPRESS": "JPEG"}, "BitsPerSample 16 not allowed for JPEG"),
+        ({"PREDICTOR": "3"}, "only supported with Float"),
+    ],
+)
+def test_what_the_format_does_not_allow_is_said_before_the_work(tmp_path, driver, creation, reason):
+    """On the way in, before anything large is written; encoders in threads of their own would not say why."""
+    big = profile(shape=(600, 600), dtype="uint16", driver=driver, creation=creation)
+    with pytest.raises(OutputError) as refused, Writer(tmp_path / "out.tif", big):
+        pytest.fail("went in")
+    ((name, value),) = creation.items()
+    assert str(refused.value).startswith(f"cannot write {tmp_path / 'out.tif'} with {name}={value}: ")
+    assert reason in str(refused.value)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_pipes_and_devices_are_no_targets(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for target in (tmp_path / "pipe", Path("/dev/null")):

@@ -56,11 +56,13 @@ def test_the_shared_network_is_not_changed_and_the_better_head_is_taken(make_pai
 
 def test_a_fitted_sharpening_is_repeatable_and_says_so(make_pair, small_weights, tmp_path):
     files, written = make_pair(shape=(512, 512), seed=2), []
-    for name in ("first", "second"):
+    for name, said in (("first", ["-q"]), ("second", [])):
         out = tmp_path / f"{name}.tif"
         arguments = ["sharpen", files.pan, files.ms, "-o", str(out), "--sensor", "vhr", "--weights", str(small_weights)]
-        made = CliRunner().invoke(main, [*arguments, "--bands", "B,G,R,NIR", "--adapt-steps", "3"])
+        made = CliRunner().invoke(main, [*arguments, *said, "--bands", "B,G,R,NIR", "--adapt-steps", "3"])
         assert made.exit_code == 0, made.output
+        assert "step/s" not in made.stderr
+        assert (made.stderr == "") == bool(said)
         with rasterio.open(out) as file:
             assert file.tags()["CROSSDIFF_ADAPTED"] == "3 steps"
             assert file.tags()["CROSSDIFF_WEIGHTS"] == digest(small_weights)

@@ -5,7 +5,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -70,8 +70,8 @@ class Profile:
 class Writer:
     """Writes windows of DN to a hidden file beside `path`; leaving the context without error moves it there."""
 
-    def __init__(self, path: Path, profile: Profile, *, overwrite: bool = False) -> None:
-        """Check that `path` can be written.
+    def __init__(self, path: Path, profile: Profile, *, overwrite: bool = False, threads: str = "ALL_CPUS") -> None:
+        """Check that `path` can be written; `threads` encode.
 
         Raises:
             OutputError: it exists and `overwrite` is not set, or its folder is missing or not writable.
@@ -79,6 +79,7 @@ class Writer:
         check_target(path, overwrite=overwrite)
         self.path = path
         self.profile = profile
+        self._threads = threads
         self._temporary = hidden_beside(path, ".tif")
         self._begun = ExitStack()
         self._dataset: Any = None
@@ -87,8 +88,10 @@ class Writer:
         remove_abandoned(self.path)
         self._begun.enter_context(undone_by(self._remove))
         profile = self.profile
-        creation = dict(profile.creation) if profile.driver == "GTiff" else {}
+        creation = {"num_threads": self._threads} | (dict(profile.creation) if profile.driver == "GTiff" else {})
         try:
+            if profile.creation and max(profile.shape) > BLOCK:
+                self._rehearse()
             self._dataset = rasterio.open(
                 self._temporary, "w", **(_options(profile) | {k.lower(): v for k, v in creation.items()})
             )
@@ -125,6 +128,23 @@ class Writer:
             raise self._failed(failure) from failure
         finally:
             self._discard()
+
+    def _rehearse(self) -> None:
+        """Write one block as asked for: what the format or the data type does not allow fails now, not after hours.
+
+        One thread does it, as GDAL keeps the reason to itself when another one fails.
+        """
+        folder = hidden_beside(self.path, ".trial")
+        folder.mkdir()
+        block = replace(self.profile, shape=(BLOCK, BLOCK))
+        try:
+            with Writer(folder / "block.tif", block, threads="1") as trial:
+                trial.write(np.zeros((len(block.bands), BLOCK, BLOCK), block.dtype), Window(0, 0, BLOCK, BLOCK))
+        except OutputError as error:
+            asked = ", ".join(f"{name}={value}" for name, value in block.creation.items())
+            raise OutputError(f"cannot write {self.path} with {asked}: {str(error).rpartition('): ')[2]}") from error
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _describe(self) -> None:
         profile, dataset = self.profile, self._dataset
@@ -167,7 +187,7 @@ class Writer:
             }
             if options["compress"].upper() in _PREDICTED:
                 options.setdefault("predictor", "YES")
-            copy_raster(str(self._temporary), str(done), driver="COG", num_threads="ALL_CPUS", **options)
+            copy_raster(str(self._temporary), str(done), driver="COG", num_threads=self._threads, **options)
             unmark_alpha(done)
             self._verify(done)
         done.replace(self.path)
@@ -275,7 +295,6 @@ def _options(profile: Profile) -> dict[str, Any]:
         "zlevel": 4,
         "predictor": predictor,
         "bigtiff": "IF_SAFER",
-        "num_threads": "ALL_CPUS",
         "photometric": "MINISBLACK",
         **georeference,
     }
