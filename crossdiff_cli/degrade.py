@@ -23,6 +23,7 @@ from crossdiff_cli.paths import exists, is_folder
 from crossdiff_cli.registration import Registration
 from crossdiff_cli.scene.grid import Grid
 from crossdiff_cli.scene.pair import PairOptions, ScenePair
+from crossdiff_cli.scene.raster import refuse_target
 from crossdiff_cli.scene.tiles import Window, tiles
 from crossdiff_cli.scene.writer import Profile, Writer, check_target, to_dtype
 from crossdiff_cli.sensors import Band
@@ -87,6 +88,8 @@ def degrade(pan: str, ms: Sequence[str], folder: Path, options: DegradeOptions |
     for target in targets:
         check_target(target if is_folder(folder) else folder, overwrite=options.overwrite)
     with ScenePair(pan, ms, options.pair) as pair:
+        for target in targets:
+            refuse_target(target, (pair.pan, *pair.ms))
         found = survey(pair, align=options.align)
         plan = _plan(pair, found.registered)
         with _together(folder) as hidden:

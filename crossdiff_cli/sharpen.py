@@ -25,7 +25,7 @@ from crossdiff_cli.pipeline import Encoder, Fused, Lane, flow
 from crossdiff_cli.profile import bands_apart, profile_of, stretched
 from crossdiff_cli.scene.pair import PairOptions, Patch, ScenePair
 from crossdiff_cli.scene.part import Bounds, chosen_bands, extent_of
-from crossdiff_cli.scene.raster import bounded_cache
+from crossdiff_cli.scene.raster import bounded_cache, refuse_target
 from crossdiff_cli.scene.stac import item_path, write_item
 from crossdiff_cli.scene.tiles import Tile, Window, best_size, tiles
 from crossdiff_cli.scene.writer import Profile, Writer, check_target, to_dtype
@@ -118,13 +118,13 @@ def sharpen(
     """
     options = options or SharpenOptions()
     started = time.monotonic()
-    check_target(output, overwrite=options.overwrite)
-    if options.stac:
-        check_target(item_path(output), overwrite=options.overwrite)
+    for target in (output, item_path(output)) if options.stac else (output,):
+        check_target(target, overwrite=options.overwrite)
     keep_memory()
     devices = choose_devices(options.device, options.precision)
     networks = _networks(options, devices, store or WeightStore(keep=len(devices)))
     with bounded_cache(), ScenePair(pan, ms, options.pair) as pair:
+        refuse_target(output, (pair.pan, *pair.ms))
         found = survey(pair, align=options.align)
         _report(pair, found)
         extent = extent_of(pair, options.extent, options.bounds, options.bounds_crs)

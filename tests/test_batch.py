@@ -235,3 +235,7 @@ def test_results_are_appended_and_long_lists_of_failures_cut(tmp_path):
     assert summary[-1] == "  ... and 10 more that failed"
     with pytest.raises(OutputError, match="cannot write the results"):
         Record(1, tmp_path)
+    (tmp_path / "pan.tif").write_bytes(b"II*")
+    with pytest.raises(OutputError, match="holds no lines of JSON"):
+        Record(1, tmp_path / "pan.tif")
+    assert (tmp_path / "pan.tif").read_bytes() == b"II*"

@@ -101,6 +101,7 @@ MALFORMED = {
     "pan,ms,output\na,b,/c.tif\n": "does not lie below the result folder",
     "pan,ms,name\na,b,x\nc,d,y\ne,f,x\n": r"scenes 1 \(.*/a\) and 3 \(.*/e\) would both be written to .*x\.tif",
     "pan,ms,output\na,b,q.tif\nout/q.tif,c,r.tif\n": r"reads .*q\.tif, which a result would overwrite",
+    "pan,ms,output\na,b,q.tif\nc/../out/q.tif,c,r.tif\n": r"reads .*q\.tif, which a result would overwrite",
     "[": "begins like a JSON list",
     "[1]": "scene 1 is no JSON object",
     "[" * 100_000: "begins like a JSON list",

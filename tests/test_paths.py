@@ -156,3 +156,54 @@ def test_an_output_with_a_zero_byte_is_refused(tmp_path):
     manifest.write_text(json.dumps([{"pan": PAN, "ms": MS, "output": "a\0b.tif"}]))
     with pytest.raises(ManifestError, match=r"the output 'a\\x00b.tif' does not lie below the result folder"):
         read_manifest(manifest, tmp_path)
+
+
+@pytest.fixture
+def images(make_pair):
+    """PAN and MS, a link to either, and the bytes of both."""
+    files = make_pair(shape=(256, 256))
+    pan, ms = Path(files.pan), Path(files.ms)
+    link = pan.with_name("link.tif")
+    link.symlink_to(ms)
+    stacked = pan.with_name("stacked.vrt")
+    stacked.write_text(
+        f'<VRTDataset rasterXSize="64" rasterYSize="64"><VRTRasterBand dataType="UInt16" band="1"><SimpleSource>'
+        f'<SourceFilename relativeToVRT="1">{ms.name}</SourceFilename><SourceBand>1</SourceBand></SimpleSource>'
+        "</VRTRasterBand></VRTDataset>"
+    )
+    return pan, ms, link, stacked
+
+
+@pytest.mark.parametrize("name", ["pan", "ms", "link", "source of a virtual file"])
+def test_a_result_never_takes_the_place_of_an_image_that_is_read(images, small_weights, name):
+    """Whatever --overwrite says, and by whatever name it goes."""
+    pan, ms, link, stacked = images
+    kept = {path: path.read_bytes() for path in (pan, ms)}
+    given, target = {"pan": (ms, pan), "ms": (ms, ms.parent / ".." / ms.parent.name / ms.name), "link": (ms, link),
+                     "source of a virtual file": (stacked, ms)}[name]  # fmt: skip
+    arguments = ["sharpen", str(pan), str(given), "-o", str(target), "--overwrite", "--weights", str(small_weights)]
+    done = CliRunner().invoke(main, ["-q", *arguments, *(["--sensor", "vhr", "--bands", "B"] * (given == stacked))])
+    assert done.exit_code == 1, done.output
+    assert done.stderr.splitlines()[-1] == f"Error: {target} is read for this result: give the result another name"
+    assert {path: path.read_bytes() for path in kept} == kept
+    assert link.is_symlink()
+
+
+def test_degrade_pages_and_weights_take_the_place_of_nothing_else(images, small_weights):
+    pan, ms, link, _ = images
+    link.unlink()
+    pan, ms = pan.rename(pan.with_name("pan.tif")), ms.rename(ms.with_name("ms.tif"))
+    kept = {path: path.read_bytes() for path in (pan, ms)}
+    pair = [str(pan), str(ms)]
+    for arguments, text in (
+        (["degrade", *pair, "-o", str(pan.parent), "--overwrite"], "is read for this result"),
+        (["sharpen", *pair, "-o", str(pan.with_name("o.tif")), "--report", str(pan)], "is no .html or .htm file"),
+        (["assess", str(ms), "--pan", str(pan), "--ms", str(ms), "--html", str(pan)], "is no .html or .htm file"),
+        (["adapt", *pair, "-o", str(ms), "--sensor", "vhr", "--force"], "is no .safetensors file"),
+        (["adapt", *pair, "-o", str(ms), "--sensor", "vhr", "--no-select"], "is no .safetensors file"),
+    ):
+        done = CliRunner().invoke(main, ["-q", *arguments])
+        assert done.exit_code == 1, done.output
+        assert text in done.stderr.splitlines()[-1]
+        assert {path: path.read_bytes() for path in kept} == kept
+        assert not pan.with_name("o.tif").exists()

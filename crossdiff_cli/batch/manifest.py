@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import logging
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -100,18 +101,19 @@ def check_outputs(scenes: Sequence[Scene]) -> None:
     Raises:
         ManifestError: the first two scenes, or the first image, of which that is true.
     """
-    first: dict[Path, int] = {}
+    first: dict[str, int] = {}
     for number, scene in enumerate(scenes, start=1):
-        if scene.output in first:
-            other = scenes[first[scene.output] - 1]
+        place = os.path.realpath(scene.output)
+        if place in first:
+            other = scenes[first[place] - 1]
             raise ManifestError(
-                f"scenes {first[scene.output]} ({other.pan}) and {number} ({scene.pan}) would both be written to "
+                f"scenes {first[place]} ({other.pan}) and {number} ({scene.pan}) would both be written to "
                 f"{scene.output}; give them a `name` or an `output` in a manifest (--dry-run prints one)"
             )
-        first[scene.output] = number
+        first[place] = number
     for scene in scenes:
         for source in (scene.pan, *scene.ms):
-            if Path(source) in first:
+            if os.path.realpath(source) in first:
                 raise ManifestError(
                     f"scene {scene.name} reads {source}, which a result would overwrite; choose another -o"
                 )

@@ -22,7 +22,7 @@ class Record:
         """Begin with none of `scenes`.
 
         Raises:
-            OutputError: `path` cannot be written.
+            OutputError: `path` cannot be written, or holds something else.
         """
         self.scenes = scenes
         self.failures: list[Outcome] = []
@@ -32,7 +32,10 @@ class Record:
         self._path = path
         if path is not None:
             try:
-                path.open("ab").close()
+                with path.open("a+b") as file:
+                    file.seek(0)
+                    if file.read(1) not in (b"", b"{"):
+                        raise OutputError(f"{path} holds no lines of JSON, which --results could add to: name another")
             except OSError as error:
                 raise OutputError(f"cannot write the results to {path}: {error.strerror}") from error
 

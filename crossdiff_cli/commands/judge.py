@@ -55,10 +55,11 @@ def assess(
     """
     with one_line_errors():
         from crossdiff_cli.quality.files import JudgedFiles
+        from crossdiff_cli.report.page import KINDS
         from crossdiff_cli.scene.writer import check_target
 
         if html is not None:
-            check_target(html, overwrite=True)
+            check_target(html, overwrite=True, kinds=KINDS)
         with JudgedFiles(fused, pan, ms, reference, _pair_options(choices), align=align == "auto") as files:
             report = files.report()
             if html is not None:

@@ -48,9 +48,10 @@ def sharpen(
         from crossdiff_cli.sharpen import sharpen as run
 
         if report is not None:
+            from crossdiff_cli.report.page import KINDS
             from crossdiff_cli.scene.writer import check_target
 
-            check_target(report, overwrite=True)
+            check_target(report, overwrite=True, kinds=KINDS)
         options = fusion_of(quiet=is_quiet(), **choices)
         result = run(pan, ms, output, options)
         if report is not None:

@@ -25,6 +25,9 @@ from crossdiff_cli.scene.pair import PairOptions
 from crossdiff_cli.scene.writer import check_target
 from crossdiff_cli.survey import survey
 
+KINDS = (".html", ".htm")
+"""Endings of files that a page may replace."""
+
 
 def report_on(result: Path, pan: str, ms: Sequence[str], options: PairOptions, page: Path) -> None:
     """Score a result and write the page about it.
@@ -43,7 +46,7 @@ def write_page(path: Path, files: JudgedFiles, report: QualityReport) -> None:
         OutputError: the page cannot be written.
         SceneError: nothing valid to show.
     """
-    check_target(path, overwrite=True)
+    check_target(path, overwrite=True, kinds=KINDS)
     text = build_page(files, report)
     try:
         with replacing(path) as temporary:

@@ -224,12 +224,17 @@ class Writer:
         return OutputError(f"cannot write {self.path} ({hint}): {cause[0] if cause else type(error).__name__}")
 
 
-def check_target(path: Path, *, overwrite: bool) -> None:
+def check_target(path: Path, *, overwrite: bool, kinds: Sequence[str] = ()) -> None:
     """Fail early when a result could not be stored.
 
+    Args:
+        path: of the result.
+        overwrite: whether a file that is there may be replaced.
+        kinds: endings of files that may be; none are any.
+
     Raises:
-        OutputError: `path` exists without `overwrite`, is a folder, pipe or device, or its folder is missing or not
-            writable.
+        OutputError: `path` exists without `overwrite` or is of another kind, is a folder, pipe or device, or its
+            folder is missing or not writable.
     """
     if is_folder(path):
         raise OutputError(f"{path} is a folder; name a file")
@@ -237,6 +242,8 @@ def check_target(path: Path, *, overwrite: bool) -> None:
         raise OutputError(f"{path} is a pipe or a device; name a file")
     if exists(path) and not overwrite:
         raise OutputError(f"{path} exists; --overwrite replaces it")
+    if kinds and exists(path) and path.suffix.lower() not in kinds:
+        raise OutputError(f"{path} exists and is no {' or '.join(kinds)} file: name another")
     if not is_folder(path.parent):
         raise OutputError(f"the folder {path.parent} does not exist; make it first")
     length = len(os.fsencode(path.name))

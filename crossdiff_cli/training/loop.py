@@ -87,9 +87,9 @@ def fit(
     state, run = State(parameters, ema, optimizer), {**plan.run, "seed": str(plan.seed), "steps": str(plan.steps)}
     first = resume(plan.checkpoint, run, state) if plan.checkpoint else 0
     mean: dict[str, float] = {}
-    quiet = not (workers.first and _log.isEnabledFor(logging.INFO))
+    quiet = not (workers.first and _log.isEnabledFor(logging.INFO)) or None
     started, waited = time.monotonic(), 0.0
-    bar = tqdm(range(first, plan.steps), initial=first, total=plan.steps, unit="step", mininterval=5, disable=quiet or None)
+    bar = tqdm(range(first, plan.steps), initial=first, total=plan.steps, unit="step", mininterval=5, disable=quiet)
     with _ahead(draw, plan, workers, first) as batches:
         for n in bar:
             for group in optimizer.param_groups:

@@ -71,7 +71,7 @@ def run_adapt(sources: Sources, target: Path, options: AdaptOptions) -> AdaptRes
         parts = [hold_out(scene) for scene in scenes]
         scenes, windows = [scene for scene, _ in parts], [window for _, found in parts for window in found]
     make_folder(target.parent)
-    check_target(target, overwrite=True)
+    check_target(target, overwrite=True, kinds=(".safetensors",))
     if options.restart:
         torch.manual_seed(budget.seed)
         a = model.architecture
