@@ -1,4 +1,4 @@
-"""How a process ends that is told to, by Ctrl-C or SIGTERM: it undoes what it has begun and is gone.
+"""How a process ends that is told to, by Ctrl-C, SIGTERM or a lost terminal: it undoes what it has begun and is gone.
 
 The handler does all of it. An exception raised from it would come up wherever Python is just then: inside a callback
 that swallows it, or in the way out of a context, so that files are closed from which threads still read.
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
+_SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
 _undo: list[Callable[[], None]] = []
 
 
@@ -25,12 +26,12 @@ def undone_by(undo: Callable[[], None]) -> Iterator[None]:
 
 @contextmanager
 def orderly_end() -> Iterator[None]:
-    """While the context lasts, SIGINT and SIGTERM undo what was begun and end the process with 130 and 143.
+    """While the context lasts, SIGINT, SIGTERM and SIGHUP undo what was begun and end the process with 128 + number.
 
-    For the main thread. A second Ctrl-C does not wait for what the first one has begun to undo; a second SIGTERM
-    changes nothing. A signal that is ignored, as in a shell's background jobs, stays so.
+    For the main thread. A second Ctrl-C does not wait for what the first one has begun to undo; a second SIGTERM or
+    SIGHUP changes nothing. A signal that is ignored, as in a shell's background jobs or under nohup, stays so.
     """
-    told = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not signal.SIG_IGN]
+    told = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     previous = {number: signal.signal(number, _end) for number in told}
     try:
         yield
@@ -40,7 +41,8 @@ def orderly_end() -> Iterator[None]:
 
 
 def _end(number: int, _frame: FrameType | None) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for other in _SIGNALS:
+        signal.signal(other, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for undo in reversed(_undo):
         with suppress(BaseException):

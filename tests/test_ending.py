@@ -17,7 +17,7 @@ from crossdiff_cli.hidden import replacing
 def say(text): print(text, flush=True)
 def told(number): os.kill(os.getpid(), number); time.sleep(0.2)
 """
-BOTH = [signal.SIGINT, signal.SIGTERM]
+ALL = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def result(process):
     return process.returncode, heard.split()
 
 
-@pytest.mark.parametrize("number", BOTH)
+@pytest.mark.parametrize("number", ALL)
 def test_what_was_begun_is_undone_the_newest_first_and_nothing_else_runs(start, number):
     process = start(
         "with orderly_end(), undone_by(lambda: say('first')):",
@@ -57,7 +57,7 @@ def test_what_was_begun_is_undone_the_newest_first_and_nothing_else_runs(start, 
     assert result(process) == (128 + number, ["second", "first"])
 
 
-@pytest.mark.parametrize("number", BOTH)
+@pytest.mark.parametrize("number", ALL)
 def test_it_ends_where_an_exception_would_be_swallowed(start, number):
     process = start(
         "class Swallows:",
@@ -99,7 +99,7 @@ def test_a_signal_that_is_ignored_stays_so_and_handlers_come_back(start):
     assert result(process) == (0, ["ignored", "True"])
 
 
-@pytest.mark.parametrize("number", BOTH)
+@pytest.mark.parametrize("number", ALL)
 def test_a_file_that_is_being_replaced_stays_the_old_one(start, tmp_path, number):
     target = tmp_path / "kept.json"
     target.write_text("old")
@@ -111,7 +111,7 @@ def test_a_file_that_is_being_replaced_stays_the_old_one(start, tmp_path, number
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("kept.json", "old")]
 
 
-@pytest.mark.parametrize("number", BOTH)
+@pytest.mark.parametrize("number", ALL)
 def test_degrade_leaves_the_folder_as_it_was(start, make_pair, tmp_path, number):
     """Also the folder itself, where it was made for the result."""
     files, folder = make_pair(shape=(1024, 1024)), tmp_path / "wald"

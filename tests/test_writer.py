@@ -1,6 +1,8 @@
 import os
+import shutil
 import struct
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -197,6 +199,19 @@ def test_what_the_format_does_not_allow_is_said_before_the_work(tmp_path, driver
     assert str(refused.value).startswith(f"cannot write {tmp_path / 'out.tif'} with {name}={value}: ")
     assert reason in str(refused.value)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("driver", "gigabytes"), [("GTiff", 0.9), ("COG", 1.7)])
+def test_a_disk_that_may_be_too_small_is_warned_of(tmp_path, monkeypatch, caplog, driver, gigabytes):
+    """4 bands of 12 000 x 9000 numbers of two bytes, with overviews 1.15 GB; a COG is copied at the end."""
+    big = profile(shape=(12_000, 9000), dtype="uint16", driver=driver)
+    for free in (4e9, gigabytes * 1e9):
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
+        assert not caplog.text
+        with pytest.raises(KeyboardInterrupt), Writer(tmp_path / "out.tif", big):
+            raise KeyboardInterrupt
+    needed = 4 * 12_000 * 9000 * 2 * 4 / 3 / 1e9 * (2 if driver == "COG" else 1)
+    assert f"{gigabytes:.1f} GB are free" in caplog.text and f"of up to {needed:.1f} GB" in caplog.text
 
 
 def test_pipes_and_devices_are_no_targets(tmp_path):

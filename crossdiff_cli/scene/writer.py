@@ -1,6 +1,7 @@
 """The result on disk: a tiled GeoTIFF written beside its target and moved there only when complete."""
 
 import errno
+import logging
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,8 @@ from crossdiff_cli.paths import exists, is_folder, is_stream
 from crossdiff_cli.scene.alpha import unmark_alpha
 from crossdiff_cli.scene.tiles import Window
 from crossdiff_cli.sensors import Band
+
+_log = logging.getLogger(__name__)
 
 BLOCK = 256
 """Block size of the file; cores of tiles are multiples of it, so that every block is compressed once."""
@@ -86,6 +89,7 @@ class Writer:
 
     def __enter__(self) -> Self:
         remove_abandoned(self.path)
+        self._look_for_room()
         self._begun.enter_context(undone_by(self._remove))
         profile = self.profile
         creation = {"num_threads": self._threads} | (dict(profile.creation) if profile.driver == "GTiff" else {})
@@ -128,6 +132,17 @@ class Writer:
             raise self._failed(failure) from failure
         finally:
             self._discard()
+
+    def _look_for_room(self) -> None:
+        profile = self.profile
+        pixels = profile.shape[0] * profile.shape[1] * len(profile.bands) * 4 / 3  # with overviews
+        needed = pixels * np.dtype(profile.dtype).itemsize * (2 if profile.driver == "COG" else 1)
+        free = shutil.disk_usage(self.path.parent).free
+        if free < needed:
+            _log.warning(
+                "the disk may not suffice: %.1f GB are free beside %s, of up to %.1f GB that writing it takes "
+                "(less where the pixels compress well)", free / 1e9, self.path, needed / 1e9,
+            )  # fmt: skip
 
     def _rehearse(self) -> None:
         """Write one block as asked for: what the format or the data type does not allow fails now, not after hours.
