@@ -23,9 +23,9 @@ from crossdiff_cli.paths import exists, is_folder
 from crossdiff_cli.registration import Registration
 from crossdiff_cli.scene.grid import Grid
 from crossdiff_cli.scene.pair import PairOptions, ScenePair
-from crossdiff_cli.scene.raster import refuse_target
+from crossdiff_cli.scene.target import check_target, refuse_target
 from crossdiff_cli.scene.tiles import Window, tiles
-from crossdiff_cli.scene.writer import Profile, Writer, check_target, to_dtype
+from crossdiff_cli.scene.writer import Profile, Writer, to_dtype
 from crossdiff_cli.sensors import Band
 from crossdiff_cli.survey import survey
 

@@ -25,10 +25,11 @@ from crossdiff_cli.pipeline import Encoder, Fused, Lane, flow
 from crossdiff_cli.profile import bands_apart, profile_of, stretched
 from crossdiff_cli.scene.pair import PairOptions, Patch, ScenePair
 from crossdiff_cli.scene.part import Bounds, chosen_bands, extent_of
-from crossdiff_cli.scene.raster import bounded_cache, refuse_target
+from crossdiff_cli.scene.raster import bounded_cache
 from crossdiff_cli.scene.stac import item_path, write_item
+from crossdiff_cli.scene.target import check_raster_target, check_target, refuse_target
 from crossdiff_cli.scene.tiles import Tile, Window, best_size, tiles
-from crossdiff_cli.scene.writer import Profile, Writer, check_target, to_dtype
+from crossdiff_cli.scene.writer import Profile, Writer, to_dtype
 from crossdiff_cli.survey import Survey, survey
 
 _log = logging.getLogger(__name__)
@@ -118,8 +119,7 @@ def sharpen(
     """
     options = options or SharpenOptions()
     started = time.monotonic()
-    for target in (output, item_path(output)) if options.stac else (output,):
-        check_target(target, overwrite=options.overwrite)
+    _check_targets(output, options)
     keep_memory()
     devices = choose_devices(options.device, options.precision)
     networks = _networks(options, devices, store or WeightStore(keep=len(devices)))
@@ -157,6 +157,12 @@ def sharpen(
             seconds=round(seconds, 3),
             mpx_per_s=round(extent.height * extent.width / 1e6 / seconds, 4),
         )
+
+
+def _check_targets(output: Path, options: SharpenOptions) -> None:
+    check_raster_target(output, overwrite=options.overwrite)
+    if options.stac:
+        check_target(item_path(output), overwrite=options.overwrite)
 
 
 def _networks(

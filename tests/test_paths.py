@@ -14,7 +14,7 @@ from crossdiff_cli.errors import CrossDiffError, ManifestError, OutputError, Pat
 from crossdiff_cli.hidden import remove_leftovers
 from crossdiff_cli.paths import exists, is_file, is_folder, is_stream
 from crossdiff_cli.scene.raster import Raster
-from crossdiff_cli.scene.writer import check_target
+from crossdiff_cli.scene.target import check_target
 from crossdiff_cli.sharpen import SharpenOptions
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -187,6 +187,27 @@ def test_a_result_never_takes_the_place_of_an_image_that_is_read(images, small_w
     assert done.stderr.splitlines()[-1] == f"Error: {target} is read for this result: give the result another name"
     assert {path: path.read_bytes() for path in kept} == kept
     assert link.is_symlink()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("-", "cannot be written to the standard output"),
+        ("out.jp2", "by the name of a JP2OpenJPEG file: name it out.tif"),
+        ("out.PNG", "by the name of a PNG file: name it out.tif"),
+        ("s3://bucket/out.tif", "is no local file"),
+        ("/vsimem/out.tif", "is no local file"),
+    ],
+)
+def test_a_result_is_a_local_file_by_the_name_of_a_geotiff(images, tmp_path, monkeypatch, name, text):
+    pan, ms, *_ = images
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    done = CliRunner().invoke(main, ["-q", "sharpen", str(pan), str(ms), "-o", name])
+    assert done.exit_code == 1
+    (line,) = done.stderr.splitlines()
+    assert text in line
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_degrade_pages_and_weights_take_the_place_of_nothing_else(images, small_weights):

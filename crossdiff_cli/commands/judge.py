@@ -56,7 +56,7 @@ def assess(
     with one_line_errors():
         from crossdiff_cli.quality.files import JudgedFiles
         from crossdiff_cli.report.page import KINDS
-        from crossdiff_cli.scene.writer import check_target
+        from crossdiff_cli.scene.target import check_target
 
         if html is not None:
             check_target(html, overwrite=True, kinds=KINDS)

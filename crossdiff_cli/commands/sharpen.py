@@ -49,7 +49,7 @@ def sharpen(
 
         if report is not None:
             from crossdiff_cli.report.page import KINDS
-            from crossdiff_cli.scene.writer import check_target
+            from crossdiff_cli.scene.target import check_target
 
             check_target(report, overwrite=True, kinds=KINDS)
         options = fusion_of(quiet=is_quiet(), **choices)

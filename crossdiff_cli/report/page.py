@@ -22,7 +22,7 @@ from crossdiff_cli.report.rivals import Rivals, score_rivals
 from crossdiff_cli.report.views import RAMPS, Samples, close_up, map_picture, overview, palette, sample
 from crossdiff_cli.report.words import WORDS
 from crossdiff_cli.scene.pair import PairOptions
-from crossdiff_cli.scene.writer import check_target
+from crossdiff_cli.scene.target import check_target
 from crossdiff_cli.survey import survey
 
 KINDS = (".html", ".htm")

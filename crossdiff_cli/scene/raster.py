@@ -3,8 +3,8 @@
 import logging
 import re
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,8 +21,8 @@ from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RasterioWindow
 
-from crossdiff_cli.errors import OutputError, SceneError
-from crossdiff_cli.paths import exists, is_stream
+from crossdiff_cli.errors import SceneError
+from crossdiff_cli.paths import is_stream
 from crossdiff_cli.scene.tiles import Window
 
 _log = logging.getLogger(__name__)
@@ -267,18 +267,6 @@ class Raster:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def refuse_target(target: Path, sources: Iterable[Raster]) -> None:
-    """See that a result does not take the place of what it is made from.
-
-    Raises:
-        OutputError: `target` is a file that is read for one of the `sources`, by whatever name.
-    """
-    for file in {file for source in sources for file in source.files} if exists(target) else ():
-        with suppress(OSError, ValueError):  # a URI, or text that stands for a file
-            if target.samefile(file):
-                raise OutputError(f"{target} is read for this result: give the result another name")
 
 
 def bounded_cache(wanted: float = 0.0) -> rasterio.Env:

@@ -26,8 +26,8 @@ from rasterio.windows import Window as RasterioWindow
 from crossdiff_cli.ending import undone_by
 from crossdiff_cli.errors import OutputError
 from crossdiff_cli.hidden import hidden_beside, remove_abandoned, remove_leftovers
-from crossdiff_cli.paths import exists, is_folder, is_stream
 from crossdiff_cli.scene.alpha import unmark_alpha
+from crossdiff_cli.scene.target import check_target
 from crossdiff_cli.scene.tiles import Window
 from crossdiff_cli.sensors import Band
 
@@ -42,8 +42,6 @@ _COLOURS = {
     "SWIR1": "swir", "SWIR2": "swir", "TIR": "tir", "TIR1": "tir", "TIR2": "tir",
 }  # fmt: skip
 _OVERVIEW_SIZE = 256
-_LONGEST_NAME = 220
-"""Bytes of a file name; file systems take 255, and the hidden file beside it has a longer one."""
 _PREDICTED = ("DEFLATE", "LZW", "ZSTD")
 """Compressions that work on differences of neighbouring pixels when they are told to."""
 
@@ -237,35 +235,6 @@ class Writer:
         full = isinstance(error, OSError) and error.errno == errno.ENOSPC
         hint = "the disk is full" if full or free < 1 else f"{free:.0f} MiB free"
         return OutputError(f"cannot write {self.path} ({hint}): {cause[0] if cause else type(error).__name__}")
-
-
-def check_target(path: Path, *, overwrite: bool, kinds: Sequence[str] = ()) -> None:
-    """Fail early when a result could not be stored.
-
-    Args:
-        path: of the result.
-        overwrite: whether a file that is there may be replaced.
-        kinds: endings of files that may be; none are any.
-
-    Raises:
-        OutputError: `path` exists without `overwrite` or is of another kind, is a folder, pipe or device, or its
-            folder is missing or not writable.
-    """
-    if is_folder(path):
-        raise OutputError(f"{path} is a folder; name a file")
-    if is_stream(path):
-        raise OutputError(f"{path} is a pipe or a device; name a file")
-    if exists(path) and not overwrite:
-        raise OutputError(f"{path} exists; --overwrite replaces it")
-    if kinds and exists(path) and path.suffix.lower() not in kinds:
-        raise OutputError(f"{path} exists and is no {' or '.join(kinds)} file: name another")
-    if not is_folder(path.parent):
-        raise OutputError(f"the folder {path.parent} does not exist; make it first")
-    length = len(os.fsencode(path.name))
-    if length > _LONGEST_NAME:
-        raise OutputError(f"the name {path.name} has {length} bytes, {_LONGEST_NAME} at most: shorten it")
-    if not os.access(path.parent, os.W_OK):
-        raise OutputError(f"the folder {path.parent} is not writable")
 
 
 def to_dtype(data: NDArray[np.float32], mask: NDArray[np.bool_], dtype: str, nodata: float | None) -> NDArray[Any]:

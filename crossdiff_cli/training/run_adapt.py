@@ -11,7 +11,7 @@ from crossdiff_cli.errors import OutputError, WeightsError
 from crossdiff_cli.model.fusion import FusionHead
 from crossdiff_cli.model.weights import default_weights, digest, load, save
 from crossdiff_cli.paths import exists
-from crossdiff_cli.scene.writer import check_target
+from crossdiff_cli.scene.target import check_target
 from crossdiff_cli.training.adapt import LossWeights, adapt
 from crossdiff_cli.training.patches import Sampler, fitting_patch
 from crossdiff_cli.training.selection import ROOM_FOR_TRUTH, SHARES, BestHead, JudgedWindow, Score, hold_out, score
