@@ -2,13 +2,26 @@
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import rasterio
+import torch
+import torch.nn.functional as F
+from conftest import write_raster
 
 from crossdiff_cli.errors import CrossDiffError, TrainingError
 from crossdiff_cli.scene.pairing import find_pairs
+from crossdiff_cli.training import training_scene
+from crossdiff_cli.training.manifest import Entry
 from crossdiff_cli.training.scenes import load_scenes, resolve
+from crossdiff_cli.training.selection import split
+from crossdiff_cli.training.training_scene import load_scene
+
+
+def avg(image):
+    return F.avg_pool2d(image[None], 9, stride=1, padding=4)[0]
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -97,3 +110,62 @@ def test_an_unreadable_scene_is_left_out_or_fatal(tmp_path, make_pair, caplog):
         load_scenes(entries, strict=True)
     with pytest.raises(TrainingError, match="none of the 1 scenes can be read"):
         load_scenes(entries[1:])
+
+
+@pytest.fixture
+def large(tmp_path, make_pair, monkeypatch):
+    """A scene of 1024 x 512 PAN pixels with a reference that is its MS, enlarged, where 256 x 256 is large."""
+    monkeypatch.setattr(training_scene, "_WHOLE_PX", 256**2)
+    monkeypatch.setattr(training_scene, "_PART_MS_PX", 32)
+    monkeypatch.setattr(training_scene, "_PARTS", 6)
+    monkeypatch.setattr(training_scene, "_MIN_REFERENCE_DETAIL", -1.0)
+    files = make_pair(shape=(1024, 512), name="large")
+    with rasterio.open(files.pan) as pan, rasterio.open(files.ms) as ms:
+        truth = ms.read().repeat(4, axis=1).repeat(4, axis=2)
+        write_raster(tmp_path / "truth.tif", truth, pan.transform)
+    return Entry("large", files.pan, files.ms, str(tmp_path / "truth.tif"), "vhr", ("B", "G", "R", "NIR"), "train")
+
+
+def test_of_a_large_scene_the_most_detailed_parts_are_read(large):
+    """What stands in them is what stands there in the scene, PAN, MS and reference alike, normalised as the whole."""
+    whole = load_scene(large)
+    parts = load_scenes([large])
+    assert [part.name for part in parts] == ["large"] * 6
+    assert {tuple(part.pan.shape[2:]) for part in parts} == {(128, 128)}
+    windows = whole.pan[0, 0].unfold(0, 128, 128).unfold(1, 128, 128).reshape(-1, 128, 128)
+    detail = [float((w - avg(w)).square().mean()) for w in windows]
+    found = [next(i for i, w in enumerate(windows) if torch.allclose(w, p.pan[0, 0], atol=1e-6)) for p in parts]
+    assert len(set(found)) == 6
+    assert {*found} <= {*sorted(range(len(detail)), key=lambda i: -detail[i])[:9]}
+    for place, part in zip(found, parts, strict=True):
+        row, col = 128 * (place // 4), 128 * (place % 4)
+        assert torch.allclose(part.reference, whole.reference[:, :, row : row + 128, col : col + 128], atol=1e-6)
+        first = [round((start - offset) / 4) for start, offset in zip((row, col), whole.sampling.offset, strict=True)]
+        lead = [round(-offset / 4) for offset in part.sampling.offset]
+        inner = part.ms[0, :, lead[0] : lead[0] + 32, lead[1] : lead[1] + 32]
+        assert torch.allclose(inner, whole.ms[0, :, first[0] : first[0] + 32, first[1] : first[1] + 32], atol=1e-6)
+
+
+def test_every_fourth_part_is_judged_and_not_trained_on(large):
+    parts = load_scenes([replace(large, reference=None)])
+    trained, windows = split(parts, 4)
+    assert [any(part is kept for kept in trained) for part in parts] == [True, True, True, False, True, True]
+    assert windows and {window.scene for window in windows} == {"large"}
+    judged = parts[3].pan[0, 0]
+    for window in windows:
+        if window.example.reference is None:
+            size = window.example.pan.shape[-1]
+            assert any(torch.equal(w, window.example.pan[0, 0])
+                       for w in judged.unfold(0, size, 1).unfold(1, size, 1).reshape(-1, size, size))  # fmt: skip
+
+
+def test_a_small_scene_is_read_whole(make_pair):
+    files = make_pair(shape=(320, 320))
+    (scene,) = load_scenes([Entry("a", files.pan, files.ms, None, "vhr", ("B", "G", "R", "NIR"), "train")])
+    assert scene.pan.shape[2:] == (320, 320)
+
+
+def test_a_large_scene_without_valid_pixels_in_its_parts_is_refused(large, monkeypatch):
+    monkeypatch.setattr(training_scene, "spread", lambda *_: [])
+    with pytest.raises(TrainingError, match="large: none of 48 windows spread over it holds valid pixels"):
+        load_scenes([large], strict=True)

@@ -14,11 +14,14 @@ from crossdiff_cli.paths import exists
 from crossdiff_cli.scene.target import check_target
 from crossdiff_cli.training.adapt import LossWeights, adapt
 from crossdiff_cli.training.patches import Sampler, fitting_patch
-from crossdiff_cli.training.selection import ROOM_FOR_TRUTH, SHARES, BestHead, JudgedWindow, Score, hold_out, score
+from crossdiff_cli.training.selection import ROOM_FOR_TRUTH, SHARES, BestHead, JudgedWindow, Score, score, split
 from crossdiff_cli.training.setup import Budget, Sources, make_folder, plan_of, provenance, training_scenes
 from crossdiff_cli.training.training_scene import TrainingScene
 
 _log = logging.getLogger(__name__)
+
+_HELD_OUT = 4
+"""Of the parts of a large scene every fourth is judged, not trained on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +71,7 @@ def run_adapt(sources: Sources, target: Path, options: AdaptOptions) -> AdaptRes
     scenes = training_scenes(sources, budget)
     windows: list[JudgedWindow] = []
     if options.select:
-        parts = [hold_out(scene) for scene in scenes]
-        scenes, windows = [scene for scene, _ in parts], [window for _, found in parts for window in found]
+        scenes, windows = split(scenes, _HELD_OUT)
     make_folder(target.parent)
     check_target(target, overwrite=True, kinds=(".safetensors",))
     if options.restart:
@@ -94,7 +96,7 @@ def run_adapt(sources: Sources, target: Path, options: AdaptOptions) -> AdaptRes
     save(model, target, {**facts, "adapt": {**provenance(budget, scenes), "encoders": digest(source)}})
     target.with_suffix(".checkpoint").unlink(missing_ok=True)
     target.with_suffix(".checkpoint.previous").unlink(missing_ok=True)
-    names = tuple(scene.name for scene in scenes)
+    names = tuple(dict.fromkeys(scene.name for scene in scenes))
     if not windows:
         return AdaptResult(target, names, 0, None, None)
     return AdaptResult(target, names, len(windows), choice.start, choice.best)

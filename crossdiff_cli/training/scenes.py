@@ -8,7 +8,7 @@ from crossdiff_cli.errors import CrossDiffError, TrainingError
 from crossdiff_cli.paths import is_folder
 from crossdiff_cli.scene.pairing import find_pairs
 from crossdiff_cli.training.manifest import Entry, read_manifest
-from crossdiff_cli.training.training_scene import TrainingScene, load_scene
+from crossdiff_cli.training.training_scene import TrainingScene, load_parts
 
 _log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ def load_scenes(entries: Sequence[Entry], *, strict: bool = False) -> list[Train
     scenes = []
     for entry in entries:
         try:
-            scenes.append(load_scene(entry))
+            scenes += load_parts(entry)
         except CrossDiffError as error:
             if strict:
                 raise

@@ -147,6 +147,28 @@ class BestHead:
         return {name: value.detach().clone() for name, value in self._model.head.state_dict().items()}
 
 
+def split(scenes: Sequence[TrainingScene], every: int) -> tuple[list[TrainingScene], list[JudgedWindow]]:
+    """What to train on, and windows to judge by that are kept from it.
+
+    Of a scene in parts every `every`-th part is judged in its middle; of one in fewer `hold_out` keeps a quarter.
+    """
+    parts: dict[str, list[TrainingScene]] = {}
+    for scene in scenes:
+        parts.setdefault(scene.name, []).append(scene)
+    rest, windows = [], []
+    for alike in parts.values():
+        for place, part in enumerate(alike):
+            if len(alike) < every:
+                trained, judged = hold_out(part)
+            elif place % every == every - 1:
+                trained, judged = None, windows_to_judge(part, 1)
+            else:
+                trained, judged = part, []
+            rest += [] if trained is None else [trained]
+            windows += judged
+    return rest, windows
+
+
 def hold_out(scene: TrainingScene) -> tuple[TrainingScene, list[JudgedWindow]]:
     """Keep the right-hand quarter of a scene, the lower one where it is taller than wide, from training, to be judged.
 

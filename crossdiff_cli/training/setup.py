@@ -64,7 +64,9 @@ def training_scenes(sources: Sources, budget: Budget) -> list[TrainingScene]:
     scenes = load_scenes(resolve(sources.scenes, "train", sources.sensor, sources.bands), strict=sources.strict)
     if sources.reimage:
         scenes = [*scenes, *reimaged(scenes, sources.reimage, budget.seed)]
-    _log.info("%d scenes, %.1f Mpx of PAN", len(scenes), sum(scene.pixels for scene in scenes) / 1e6)
+    _log.info(
+        "%d scenes, %.1f Mpx of PAN", len({scene.name for scene in scenes}), sum(scene.pixels for scene in scenes) / 1e6
+    )
     return scenes
 
 
@@ -77,7 +79,7 @@ def plan_of(budget: Budget, checkpoint: Path, scenes: Sequence[TrainingScene], i
         checkpoint=checkpoint,
         checkpoint_every=budget.checkpoint_every,
         run={
-            "scenes": ", ".join(sorted(scene.name for scene in scenes)),
+            "scenes": ", ".join(sorted({scene.name for scene in scenes})),
             "windows": f"{budget.groups} x {budget.batch} of {budget.patch} px",
             "rate": str(budget.rate),
             **identity,
@@ -106,5 +108,5 @@ def provenance(budget: Budget, scenes: Sequence[TrainingScene]) -> dict[str, Any
         "batch": budget.batch,
         "groups": budget.groups,
         "seed": budget.seed,
-        "scenes": sorted(scene.name for scene in scenes),
+        "scenes": sorted({scene.name for scene in scenes}),
     }

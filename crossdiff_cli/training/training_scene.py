@@ -1,6 +1,8 @@
-"""A scene in memory to train on: read whole, surveyed, registered, normalised, masked pixels filled."""
+"""Scenes in memory to train on, whole or in parts: surveyed, registered, normalised, masked pixels filled."""
 
 import logging
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,7 +15,7 @@ from crossdiff_cli.masking import extend
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.scene.pair import PairOptions, ScenePair
 from crossdiff_cli.scene.raster import Raster
-from crossdiff_cli.scene.tiles import Window
+from crossdiff_cli.scene.tiles import Window, spread
 from crossdiff_cli.survey import Statistics, Survey, survey
 from crossdiff_cli.training.manifest import Entry
 
@@ -21,15 +23,20 @@ _log = logging.getLogger(__name__)
 
 _MIN_REFERENCE_DETAIL = 0.75
 """Share of the PAN's detail that a reference must explain to be learned from."""
+_WHOLE_PX = 2048**2
+"""PAN pixels up to which a scene is read whole."""
+_PART_MS_PX, _PARTS, _CANDIDATES = 256, 16, 48
+"""Side of the parts that stand for a larger one, their number, and from how many they are chosen."""
 _NON_OPTICAL = {"TIR", "TIR1", "TIR2", "CIRRUS"}
 """Bands that no PAN detail belongs to, left out of training."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingScene:
-    """A whole scene in memory, normalised, masked pixels filled."""
+    """A scene in memory, or a part of a large one, normalised, masked pixels filled."""
 
     name: str
+    """Of the scene; its parts share it."""
     sensor: str
     """Key of the sensor."""
     pan: Tensor
@@ -61,17 +68,37 @@ def load_scene(entry: Entry) -> TrainingScene:
     Raises:
         SceneError, SensorError: the pair cannot be used.
     """
+    return _load(entry, _whole)[0]
+
+
+def load_parts(entry: Entry) -> list[TrainingScene]:
+    """As `load_scene`, but of a large scene only its most detailed parts: memory and time do not grow with it.
+
+    Raises:
+        SceneError, SensorError: the pair cannot be used.
+        TrainingError: none of the parts looked at holds valid pixels.
+    """
+    return _load(entry, _parts)
+
+
+_Part = tuple[Window, TrainingScene]
+
+
+def _load(entry: Entry, cut: Callable[[ScenePair, Survey, str], list[_Part]]) -> list[TrainingScene]:
     options = PairOptions(sensor=entry.sensor or "auto", bands=entry.bands)
     with ScenePair(entry.pan, [entry.ms], options) as pair:
-        whole = Window(0, 0, *pair.pan.shape)
-        scene = scene_of(pair, survey(pair), whole, entry.name)
+        parts = cut(pair, survey(pair), entry.name)
         if entry.reference is None:
-            return scene
+            return [scene for _, scene in parts]
         with Raster(entry.reference) as raster:
             if raster.shape != pair.pan.shape:
                 raise TrainingError(f"{entry.reference} is not on the grid of {entry.pan}")
-            truth = torch.from_numpy(raster.read(whole)[0])
-        reference = scene.statistics.normalise_ms(truth[_optical(pair)])[None]
+            truths = [torch.from_numpy(raster.read(window)[0])[_optical(pair)] for window, _ in parts]
+    return [_with_reference(scene, truth, entry) for (_, scene), truth in zip(parts, truths, strict=True)]
+
+
+def _with_reference(scene: TrainingScene, truth: Tensor, entry: Entry) -> TrainingScene:
+    reference = scene.statistics.normalise_ms(truth)[None]
     detail = explained_detail(scene.pan, reference)
     if detail < _MIN_REFERENCE_DETAIL:
         _log.warning(
@@ -82,6 +109,40 @@ def load_scene(entry: Entry) -> TrainingScene:
         )
         return scene
     return replace(scene, reference=reference)
+
+
+def _whole(pair: ScenePair, found: Survey, name: str) -> list[_Part]:
+    window = Window(0, 0, *pair.pan.shape)
+    return [(window, scene_of(pair, found, window, name))]
+
+
+def _parts(pair: ScenePair, found: Survey, name: str) -> list[_Part]:
+    if math.prod(pair.pan.shape) <= _WHOLE_PX:
+        return _whole(pair, found, name)
+    parts = salient(pair, found, name, _PART_MS_PX, _CANDIDATES, _PARTS)
+    if not parts:
+        raise TrainingError(f"{name}: none of {_CANDIDATES} windows spread over it holds valid pixels")
+    _log.info("%s is large: its %d most detailed parts of %d MS pixels stand for it", name, len(parts), _PART_MS_PX)
+    return parts
+
+
+def salient(pair: ScenePair, found: Survey, name: str, side: int, candidates: int, chosen: int) -> list[_Part]:
+    """The windows of `side` MS pixels with most detail among `candidates` spread over a pair, the most detailed first.
+
+    Returns:
+        Up to `chosen` windows of the PAN grid that hold valid pixels, and what is there.
+    """
+    windows = spread(pair.footprint, max(8, round(side * pair.ratio)), candidates)
+    parts = [(window, scene_of(pair, found, window, name)) for window in windows]
+    parts = [part for part in parts if part[1].pan_mask.any() and part[1].ms_mask.any()]
+    return sorted(parts, key=lambda part: _detail(part[1]), reverse=True)[:chosen]
+
+
+def _detail(scene: TrainingScene) -> float:
+    """Deviation of the high-passed PAN, weighted by the valid share."""
+    mask = scene.pan_mask.float()
+    high = (scene.pan - F.avg_pool2d(scene.pan, 9, stride=1, padding=4))[0, 0] * mask
+    return float(high.square().mean().sqrt())
 
 
 def scene_of(pair: ScenePair, found: Survey, window: Window, name: str) -> TrainingScene:

@@ -4,18 +4,15 @@ import copy
 import logging
 from dataclasses import dataclass, field
 
-import torch.nn.functional as F
-
 from crossdiff_cli.errors import TrainingError
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.scene.pair import ScenePair
-from crossdiff_cli.scene.tiles import spread
 from crossdiff_cli.survey import Survey
 from crossdiff_cli.training.adapt import LossWeights, adapt
 from crossdiff_cli.training.loop import Plan
 from crossdiff_cli.training.patches import Sampler, fitting_patch
-from crossdiff_cli.training.selection import BestHead, JudgedWindow, gain, hold_out, windows_to_judge
-from crossdiff_cli.training.training_scene import TrainingScene, scene_of
+from crossdiff_cli.training.selection import BestHead, gain, split
+from crossdiff_cli.training.training_scene import salient
 
 _log = logging.getLogger(__name__)
 
@@ -42,7 +39,8 @@ class ZeroShot:
 
     def __call__(self, pair: ScenePair, found: Survey, model: CrossDiff) -> CrossDiff:
         """A copy of `model` whose head is fitted to the scene; `model` itself where there is nothing to fit to."""
-        training, windows = _split(_salient(pair, found))
+        parts = salient(pair, found, pair.pan.path, _WINDOW_MS_PX, _CANDIDATES, _CHOSEN)
+        training, windows = split([part for _, part in parts], _HELD_OUT)
         patch = fitting_patch(training, _PATCH, reduced=True)
         if not windows or not patch:
             _log.warning("%s is too small to fit the head to it: the head is as it was", pair.pan.path)
@@ -64,29 +62,3 @@ class ZeroShot:
     def __str__(self) -> str:
         """What the tags of the result say."""
         return f"{self.steps} steps"
-
-
-def _salient(pair: ScenePair, found: Survey) -> list[TrainingScene]:
-    """The windows with most detail, the most detailed first."""
-    size = max(8, round(_WINDOW_MS_PX * pair.ratio))
-    windows = spread(pair.footprint, size, _CANDIDATES)
-    scenes = [scene_of(pair, found, window, f"{window.row},{window.col}") for window in windows]
-    scenes = [scene for scene in scenes if scene.pan_mask.any() and scene.ms_mask.any()]
-    return sorted(scenes, key=_detail, reverse=True)[:_CHOSEN]
-
-
-def _detail(scene: TrainingScene) -> float:
-    """Deviation of the high-passed PAN, weighted by the valid share."""
-    mask = scene.pan_mask.float()
-    high = (scene.pan - F.avg_pool2d(scene.pan, 9, stride=1, padding=4))[0, 0] * mask
-    return float(high.square().mean().sqrt())
-
-
-def _split(scenes: list[TrainingScene]) -> tuple[list[TrainingScene], list[JudgedWindow]]:
-    """Scenes to train on, and windows to judge: every third scene, or a part of each where they are few."""
-    if len(scenes) < _HELD_OUT:
-        parts = [hold_out(scene) for scene in scenes]
-        return [scene for scene, _ in parts], [window for _, windows in parts for window in windows]
-    held = scenes[_HELD_OUT - 1 :: _HELD_OUT]
-    windows = [window for scene in held for window in windows_to_judge(scene, 1)]
-    return [scene for i, scene in enumerate(scenes) if i % _HELD_OUT != _HELD_OUT - 1], windows
