@@ -6,6 +6,7 @@ that swallows it, or in the way out of a context, so that files are closed from 
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -28,10 +29,11 @@ def undone_by(undo: Callable[[], None]) -> Iterator[None]:
 def orderly_end() -> Iterator[None]:
     """While the context lasts, SIGINT, SIGTERM and SIGHUP undo what was begun and end the process with 128 + number.
 
-    For the main thread. A second Ctrl-C does not wait for what the first one has begun to undo; a second SIGTERM or
+    Only the main thread can say so; in others nothing changes. A second Ctrl-C does not wait for what the first one has begun to undo; a second SIGTERM or
     SIGHUP changes nothing. A signal that is ignored, as in a shell's background jobs or under nohup, stays so.
     """
-    told = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    main = threading.current_thread() is threading.main_thread()
+    told = [number for number in _SIGNALS if main and signal.getsignal(number) is not signal.SIG_IGN]
     previous = {number: signal.signal(number, _end) for number in told}
     try:
         yield

@@ -45,7 +45,8 @@ def remove_abandoned(path: Path) -> None:
     for leftover in path.parent.glob(f".{escape(path.name)}.*.tmp*"):
         pid = leftover.name.removeprefix(f".{path.name}.").partition(".")[0]
         if pid.isdecimal() and not _runs(int(pid)):
-            _remove(leftover)
+            with suppress(OSError):  # another's
+                _remove(leftover)
 
 
 def _remove(leftover: Path) -> None:

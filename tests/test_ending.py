@@ -99,6 +99,16 @@ def test_a_signal_that_is_ignored_stays_so_and_handlers_come_back(start):
     assert result(process) == (0, ["ignored", "True"])
 
 
+def test_in_another_thread_nothing_changes(start):
+    process = start(
+        "import threading",
+        "def work():",
+        "    with orderly_end(), undone_by(lambda: say('undone')): say('worked')",
+        "thread = threading.Thread(target=work); thread.start(); thread.join()",
+    )
+    assert result(process) == (0, ["worked"])
+
+
 @pytest.mark.parametrize("number", ALL)
 def test_a_file_that_is_being_replaced_stays_the_old_one(start, tmp_path, number):
     target = tmp_path / "kept.json"

@@ -201,6 +201,21 @@ def test_what_the_format_does_not_allow_is_said_before_the_work(tmp_path, driver
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_another_left_and_cannot_be_removed_is_no_hindrance(tmp_path, monkeypatch):
+    """Nobody but root may remove another's file from a shared folder such as /tmp."""
+    dead = int(Path("/proc/sys/kernel/pid_max").read_text())
+    (tmp_path / f".out.tif.{dead}.tmp.tif").write_text("")
+
+    def refuse(path, **_):
+        if str(dead) in path.name:
+            raise PermissionError(1, "Operation not permitted", str(path))
+        os.unlink(path)  # noqa: PTH108
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    write(tmp_path / "out.tif")
+    assert (tmp_path / "out.tif").is_file()
+
+
 @pytest.mark.parametrize(("driver", "gigabytes"), [("GTiff", 0.9), ("COG", 1.7)])
 def test_a_disk_that_may_be_too_small_is_warned_of(tmp_path, monkeypatch, caplog, driver, gigabytes):
     """4 bands of 12 000 x 9000 numbers of two bytes, with overviews 1.15 GB; a COG is copied at the end."""
