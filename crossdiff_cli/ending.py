@@ -29,8 +29,9 @@ def undone_by(undo: Callable[[], None]) -> Iterator[None]:
 def orderly_end() -> Iterator[None]:
     """While the context lasts, SIGINT, SIGTERM and SIGHUP undo what was begun and end the process with 128 + number.
 
-    Only the main thread can say so; in others nothing changes. A second Ctrl-C does not wait for what the first one has begun to undo; a second SIGTERM or
-    SIGHUP changes nothing. A signal that is ignored, as in a shell's background jobs or under nohup, stays so.
+    Only the main thread can say so; in others nothing changes. A second Ctrl-C does not wait for what the first one has
+    begun to undo; a second SIGTERM or SIGHUP changes nothing. A signal that is ignored, as in a shell's background jobs
+    or under nohup, stays so.
     """
     main = threading.current_thread() is threading.main_thread()
     told = [number for number in _SIGNALS if main and signal.getsignal(number) is not signal.SIG_IGN]
