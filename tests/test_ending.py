@@ -22,14 +22,15 @@ ALL = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 @pytest.fixture
 def start():
-    """Start Python on the lines of a script; an ignored SIGINT, as background jobs inherit it, is not passed on."""
+    """Start Python on the lines of a script; ignored signals, as background jobs and nohup have, are not passed on."""
     begun = []
 
     def begin(*lines):
-        previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+        previous = {number: signal.signal(number, lambda *_: None) for number in ALL}
         begun.append(subprocess.Popen([sys.executable, "-c", HEAD + "\n".join(lines)], stdout=subprocess.PIPE,
                                       stderr=subprocess.STDOUT, text=True))  # fmt: skip
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
         return begun[-1]
 
     yield begin
