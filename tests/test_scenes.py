@@ -151,6 +151,8 @@ def test_every_fourth_part_is_judged_and_not_trained_on(large):
     trained, windows = split(parts, 4)
     assert [any(part is kept for kept in trained) for part in parts] == [True, True, True, False, True, True]
     assert windows and {window.scene for window in windows} == {"large"}
+    anew = [replace(part, name="large, re-imaged") for _ in range(4) for part in parts[:-1]]
+    assert all(scene.part != 3 for scene in split(anew, 4)[0]), "what is judged was trained on, imaged anew"
     judged = parts[3].pan[0, 0]
     for window in windows:
         if window.example.reference is None:
@@ -160,9 +162,11 @@ def test_every_fourth_part_is_judged_and_not_trained_on(large):
 
 
 def test_a_small_scene_is_read_whole(make_pair):
-    files = make_pair(shape=(320, 320))
+    files = make_pair(shape=(480, 480))
     (scene,) = load_scenes([Entry("a", files.pan, files.ms, None, "vhr", ("B", "G", "R", "NIR"), "train")])
-    assert scene.pan.shape[2:] == (320, 320)
+    assert scene.pan.shape[2:] == (480, 480)
+    rest, windows = split([scene] * 5, 4)  # as of a scene imaged anew five times
+    assert windows and not any(kept.pan_mask[:, 370:].any() for kept in rest)
 
 
 def test_a_large_scene_without_valid_pixels_in_its_parts_is_refused(large, monkeypatch):

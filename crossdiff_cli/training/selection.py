@@ -150,22 +150,17 @@ class BestHead:
 def split(scenes: Sequence[TrainingScene], every: int) -> tuple[list[TrainingScene], list[JudgedWindow]]:
     """What to train on, and windows to judge by that are kept from it.
 
-    Of a scene in parts every `every`-th part is judged in its middle; of one in fewer `hold_out` keeps a quarter.
+    Of a scene in parts every `every`-th part is judged in its middle; of one in fewer `hold_out` keeps a quarter. What
+    was imaged anew from a scene is split as that was.
     """
-    parts: dict[str, list[TrainingScene]] = {}
-    for scene in scenes:
-        parts.setdefault(scene.name, []).append(scene)
     rest, windows = [], []
-    for alike in parts.values():
-        for place, part in enumerate(alike):
-            if len(alike) < every:
-                trained, judged = hold_out(part)
-            elif place % every == every - 1:
-                trained, judged = None, windows_to_judge(part, 1)
-            else:
-                trained, judged = part, []
-            rest += [] if trained is None else [trained]
-            windows += judged
+    for scene in scenes:
+        if scene.parts >= every and scene.part % every == every - 1:
+            windows += windows_to_judge(scene, 1)
+            continue
+        trained, judged = (scene, []) if scene.parts >= every else hold_out(scene)
+        rest.append(trained)
+        windows += judged
     return rest, windows
 
 

@@ -55,6 +55,9 @@ class TrainingScene:
     """(1, C, H, W) where the publisher kept it."""
     statistics: Statistics
     """What takes PAN and MS back to the units of their files."""
+    part: int = 0
+    """Which of the `parts` that stand for its scene it is, from 0."""
+    parts: int = 1
 
     @property
     def pixels(self) -> int:
@@ -135,7 +138,8 @@ def salient(pair: ScenePair, found: Survey, name: str, side: int, candidates: in
     windows = spread(pair.footprint, max(8, round(side * pair.ratio)), candidates)
     parts = [(window, scene_of(pair, found, window, name)) for window in windows]
     parts = [part for part in parts if part[1].pan_mask.any() and part[1].ms_mask.any()]
-    return sorted(parts, key=lambda part: _detail(part[1]), reverse=True)[:chosen]
+    parts = sorted(parts, key=lambda part: _detail(part[1]), reverse=True)[:chosen]
+    return [(window, replace(scene, part=n, parts=len(parts))) for n, (window, scene) in enumerate(parts)]
 
 
 def _detail(scene: TrainingScene) -> float:
