@@ -47,7 +47,9 @@ def _end(number: int, _frame: FrameType | None) -> None:
     for other in _SIGNALS:
         signal.signal(other, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    for undo in reversed(_undo):
-        with suppress(BaseException):
-            undo()
-    os._exit(128 + number)
+    try:
+        for undo in reversed(_undo):
+            with suppress(BaseException):
+                undo()
+    finally:  # a second Ctrl-C may come between two of them
+        os._exit(128 + number)
