@@ -116,8 +116,6 @@ class Raster:
         self.tags: dict[str, str] = dataset.tags()
         self.imagery: dict[str, str] = dataset.tags(ns="IMAGERY")
         self.gcps: bool = bool(dataset.gcps[0])
-        self.files: tuple[str, ...] = (self.path, *dataset.files)
-        """What is read: the file, those that a virtual one stands for, and sidecars."""
         across = all(width >= dataset.width for _, width in dataset.block_shapes)
         self.strip_bytes: int = dataset.width * dataset.count * np.dtype(self.dtype).itemsize if across else 0
         """Bytes of a row that any window in it has GDAL decode as a whole; 0 where the file is tiled."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import rasterio
 from rasterio.drivers import raster_driver_extensions
 
 from crossdiff_cli.errors import OutputError
@@ -14,7 +15,7 @@ from crossdiff_cli.scene.raster import Raster
 
 _LONGEST_NAME = 220
 """Bytes of a file name; file systems take 255, and the hidden file beside it has a longer one."""
-_ELSEWHERE = re.compile(r"^(/vsi|[a-z0-9]+:/)", re.IGNORECASE)
+_ELSEWHERE = re.compile(r"^(/vsi|[a-z0-9]{2,}:/)", re.IGNORECASE)
 
 
 def check_target(path: Path, *, overwrite: bool, kinds: Sequence[str] = ()) -> None:
@@ -68,7 +69,12 @@ def refuse_target(target: Path, sources: Iterable[Raster]) -> None:
     Raises:
         OutputError: `target` is a file that is read for one of the `sources`, by whatever name.
     """
-    for file in {file for source in sources for file in source.files} if exists(target) else ():
-        with suppress(OSError, ValueError):  # a URI, or text that stands for a file
-            if target.samefile(file):
-                raise OutputError(f"{target} is read for this result: give the result another name")
+    if not exists(target):
+        return
+    for path in {source.path for source in sources}:
+        with rasterio.open(path) as file:
+            names = {path, *file.files}  # those that a virtual file stands for, and sidecars
+        for name in names:
+            with suppress(OSError, ValueError):  # a URI, or text that stands for a file
+                if target.samefile(name):
+                    raise OutputError(f"{target} is read for this result: give the result another name")
