@@ -197,6 +197,7 @@ def test_what_the_format_does_not_allow_is_said_before_the_work(tmp_path, driver
         pytest.fail("went in")
     ((name, value),) = creation.items()
     assert str(refused.value).startswith(f"cannot write {tmp_path / 'out.tif'} with {name}={value}: ")
+    assert ".tmp" not in str(refused.value)
     assert reason in str(refused.value)
     assert list(tmp_path.iterdir()) == []
 

@@ -155,7 +155,7 @@ class Writer:
                 trial.write(np.zeros((len(block.bands), BLOCK, BLOCK), block.dtype), Window(0, 0, BLOCK, BLOCK))
         except OutputError as error:
             asked = ", ".join(f"{name}={value}" for name, value in block.creation.items())
-            raise OutputError(f"cannot write {self.path} with {asked}: {str(error).rpartition('): ')[2]}") from error
+            raise OutputError(f"cannot write {self.path} with {asked}: {_reason(error.__cause__)}") from error
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -230,11 +230,17 @@ class Writer:
         remove_leftovers(self.path, os.getpid())
 
     def _failed(self, error: BaseException) -> OutputError:
-        cause = str(error.__cause__ or error).strip().splitlines()
         free = shutil.disk_usage(self.path.parent).free / 2**20
         full = isinstance(error, OSError) and error.errno == errno.ENOSPC
         hint = "the disk is full" if full or free < 1 else f"{free:.0f} MiB free"
-        return OutputError(f"cannot write {self.path} ({hint}): {cause[0] if cause else type(error).__name__}")
+        return OutputError(f"cannot write {self.path} ({hint}): {_reason(error)}")
+
+
+def _reason(error: BaseException | None) -> str:
+    """In the words of GDAL, without the name of the hidden file."""
+    cause = getattr(error, "__cause__", None) or error
+    lines = str(cause).strip().splitlines()
+    return lines[0].rpartition(".tif: ")[2] if lines else type(cause).__name__
 
 
 def to_dtype(data: NDArray[np.float32], mask: NDArray[np.bool_], dtype: str, nodata: float | None) -> NDArray[Any]:
