@@ -103,7 +103,7 @@ class Controlled(CrossDiff):
 
     arm = Arm("none")
 
-    def features(self, pan: Tensor, pan_low: Tensor, ms_up: Tensor, spectrum: Spectrum) -> Features | None:
+    def features(self, pan: Tensor, ms_up: Tensor, spectrum: Spectrum) -> Features | None:
         """As in CrossDiff, changed as the arm says."""
         if self.p2m is None or self.m2p is None:
             return None
@@ -116,16 +116,16 @@ class Controlled(CrossDiff):
             p2m = self.p2m.encode(noisy_ms, t * (a.p2m_timestep / a.timesteps), pan, spectrum)
             m2p = self.m2p.encode(noisy_pan, t * (a.m2p_timestep / a.timesteps), ms_up, spectrum)
         else:
-            found = super().features(pan, pan_low, ms_up, spectrum)
+            found = super().features(pan, ms_up, spectrum)
             assert found is not None
             p2m, m2p = found.p2m, found.m2p
         if self.arm.only == "p2m":
             m2p = [torch.zeros_like(x) for x in m2p]
         if self.arm.only == "m2p":
             p2m = [torch.zeros_like(x) for x in p2m]
-        features = self.decoded(p2m, m2p, pan - pan_low, spectrum)
+        features = self.decoded(p2m, m2p, spectrum)
         if self.arm.only == "m2p" or self.arm.pyramids:
-            features = replace(features, detail=pan - pan_low)
+            features = replace(features, correction=torch.zeros_like(features.correction))
         return replace(features, decoded=torch.zeros_like(features.decoded)) if self.arm.pyramids else features
 
 

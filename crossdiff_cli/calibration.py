@@ -10,7 +10,6 @@ from torch import Tensor
 from crossdiff_cli.fuse import Sampling, prepare, to_ms
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.int8 import to_int8
-from crossdiff_cli.model.region import compact
 from crossdiff_cli.model.spectral import Spectrum
 
 _log = logging.getLogger(__name__)
@@ -36,7 +35,7 @@ def in_int8(model: CrossDiff, spectrum: Spectrum, gains: Sequence[float]) -> Cro
     pan, ms = _window(sampling)
     pan_low, ms_up, beta = prepare(pan, ms, sampling)
     try:
-        quick, error = to_int8(model, compact(pan), pan_low, compact(ms_up), beta, spectrum)
+        quick, error = to_int8(model, pan, pan_low, ms_up, beta, spectrum)
     except RuntimeError as failure:  # the operators are not part of what PyTorch promises to keep
         _log.warning("this PyTorch has no int8 as it is needed (%s): float32 is used", str(failure).splitlines()[0])
         return model

@@ -102,6 +102,16 @@ def _fast_in_int8(device: torch.device) -> bool:
     return False
 
 
+def lanes_on(device: torch.device, devices: Sequence[torch.device]) -> int:
+    """How many tiles are worked on at the same time on each mention of `device` among `devices`.
+
+    On a GPU one computes while the other copies; cores wait less for each other at tiles of their own.
+    """
+    if device.type == "cuda":
+        return 2
+    return 2 if devices.count(device) == 1 and torch.get_num_threads() > 1 else 1
+
+
 def window_pixels(devices: Sequence[torch.device], bands: int) -> int:
     """How many PAN pixels a tile may have, halo included, for the memory that is free on the devices it goes round.
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from crossdiff_cli.boxes import box_sum
 from crossdiff_cli.model.crossdiff import CrossDiff
-from crossdiff_cli.model.region import Part, Region, compact
+from crossdiff_cli.model.region import Part, Region
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.mtf import EXPAND_RADIUS, Pixels, degrade, expand, mtf_radius
 
@@ -40,6 +40,16 @@ class Sampling:
     def within(self, part: Region) -> "Sampling":
         """The same on a part of the PAN window."""
         return replace(self, offset=(self.offset[0] - part.top, self.offset[1] - part.left))
+
+    def halved(self) -> "Sampling":
+        """The same for an image at half the PAN grid."""
+
+        def half(pair: Pixels) -> Pixels:
+            return pair[0] / 2, pair[1] / 2
+
+        return replace(
+            self, ratio=half(self.ratio), offset=half(self.offset), shifts=tuple(half(shift) for shift in self.shifts)
+        )
 
     def of(self, bands: Sequence[int]) -> "Sampling":
         """That of some of the bands."""
@@ -115,11 +125,14 @@ def local_gain(ms: Tensor, pan_ms: Tensor) -> Tensor:
 
 
 def prepare(pan: Tensor, ms: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor, Tensor]:
-    """Return (pan_low, ms_up, beta), each (B, C, H, W), from `pan` (B, 1, H, W) and `ms` (B, C, h, w)."""
+    """Return (pan_low, ms_up, beta) from `pan` (B, 1, H, W) and `ms` (B, C, h, w).
+
+    The first two are (B, C, H, W), the local gain (B, C, H/2, W/2).
+    """
     shape = (pan.shape[2], pan.shape[3])
     pan_ms = _pan_on_ms(pan, ms, sampling)
-    pan_low, ms_up, beta = (to_pan(x, shape, sampling) for x in (pan_ms, ms, local_gain(ms, pan_ms)))
-    return pan_low, ms_up, beta
+    pan_low, ms_up = (to_pan(x, shape, sampling) for x in (pan_ms, ms))
+    return pan_low, ms_up, to_pan(local_gain(ms, pan_ms), (shape[0] // 2, shape[1] // 2), sampling.halved())
 
 
 def _pan_on_ms(pan: Tensor, ms: Tensor, sampling: Sampling) -> Tensor:
@@ -166,7 +179,7 @@ def fuse(
     """
     pan_low, ms_up, beta = prepare(pan, ms, sampling)
     with torch.autocast(pan.device.type, dtype, enabled=dtype != torch.float32):
-        hrms = model(compact(pan), pan_low, compact(ms_up), beta, spectrum)
+        hrms = model(pan, pan_low, ms_up, beta, spectrum)
     return back_project(hrms.float(), ms, sampling, rounds)
 
 
@@ -192,27 +205,32 @@ def fuse_core(
     pan_ms = _pan_on_ms(pan, ms, sampling)
 
     def held(whole: Tensor) -> Part:
-        return lambda part: compact(part.of(whole))
+        return lambda part: part.of(whole)
 
-    def expanded(coarse: Tensor) -> Part:
+    def expanded(coarse: Tensor, *, halved: bool = False) -> Part:
         def image(part: Region) -> Tensor:
+            rows, columns = part.shape
+            here = sampling.within(seen).within(part)
             with torch.autocast(pan.device.type, enabled=False):
-                return compact(to_pan(coarse, part.shape, sampling.within(seen).within(part)))
+                if halved:
+                    return to_pan(coarse, (rows // 2, columns // 2), here.halved())
+                return to_pan(coarse, (rows, columns), here)
 
         return image
 
     # Every stage asks for the PAN and the MS, the last one alone for the others.
     sharp, up = held(seen.of(pan)), held(to_pan(ms, seen.shape, sampling.within(seen)))
-    low, beta = expanded(pan_ms), expanded(local_gain(ms, pan_ms))
+    low, beta = expanded(pan_ms), expanded(local_gain(ms, pan_ms), halved=True)
     with torch.autocast(pan.device.type, dtype, enabled=dtype != torch.float32):
         hrms = model.part(sharp, low, up, beta, spectrum, seen.within(seen), keep.within(seen))
     kept, inner = sampling.within(keep), core.within(keep)
     coarse = (ms.shape[2], ms.shape[3])
     left = ms - to_ms(hrms, coarse, kept)
-    out = inner.of(hrms)
+    out = inner.of(hrms).clone()
+    del hrms
     for step in _steps(rounds):
         # Both operators are linear: what the update takes away is known without the result.
         update = to_pan(step * left, keep.shape, kept)
-        out = out + inner.of(update)
-        left = left - to_ms(update, coarse, kept)
+        out += inner.of(update)
+        left -= to_ms(update, coarse, kept)
     return out, left

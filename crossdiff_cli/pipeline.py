@@ -1,5 +1,6 @@
 """Tiles in flight: read ahead by threads, fused on every device in turn, encoded by one thread behind them."""
 
+import copy
 import logging
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -62,9 +63,7 @@ class Lane:
         self.device = device
         self._pair, self._found, self._rounds = pair, found, rounds
         self._gains = tuple(band.nyquist_gain for band in pair.bands)
-        self._stream: torch.cuda.Stream | None = None
-        if device.type == "cuda":
-            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._stream = _stream(device)
         self._spectrum = Spectrum(
             torch.tensor([band.center_nm for band in pair.bands], device=device),
             torch.tensor([band.width_nm for band in pair.bands], device=device),
@@ -75,6 +74,12 @@ class Lane:
         self._model = in_int8(model, self._spectrum, self._gains) if dtype == torch.int8 else model
         self._dtype = torch.float32 if dtype == torch.int8 else dtype
         self.precision = "int8" if self._model is not model else PRECISIONS[self._dtype]
+
+    def twin(self) -> "Lane":
+        """Another one on the same device, with the same network."""
+        twin = copy.copy(self)
+        twin._stream = _stream(self.device)
+        return twin
 
     def fuse(self, tile: Tile, patch: Patch) -> Fused:
         """Fuse one tile; where memory does not suffice for it, half by half.
@@ -241,6 +246,10 @@ class Encoder:
                     self._waiting.popleft().result()
         finally:
             self._thread.shutdown(wait=True, cancel_futures=True)
+
+
+def _stream(device: torch.device) -> torch.cuda.Stream | None:
+    return torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
 
 def _inside(sampling: Sampling, core: Region, ms: Tensor) -> Tensor:

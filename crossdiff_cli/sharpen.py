@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 from tqdm import tqdm
 
-from crossdiff_cli.device import Precision, choose_devices, inference_dtype, keep_memory, window_pixels
+from crossdiff_cli.device import Precision, choose_devices, inference_dtype, keep_memory, lanes_on, window_pixels
 from crossdiff_cli.fuse import ROUNDS, halo
 from crossdiff_cli.heads import own_head
 from crossdiff_cli.model.crossdiff import CrossDiff
@@ -190,12 +190,11 @@ def _lanes(
     devices: Sequence[torch.device],
     options: SharpenOptions,
 ) -> list[Lane]:
-    return [
-        Lane(pair, found, model, device, inference_dtype(device, options.precision), options.rounds)
-        for device, model in zip(devices, models, strict=True)
-        # Two streams keep a GPU busy: one computes while the other copies.
-        for _ in range(2 if device.type == "cuda" else 1)
-    ]
+    lanes = []
+    for device, model in zip(devices, models, strict=True):
+        first = Lane(pair, found, model, device, inference_dtype(device, options.precision), options.rounds)
+        lanes += [first, *(first.twin() for _ in range(1, lanes_on(device, devices)))]
+    return lanes
 
 
 def _cache(pair: ScenePair, plan: Sequence[Tile], readers: int) -> AbstractContextManager[object]:
@@ -241,7 +240,9 @@ def _plan(
     place = found.registered
     reach = halo(model, place.ratio(pair.grid.ratio), [band.nyquist_gain for band in pair.bands], options.rounds)
     reach += math.ceil(place.farthest((extent.row, extent.col), extent.stop))
-    size = options.tile or best_size(extent, reach, window_pixels(devices, len(pair.bands)))
+    size = options.tile or best_size(
+        extent, reach, window_pixels(devices, len(pair.bands)), lanes=len(devices)
+    )
     return list(tiles(extent, size, reach, STRIDE))
 
 

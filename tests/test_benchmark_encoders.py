@@ -31,25 +31,26 @@ def features(arm, seed=0):
     model = encoders.build(arm, seed).eval()
     generator = torch.Generator().manual_seed(0)
     pan, ms = torch.randn(1, 1, 32, 32, generator=generator), torch.randn(1, 2, 8, 8, generator=generator)
-    pan_low, ms_up, _ = prepare(pan, ms, Sampling((4.0, 4.0), (0.0, 0.0), (0.3, 0.3)))
+    _, ms_up, _ = prepare(pan, ms, Sampling((4.0, 4.0), (0.0, 0.0), (0.3, 0.3)))
     with torch.no_grad():
-        return model.features(pan, pan_low, ms_up, SPECTRUM), pan - pan_low
+        return model.features(pan, ms_up, SPECTRUM)
 
 
 def test_arms_are_what_they_say(file):
-    both, detail = features(encoders.Arm.parse(f"both={file}"))
+    both = features(encoders.Arm.parse(f"both={file}"))
     plain = small_model()
     assert torch.equal(encoders.build(encoders.Arm("both", file), 3).p2m.pan_stem.weight, plain.p2m.pan_stem.weight)
-    p2m, _ = features(encoders.Arm.parse(f"p2m={file},only=p2m"))
+    p2m = features(encoders.Arm.parse(f"p2m={file},only=p2m"))
     assert all(torch.equal(a, b) for a, b in zip(p2m.p2m, both.p2m, strict=True))
     assert all(not x.any() for x in p2m.m2p)
-    m2p, _ = features(encoders.Arm.parse(f"m2p={file},only=m2p"))
+    m2p = features(encoders.Arm.parse(f"m2p={file},only=m2p"))
     assert all(not x.any() for x in m2p.p2m)
-    assert torch.equal(m2p.detail, detail)
-    pyramids, _ = features(encoders.Arm.parse(f"x={file},pyramids"))
+    assert not m2p.correction.any()
+    assert both.correction.any()
+    pyramids = features(encoders.Arm.parse(f"x={file},pyramids"))
     assert not pyramids.decoded.any()
-    noisy, _ = features(encoders.Arm.parse(f"x={file},noisy"))
-    other, _ = features(encoders.Arm.parse(f"x={file},p2m=50"))
+    noisy = features(encoders.Arm.parse(f"x={file},noisy"))
+    other = features(encoders.Arm.parse(f"x={file},p2m=50"))
     for changed in (noisy, other):
         assert (changed.p2m[0] - both.p2m[0]).abs().max() > 1e-4
     assert torch.equal(other.m2p[0], both.m2p[0])
@@ -64,8 +65,8 @@ def test_the_head_starts_alike_in_all_arms_of_a_seed(file):
 
 def test_random_and_no_encoders(monkeypatch):
     monkeypatch.setattr(encoders, "Architecture", lambda: SMALL)
-    assert features(encoders.Arm.parse("none"))[0] is None
-    one, two = (features(encoders.Arm.parse("random"), seed)[0] for seed in (0, 1))
+    assert features(encoders.Arm.parse("none")) is None
+    one, two = (features(encoders.Arm.parse("random"), seed) for seed in (0, 1))
     assert (one.p2m[2] - two.p2m[2]).abs().max() > 1e-3
     for text in ("both", "x=f,odd=1", "x=f,noise"):
         with pytest.raises(SystemExit, match="write none, random or NAME=FILE"):

@@ -160,7 +160,9 @@ def test_both_stages_learn_and_stage_two_leaves_the_encoders_alone(sampler):
             example = sampler.draw(torch.Generator().manual_seed(900 + seed), reduced=True)
             pan_low, ms_up, _ = prepare(example.pan, example.ms, example.sampling)
             with torch.no_grad():
-                predicted = ms_up + model.features(example.pan, pan_low, ms_up, example.spectrum).detail
+                decoded = model.p2m.decode(model.features(example.pan, ms_up, example.spectrum).p2m)
+                detail = example.pan - pan_low
+                predicted = ms_up + detail + model.p2m.correct(decoded, detail, example.spectrum)
             total += float((predicted - example.reference).abs().mean() / (ms_up - example.reference).abs().mean())
         return total / 4
 

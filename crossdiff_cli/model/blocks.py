@@ -77,8 +77,3 @@ class ResBlock(nn.Module):
 def silu(x: Tensor) -> Tensor:
     """SiLU, in place where no gradient is asked for: `x` is no longer needed."""
     return F.silu(x, inplace=not torch.is_grad_enabled())
-
-
-def upsample2(x: Tensor) -> Tensor:
-    """Bilinear to twice the size; reaches one coarse pixel to each side."""
-    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)

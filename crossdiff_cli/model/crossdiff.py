@@ -79,14 +79,14 @@ class CrossDiff(nn.Module):
         # The head takes the pyramids at every level, what is decoded from them at its first.
         return max(self.p2m.radius + self.head.radius, self.p2m.decoded_radius + self.head.fine_radius)
 
-    def features(self, pan: Tensor, pan_low: Tensor, ms_up: Tensor, spectrum: Spectrum) -> Features | None:
+    def features(self, pan: Tensor, ms_up: Tensor, spectrum: Spectrum) -> Features | None:
         """What both encoders say of noise-free input at their feature timesteps: same input, same features."""
         if self.p2m is None or self.m2p is None:
             return None
         p2m_time, m2p_time = self._timesteps(pan)
         p2m = self.p2m.encode(ms_up, p2m_time, pan, spectrum)
         m2p = self.m2p.encode(pan, m2p_time, ms_up, spectrum)
-        return self.decoded(p2m, m2p, pan - pan_low, spectrum)
+        return self.decoded(p2m, m2p, spectrum)
 
     def _timesteps(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Those of the features of P2M and M2P, as fractions of T."""
@@ -94,17 +94,18 @@ class CrossDiff(nn.Module):
         t = torch.ones(image.shape[0], device=image.device)
         return t * (a.p2m_timestep / a.timesteps), t * (a.m2p_timestep / a.timesteps)
 
-    def decoded(self, p2m: list[Tensor], m2p: list[Tensor], detail: Tensor, spectrum: Spectrum) -> Features:
-        """Both pyramids, through the light decoders; `detail` (B, C, H, W) is that of the PAN."""
+    def decoded(self, p2m: list[Tensor], m2p: list[Tensor], spectrum: Spectrum) -> Features:
+        """Both pyramids, through the light decoders."""
         assert self.p2m is not None and self.m2p is not None
+        assert self.p2m.ms_out is not None
         mine = self.p2m.decode(p2m)
         both = torch.cat([mine, self.m2p.decode(m2p)], dim=1)
-        correction = _TOWARDS_X_0[self.architecture.objective] * self.p2m.correct(mine, detail, spectrum)
-        return Features(p2m, m2p, both, detail + correction)
+        correction = _TOWARDS_X_0[self.architecture.objective] * self.p2m.ms_out(mine, spectrum)
+        return Features(p2m, m2p, both, correction)
 
     def forward(self, pan: Tensor, pan_low: Tensor, ms_up: Tensor, beta: Tensor, spectrum: Spectrum) -> Tensor:
         """Fuse one window; shapes as in `FusionHead.forward`, height and width multiples of `unet.STRIDE`."""
-        features = self.features(pan, pan_low, ms_up, spectrum)
+        features = self.features(pan, ms_up, spectrum)
         hrms: Tensor = self.head(features, pan, pan_low, ms_up, beta, spectrum)
         return hrms
 
@@ -128,7 +129,7 @@ class CrossDiff(nn.Module):
             p2m = self.p2m.encode_part(ms_up, p2m_time, pan, spectrum, window, inner)
             m2p = self.m2p.encode_part(pan, m2p_time, ms_up, spectrum, window, inner)
             coarse = self.head.coarse(p2m, m2p, spectrum)
-        parts = []
+        out: Tensor | None = None
         for strip in keep.strips(STRIP):
             # Upsampling the coarsest level reaches one of its pixels farther than the stage itself.
             outer = strip.grown(self.head.fine_radius + STRIDE, inner)
@@ -137,7 +138,9 @@ class CrossDiff(nn.Module):
             features = None
             if coarse is not None:
                 here = [[compact(local.of(x, 2 ** (i + 1))) for i, x in enumerate(pyramid)] for pyramid in (p2m, m2p)]
-                features = self.decoded(here[0], here[1], images[0] - images[1], spectrum)
+                features = self.decoded(here[0], here[1], spectrum)
             fused = self.head.fine(features, None if coarse is None else local.of(coarse, 4), *images, spectrum)
-            parts.append(strip.within(outer).of(fused).float())
-        return torch.cat(parts, dim=2)
+            out = fused.new_empty(*fused.shape[:2], *keep.shape) if out is None else out
+            strip.within(keep).of(out).copy_(strip.within(outer).of(fused))
+        assert out is not None
+        return out

@@ -8,10 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crossdiff_cli.boxes import box_sum
-from crossdiff_cli.model.blocks import Conditioning, ResBlock, silu, upsample2
+from crossdiff_cli.model.blocks import Conditioning, ResBlock, silu
+from crossdiff_cli.model.region import compact
 from crossdiff_cli.model.spectral import BandOutput, BandStem, Spectrum
+from crossdiff_cli.model.upsample import upsample2
 
-LIMIT_RADIUS = 3
+LIMIT_RADIUS = 4
+"""Reach of the limiter, in PAN pixels."""
 _HEADROOM = 1.25
 """RMS that a band may get, over that of the PAN detail."""
 _UNSEEN = 0.05
@@ -27,8 +30,8 @@ class Features:
     m2p: list[Tensor]
     decoded: Tensor
     """(B, 2 decoder_width, H/2, W/2): both light decoders."""
-    detail: Tensor
-    """(B, C, H, W): the detail of each band that P2M predicts from the PAN."""
+    correction: Tensor
+    """(B, 2, C, H/2, W/2), float32: what P2M would add to the detail of MTF-GLP, as a gain on it and a residual."""
 
 
 class Gate(nn.Module):
@@ -60,22 +63,29 @@ def limit_energy(injected: Tensor, detail: Tensor) -> Tensor:
         detail: (B, C, H, W), the PAN detail at the band's contrast, which MTF-GLP injects.
 
     Returns:
-        `injected`, with an RMS in windows of 2 LIMIT_RADIUS + 1 pixels of at most `_HEADROOM` times that of `detail`.
+        `injected`, with an RMS in windows of 6 x 6 pixels of at most about `_HEADROOM` times that of `detail`: by a
+        factor that is found for each 2 x 2 pixels and interpolated.
     """
-    size = (2 * LIMIT_RADIUS + 1) ** 2
-    have, given = box_sum(injected.square(), LIMIT_RADIUS), box_sum(detail.square(), LIMIT_RADIUS)
-    allowed = _HEADROOM**2 * (given + size * _UNSEEN**2)
-    return injected * torch.sqrt(allowed / have.clamp_min(size * 1e-12)).clamp(max=1.0)
+    have, given = _energy(injected), _energy(detail)
+    allowed = _HEADROOM**2 * (given + 36 * _UNSEEN**2)
+    return injected * upsample2(torch.sqrt(allowed / have.clamp_min(36e-12)).clamp(max=1.0))
+
+
+def _energy(image: Tensor) -> Tensor:
+    """Sum of squares of each 2 x 2 pixels and those around them: (B, C, H, W) to (B, C, H/2, W/2)."""
+    squares = image.square()
+    rows = squares[:, :, 0::2] + squares[:, :, 1::2]
+    return box_sum(rows[..., 0::2] + rows[..., 1::2], 1)
 
 
 class FusionHead(nn.Module):
-    """hrms = ms_up + (1 + g + c (beta - 1)) * detail + (1 + w) (predicted - detail) + residual.
+    """hrms = ms_up + (1 + g + c (beta - 1) + (1 + w) g') * detail + r + (1 + w) r'.
 
-    g, c, w and residual are found per band and PAN pixel; `predicted` is P2M's detail. What is added is limited by
-    `limit_energy`.
+    g, c, w and the residual r are found per band at half the PAN grid, where P2M's gain g' and residual r' are, and the
+    two sums are interpolated. What is added is limited by `limit_energy`.
 
-    Untrained, g = c = w = residual = 0 and the head gives what P2M predicts, or MTF-GLP without encoders: the PAN
-    detail with gain std(ms) / std(pan). With c = 1 it is the locally regressed MTF-GLP.
+    Untrained, g = c = w = r = 0 and the head gives what P2M predicts, or MTF-GLP without encoders: the PAN detail with
+    gain std(ms) / std(pan). With c = 1 it is the locally regressed MTF-GLP.
     """
 
     def __init__(
@@ -126,7 +136,7 @@ class FusionHead(nn.Module):
             pan: (B, 1, H, W), normalised.
             pan_low: (B, C, H, W), the PAN at the resolution of each MS band.
             ms_up: (B, C, H, W), the MS on the PAN grid, normalised.
-            beta: (B, C, H, W), local regression gain of each MS band on the PAN.
+            beta: (B, C, H/2, W/2), local regression gain of each MS band on the PAN.
             spectrum: wavelengths and ratio.
 
         Returns:
@@ -159,17 +169,20 @@ class FusionHead(nn.Module):
     ) -> Tensor:
         """The first level and what is done at the PAN's own resolution; arguments as `forward` and of `coarse`."""
         detail = pan - pan_low
-        h = self.band_stem(ms_up, spectrum)
-        h = h.add_(self.pan_stem(torch.cat([pan, detail.mean(dim=1, keepdim=True)], dim=1)))
+        h = self.band_stem(compact(ms_up), spectrum)
+        h = h.add_(self.pan_stem(compact(torch.cat([pan, detail.mean(dim=1, keepdim=True)], dim=1))))
         if features is not None and coarse is not None:
             assert self.decoded is not None and self.gates is not None
             h = h.add_(self.decoded(features.decoded)).add_(self.gates[0](features.p2m[0], features.m2p[0]))
-            h = h + upsample2(coarse)
+            h = h.add_(upsample2(coarse))
         h = self.blocks[0](h, self._condition(pan, spectrum))
         g, c, w, residual = self.out(silu(h), spectrum).unbind(dim=1)
-        injected = (1 + g + c * (beta - 1)) * detail + residual
+        gain = torch.addcmul(1 + g, c, beta - 1)
         if features is not None:
-            injected = injected + (1 + w) * (features.detail - detail)
+            predicted_gain, predicted_residual = features.correction.unbind(dim=1)
+            gain = torch.addcmul(gain, 1 + w, predicted_gain)
+            residual = torch.addcmul(residual, 1 + w, predicted_residual)
+        injected = torch.addcmul(upsample2(residual), upsample2(gain), detail)
         return ms_up + limit_energy(injected, detail)
 
     def _condition(self, image: Tensor, spectrum: Spectrum) -> Tensor:

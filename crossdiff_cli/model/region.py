@@ -74,9 +74,11 @@ def empty_like_part(image: Tensor, part: Region, scale: int) -> Tensor:
 
 
 def compact(image: Tensor) -> Tensor:
-    """A channels-last copy, with strides that say so.
+    """A channels-last copy, with strides that say so, in the precision that convolutions work in here.
 
     For a single channel `Tensor.contiguous` would leave the strides as they are, convolutions would answer in the other
     layout, and every sum of the two would cost ten times its time.
     """
-    return image.clone(memory_format=torch.channels_last)
+    kind = image.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else image.dtype
+    return torch.empty_like(image, dtype=dtype, memory_format=torch.channels_last).copy_(image)

@@ -77,9 +77,10 @@ class BandStem(nn.Module):
 
 
 class BandOutput(nn.Module):
-    """Last layer towards MS bands: `maps` values per band and PAN pixel, by generated 1x1 kernels and interpolation.
+    """Last layer towards MS bands: `maps` values per band and feature, by generated 1x1 kernels.
 
-    A kernel for each of the four PAN pixels under a feature would make the maps rougher than the features are.
+    They are meant for interpolation to the PAN grid: a kernel for each of the four PAN pixels under a feature would make
+    the maps rougher than the features are.
     """
 
     def __init__(self, width: int, maps: int, *, zero: bool) -> None:
@@ -89,11 +90,9 @@ class BandOutput(nn.Module):
         self.kernels = BandKernels((maps, width), fan_in=width, zero=zero)
 
     def forward(self, features: Tensor, spectrum: Spectrum) -> Tensor:
-        """(B, width, H/2, W/2) to (B, maps, C, H, W); reaches one feature to each side."""
+        """(B, width, H/2, W/2) to (B, maps, C, H/2, W/2), float32, map after map: the layout of what follows."""
         kernels = self.kernels(spectrum)  # (C, maps, width)
         bands = kernels.shape[0]
         weight = kernels.transpose(0, 1).reshape(self.maps * bands, -1, 1, 1)
-        # Map after map, as what follows works on them.
-        out = F.conv2d(features, weight.to(features.dtype)).contiguous(memory_format=torch.contiguous_format)
-        out = F.interpolate(out, scale_factor=2, mode="bilinear", align_corners=False)
-        return out.view(out.shape[0], self.maps, bands, *out.shape[2:])
+        out = F.conv2d(features, weight.to(features.dtype)).float().contiguous(memory_format=torch.contiguous_format)
+        return out.unflatten(1, (self.maps, bands))

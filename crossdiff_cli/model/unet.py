@@ -11,9 +11,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from crossdiff_cli.model.blocks import Conditioning, ResBlock, silu, upsample2
-from crossdiff_cli.model.region import STRIDE, STRIP, Part, Region, empty_like_part
+from crossdiff_cli.model.blocks import Conditioning, ResBlock, silu
+from crossdiff_cli.model.region import STRIDE, STRIP, Part, Region, compact, empty_like_part
 from crossdiff_cli.model.spectral import BandOutput, BandStem, Spectrum
+from crossdiff_cli.model.upsample import upsample2
 
 Target = Literal["ms", "pan"]
 
@@ -103,7 +104,7 @@ class UNet(nn.Module):
         return pyramid
 
     def _stem(self, ms: Tensor, pan: Tensor, spectrum: Spectrum) -> Tensor:
-        return self.band_stem(ms, spectrum).add_(self.pan_stem(pan))
+        return self.band_stem(compact(ms), spectrum).add_(self.pan_stem(compact(pan)))
 
     def _stage(self, level: int, h: Tensor, embedding: Tensor) -> Tensor:
         for block in self.levels[level]:  # type: ignore[attr-defined]
@@ -124,7 +125,7 @@ class UNet(nn.Module):
         residual alone. Untrained, the gain and P2M's residual are zero.
         """
         if self.ms_out is not None:
-            gain, residual = self.ms_out(decoded, spectrum).unbind(dim=1)
+            gain, residual = map(upsample2, self.ms_out(decoded, spectrum).unbind(dim=1))
             return residual if detail is None else gain * detail + residual
         assert self.pan_out is not None
         return torch.nn.functional.pixel_shuffle(self.pan_out(decoded), 2)

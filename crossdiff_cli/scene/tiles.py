@@ -75,13 +75,14 @@ def tiles(extent: Window, size: int | tuple[int, int], halo: int, stride: int) -
             yield Tile(core, core.grown(halo, stride))
 
 
-def best_size(extent: Window, halo: int, pixels: int, unit: int = 256) -> tuple[int, int]:
-    """Size of the cores (rows, columns) that cut `extent` with the fewest pixels read twice.
+def best_size(extent: Window, halo: int, pixels: int, lanes: int = 1, unit: int = 256) -> tuple[int, int]:
+    """Size of the cores (rows, columns) that cut `extent` with the fewest pixels read twice, for all lanes alike.
 
     Args:
         extent: what is cut.
         halo: pixels around a core that its window holds.
         pixels: what a window may have at most.
+        lanes: how many tiles are worked on at the same time.
         unit: sides are multiples of it; one unit is never too much.
     """
 
@@ -93,16 +94,19 @@ def best_size(extent: Window, halo: int, pixels: int, unit: int = 256) -> tuple[
     def read(length: int, size: int) -> int:
         return length + 2 * halo * -(-length // size)
 
+    def work(size: tuple[int, int]) -> float:
+        """Pixels read, those that a lane could have read while it waits for the others at the end included."""
+        count = -(-extent.height // size[0]) * -(-extent.width // size[1])
+        turns = -(-count // lanes)
+        return read(extent.height, size[0]) * read(extent.width, size[1]) * turns * lanes / count
+
     fitting = [
         (rows, cols)
         for rows in sizes(extent.height)
         for cols in sizes(extent.width)
         if (rows + 2 * halo) * (cols + 2 * halo) <= pixels
     ]
-    return min(
-        fitting or [(unit, unit)],
-        key=lambda size: (read(extent.height, size[0]) * read(extent.width, size[1]), -size[1]),
-    )
+    return min(fitting or [(unit, unit)], key=lambda size: (work(size), -size[1]))
 
 
 def spread(extent: Window, size: int, count: int) -> list[Window]:
