@@ -19,7 +19,7 @@ PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.int8: "int8"}
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _LARGE = 32 * 2**20
 """The largest that glibc takes for a threshold."""
-_CPU_BYTES = 1.0e9
+_CPU_BYTES = 1.3e9
 """What the tiles in work may take of the main memory, where there is as much: the process stays under 2 GB."""
 _CUDA_BYTES = 16e9
 """What a tile may take on a GPU: more would not be faster."""
@@ -112,12 +112,13 @@ def lanes_on(device: torch.device, devices: Sequence[torch.device]) -> int:
     return 2 if devices.count(device) == 1 and torch.get_num_threads() > 1 else 1
 
 
-def window_pixels(devices: Sequence[torch.device], bands: int) -> int:
+def window_pixels(devices: Sequence[torch.device], bands: int, dtype: torch.dtype) -> int:
     """How many PAN pixels a tile may have, halo included, for the memory that is free on the devices it goes round.
 
     Args:
         devices: those that work at the same time, each as often as it does.
         bands: of the MS.
+        dtype: of the images in the network, the widest of all devices.
     """
     shares = []
     for device, lanes in Counter(devices).items():
@@ -126,7 +127,8 @@ def window_pixels(devices: Sequence[torch.device], bands: int) -> int:
         else:
             shares.append(min(_SHARE * _free(), _CPU_BYTES) / lanes)
     # Measured: peak memory of `fuse.fuse_core` per pixel of its window.
-    return int(min(shares) / (372 + 16 * bands))
+    pixel = 160 + 20 * bands if dtype == torch.bfloat16 else 372 + 16 * bands
+    return int(min(shares) / pixel)
 
 
 def _free() -> float:

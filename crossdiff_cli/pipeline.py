@@ -72,8 +72,8 @@ class Lane:
         )
         # Whole numbers are what the blocks of the network work on; the rest of it stays in float32.
         self._model = in_int8(model, self._spectrum, self._gains) if dtype == torch.int8 else model
-        self._dtype = torch.float32 if dtype == torch.int8 else dtype
-        self.precision = "int8" if self._model is not model else PRECISIONS[self._dtype]
+        self.dtype = torch.float32 if dtype == torch.int8 else dtype
+        self.precision = "int8" if self._model is not model else PRECISIONS[self.dtype]
 
     def twin(self) -> "Lane":
         """Another one on the same device, with the same network."""
@@ -139,7 +139,7 @@ class Lane:
         ms = extend(ms, ms_mask, rounds=2 * EXPAND_RADIUS)
         region = Region(core[0].start, core[1].start, core[0].stop, core[1].stop)
         hrms, left = fuse_core(
-            self._model, pan, ms, sampling, self._spectrum, self._rounds, region, self._dtype
+            self._model, pan, ms, sampling, self._spectrum, self._rounds, region, self.dtype
         )  # fmt: skip
         counted = ms_mask[0, 0] & _inside(sampling, region, ms)
         deviation = statistics.ms_std.to(left)[:, None]

@@ -134,7 +134,7 @@ def sharpen(
         )
         models = _tuned(options.tune, pair, found, [model for model, _ in networks], devices)
         lanes = _lanes(pair, found, models, devices, options)
-        plan = _plan(pair, extent, found, models[0], [lane.device for lane in lanes], options)
+        plan = _plan(pair, extent, found, models[0], lanes, options)
         with _cache(pair, plan, options.jobs), Writer(output, profile, overwrite=options.overwrite) as writer:
             write = partial(_write, writer, profile, extent, chosen)
             consistency = _run(plan, pair.read, lanes, write, options)
@@ -233,16 +233,16 @@ def _plan(
     extent: Window,
     found: Survey,
     model: CrossDiff,
-    devices: Sequence[torch.device],
+    lanes: Sequence[Lane],
     options: SharpenOptions,
 ) -> list[Tile]:
     """The tiles of a scene, as large as was asked for or as the memory allows."""
     place = found.registered
     reach = halo(model, place.ratio(pair.grid.ratio), [band.nyquist_gain for band in pair.bands], options.rounds)
     reach += math.ceil(place.farthest((extent.row, extent.col), extent.stop))
-    size = options.tile or best_size(
-        extent, reach, window_pixels(devices, len(pair.bands)), lanes=len(devices)
-    )
+    widest = max((lane.dtype for lane in lanes), key=lambda dtype: dtype.itemsize)
+    pixels = window_pixels([lane.device for lane in lanes], len(pair.bands), widest)
+    size = options.tile or best_size(extent, reach, pixels, lanes=len(lanes))
     return list(tiles(extent, size, reach, STRIDE))
 
 

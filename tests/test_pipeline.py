@@ -256,12 +256,12 @@ def test_the_best_size_fits_and_wastes_least(extent, pixels):
 
 def test_memory_sets_the_tile(monkeypatch):
     cpu = choose_devices("cpu", "auto")
-    plenty = window_pixels(cpu, 4)
+    plenty = window_pixels(cpu, 4, torch.float32)
     assert plenty * 400 < 2e9
-    assert window_pixels(cpu, 8) < plenty
-    assert window_pixels(choose_devices("cpu,cpu", "auto"), 4) == pytest.approx(plenty / 2, abs=1)
+    assert window_pixels(cpu, 8, torch.float32) < plenty
+    assert window_pixels(choose_devices("cpu,cpu", "auto"), 4, torch.float32) == pytest.approx(plenty / 2, abs=1)
     monkeypatch.setattr("crossdiff_cli.device._free", lambda: 5e8)
-    assert window_pixels(cpu, 4) < plenty / 2
+    assert window_pixels(cpu, 4, torch.float32) < plenty / 2
 
 
 @pytest.mark.parametrize("names", ["cpu,toaster", "cpu,", "cuda:99,cpu"])

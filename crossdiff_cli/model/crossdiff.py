@@ -126,21 +126,38 @@ class CrossDiff(nn.Module):
         coarse: Tensor | None = None
         if self.p2m is not None and self.m2p is not None:
             p2m_time, m2p_time = self._timesteps(spectrum.center_nm[None])
-            p2m = self.p2m.encode_part(ms_up, p2m_time, pan, spectrum, window, inner)
-            m2p = self.m2p.encode_part(pan, m2p_time, ms_up, spectrum, window, inner)
+            images = compact(torch.cat([ms_up(window), pan(window)], dim=1))
+            p2m = self.p2m.encode_part(images, p2m_time, spectrum, window, inner)
+            m2p = self.m2p.encode_part(images, m2p_time, spectrum, window, inner)
+            del images
             coarse = self.head.coarse(p2m, m2p, spectrum)
         out: Tensor | None = None
         for strip in keep.strips(STRIP):
             # Upsampling the coarsest level reaches one of its pixels farther than the stage itself.
             outer = strip.grown(self.head.fine_radius + STRIDE, inner)
             local = outer.within(inner)
-            images = pan(outer), pan_low(outer), ms_up(outer), beta(outer)
-            features = None
-            if coarse is not None:
-                here = [[compact(local.of(x, 2 ** (i + 1))) for i, x in enumerate(pyramid)] for pyramid in (p2m, m2p)]
-                features = self.decoded(here[0], here[1], spectrum)
-            fused = self.head.fine(features, None if coarse is None else local.of(coarse, 4), *images, spectrum)
+            detail, up = pan(outer) - pan_low(outer), ms_up(outer)
+            h, correction = self._first(p2m, m2p, coarse, local, pan(outer), detail, up, spectrum)
+            fused = self.head.fine(h, correction, detail, up, beta(outer), spectrum)
             out = fused.new_empty(*fused.shape[:2], *keep.shape) if out is None else out
             strip.within(keep).of(out).copy_(strip.within(outer).of(fused))
         assert out is not None
         return out
+
+    def _first(
+        self,
+        p2m: list[Tensor],
+        m2p: list[Tensor],
+        coarse: Tensor | None,
+        part: Region,
+        pan: Tensor,
+        detail: Tensor,
+        ms_up: Tensor,
+        spectrum: Spectrum,
+    ) -> tuple[Tensor, Tensor | None]:
+        """What `FusionHead.fine` starts from; all else that is made of the `part` of the pyramids is gone with this."""
+        if coarse is None:
+            return self.head.first(None, None, pan, detail, ms_up, spectrum), None
+        mine, other = ([compact(part.of(x, 2 ** (i + 1))) for i, x in enumerate(pyramid)] for pyramid in (p2m, m2p))
+        features = self.decoded(mine, other, spectrum)
+        return self.head.first(features, part.of(coarse, 4), pan, detail, ms_up, spectrum), features.correction

@@ -143,7 +143,9 @@ class FusionHead(nn.Module):
             (B, C, H, W), normalised.
         """
         coarse = None if features is None else self.coarse(features.p2m, features.m2p, spectrum)
-        return self.fine(features, coarse, pan, pan_low, ms_up, beta, spectrum)
+        detail = pan - pan_low
+        h = self.first(features, coarse, pan, detail, ms_up, spectrum)
+        return self.fine(h, None if features is None else features.correction, detail, ms_up, beta, spectrum)
 
     def coarse(self, p2m: list[Tensor], m2p: list[Tensor], spectrum: Spectrum) -> Tensor:
         """The levels below the first, of both pyramids: (B, widths[0], H/4, W/4)."""
@@ -157,29 +159,34 @@ class FusionHead(nn.Module):
         assert h is not None
         return h
 
-    def fine(
+    def first(
         self,
         features: Features | None,
         coarse: Tensor | None,
         pan: Tensor,
-        pan_low: Tensor,
+        detail: Tensor,
         ms_up: Tensor,
-        beta: Tensor,
         spectrum: Spectrum,
     ) -> Tensor:
-        """The first level and what is done at the PAN's own resolution; arguments as `forward` and of `coarse`."""
-        detail = pan - pan_low
-        h = self.band_stem(compact(ms_up), spectrum)
-        h = h.add_(self.pan_stem(compact(torch.cat([pan, detail.mean(dim=1, keepdim=True)], dim=1))))
+        """All that is known, summed up at half the PAN grid: (B, widths[0], H/2, W/2); `coarse` as `coarse` gives it."""
+        images = compact(torch.cat([ms_up, pan, detail.mean(dim=1, keepdim=True)], dim=1))
+        kernels = self.band_stem.beside(self.pan_stem, spectrum)
+        h = F.conv2d(images, kernels, self.pan_stem.bias, stride=2, padding=2)
         if features is not None and coarse is not None:
             assert self.decoded is not None and self.gates is not None
             h = h.add_(self.decoded(features.decoded)).add_(self.gates[0](features.p2m[0], features.m2p[0]))
             h = h.add_(upsample2(coarse))
-        h = self.blocks[0](h, self._condition(pan, spectrum))
+        return h
+
+    def fine(
+        self, h: Tensor, correction: Tensor | None, detail: Tensor, ms_up: Tensor, beta: Tensor, spectrum: Spectrum
+    ) -> Tensor:
+        """The last block and what is done at the PAN's own resolution; `h` is of `first`, `correction` P2M's."""
+        h = self.blocks[0](h, self._condition(detail, spectrum))
         g, c, w, residual = self.out(silu(h), spectrum).unbind(dim=1)
         gain = torch.addcmul(1 + g, c, beta - 1)
-        if features is not None:
-            predicted_gain, predicted_residual = features.correction.unbind(dim=1)
+        if correction is not None:
+            predicted_gain, predicted_residual = correction.unbind(dim=1)
             gain = torch.addcmul(gain, 1 + w, predicted_gain)
             residual = torch.addcmul(residual, 1 + w, predicted_residual)
         injected = torch.addcmul(upsample2(residual), upsample2(gain), detail)

@@ -63,17 +63,18 @@ class BandKernels(nn.Module):
 
 
 class BandStem(nn.Module):
-    """First layer on MS bands: 4x4 stride-two convolution, generated kernels, from the PAN grid to half of it."""
+    """First layer on MS bands: 4x4 stride-two kernels, generated, from the PAN grid to half of it."""
 
     def __init__(self, width: int) -> None:
         """`width` is the number of output channels."""
         super().__init__()
         self.kernels = BandKernels((width, 4, 4), fan_in=16)
 
-    def forward(self, bands: Tensor, spectrum: Spectrum) -> Tensor:
-        """(B, C, H, W) to (B, width, H/2, W/2)."""
-        kernels = self.kernels(spectrum) / math.sqrt(bands.shape[1])
-        return F.conv2d(bands, kernels.transpose(0, 1).to(bands.dtype), stride=2, padding=1)
+    def beside(self, other: nn.Conv2d, spectrum: Spectrum) -> Tensor:
+        """These kernels for C bands and those of `other`, 6x6, for n more images: (width, C + n, 6, 6), for one pass."""
+        kernels = self.kernels(spectrum) / math.sqrt(len(spectrum.center_nm))
+        weight = torch.cat([F.pad(kernels.transpose(0, 1), [1] * 4), other.weight], dim=1)
+        return weight.contiguous(memory_format=torch.channels_last)
 
 
 class BandOutput(nn.Module):

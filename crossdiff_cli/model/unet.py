@@ -9,10 +9,11 @@ from itertools import pairwise
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crossdiff_cli.model.blocks import Conditioning, ResBlock, silu
-from crossdiff_cli.model.region import STRIDE, STRIP, Part, Region, compact, empty_like_part
+from crossdiff_cli.model.region import STRIDE, STRIP, Region, compact, empty_like_part
 from crossdiff_cli.model.spectral import BandOutput, BandStem, Spectrum
 from crossdiff_cli.model.upsample import upsample2
 
@@ -64,9 +65,9 @@ class UNet(nn.Module):
             condition: the other image, on the same grid.
             spectrum: wavelengths of the C bands and the ratio.
         """
-        ms, pan = (x_t, condition) if self.target == "ms" else (condition, x_t)
+        images = (x_t, condition) if self.target == "ms" else (condition, x_t)
         embedding = self.conditioning(timestep, spectrum)
-        h = self._stem(ms, pan, spectrum)
+        h = self._stem(compact(torch.cat(images, dim=1)), self.band_stem.beside(self.pan_stem, spectrum))
         pyramid = []
         for level in range(len(self.levels)):
             h = self._stage(level, self.downs[level - 1](h) if level else h, embedding)
@@ -74,14 +75,21 @@ class UNet(nn.Module):
         return pyramid
 
     def encode_part(
-        self, x_t: Part, timestep: Tensor, condition: Part, spectrum: Spectrum, window: Region, inner: Region
+        self, images: Tensor, timestep: Tensor, spectrum: Spectrum, window: Region, inner: Region
     ) -> list[Tensor]:
         """As `encode` of a whole window, but only `inner` of it is returned, and little memory is needed.
 
         Every level is computed in strips, for the part that is returned and for the input of the next level.
+
+        Args:
+            images: of the window, (1, C + 1, H, W): MS and PAN, as `compact` gives them.
+            timestep: (1,), as a fraction of T.
+            spectrum: wavelengths of the C bands and the ratio.
+            window: what is given.
+            inner: what is asked for.
         """
-        ms, pan = (x_t, condition) if self.target == "ms" else (condition, x_t)
         embedding = self.conditioning(timestep, spectrum)
+        kernels = self.band_stem.beside(self.pan_stem, spectrum)
         below: Tensor | None = None
         pyramid = []
         for level, blocks in enumerate(self.blocks):
@@ -89,7 +97,7 @@ class UNet(nn.Module):
             above, below, kept = below, None, None
             for strip in window.strips(STRIP * 2**level):
                 outer = strip.grown(scale * ResBlock.RADIUS * blocks + STEM_RADIUS, window)
-                h = self._stem(ms(outer), pan(outer), spectrum) if above is None else outer.of(above, scale)
+                h = self._stem(outer.of(images), kernels) if above is None else outer.of(above, scale)
                 h = strip.within(outer).of(self._stage(level, h, embedding), scale)
                 kept = empty_like_part(h, inner, scale) if kept is None else kept
                 shared = strip.intersection(inner)
@@ -103,8 +111,8 @@ class UNet(nn.Module):
             pyramid.append(kept)
         return pyramid
 
-    def _stem(self, ms: Tensor, pan: Tensor, spectrum: Spectrum) -> Tensor:
-        return self.band_stem(compact(ms), spectrum).add_(self.pan_stem(compact(pan)))
+    def _stem(self, images: Tensor, kernels: Tensor) -> Tensor:
+        return F.conv2d(images, kernels, self.pan_stem.bias, stride=2, padding=2)
 
     def _stage(self, level: int, h: Tensor, embedding: Tensor) -> Tensor:
         for block in self.levels[level]:  # type: ignore[attr-defined]
