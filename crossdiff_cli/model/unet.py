@@ -79,7 +79,7 @@ class UNet(nn.Module):
     ) -> list[Tensor]:
         """As `encode` of a whole window, but only `inner` of it is returned, and little memory is needed.
 
-        Every level is computed in strips, for the part that is returned and for the input of the next level.
+        Every level is computed in strips, where it is returned and where the levels after it look.
 
         Args:
             images: of the window, (1, C + 1, H, W): MS and PAN, as `compact` gives them.
@@ -92,12 +92,14 @@ class UNet(nn.Module):
         kernels = self.band_stem.beside(self.pan_stem, spectrum)
         below: Tensor | None = None
         pyramid = []
-        for level, blocks in enumerate(self.blocks):
+        source = window
+        for level, area in enumerate(self._areas(inner, window)):
             scale, last = 2 ** (level + 1), level == len(self.levels) - 1
             above, below, kept = below, None, None
-            for strip in window.strips(STRIP * 2**level):
-                outer = strip.grown(scale * ResBlock.RADIUS * blocks + STEM_RADIUS, window)
-                h = self._stem(outer.of(images), kernels) if above is None else outer.of(above, scale)
+            for strip in area.strips(STRIP * 2**level):
+                outer = strip.grown(self._reach(level), source)
+                local = outer.within(source)
+                h = self._stem(local.of(images), kernels) if above is None else local.of(above, scale)
                 h = strip.within(outer).of(self._stage(level, h, embedding), scale)
                 kept = empty_like_part(h, inner, scale) if kept is None else kept
                 shared = strip.intersection(inner)
@@ -105,11 +107,23 @@ class UNet(nn.Module):
                     shared.within(inner).of(kept, scale).copy_(shared.within(strip).of(h, scale))
                 if not last:
                     h = self.downs[level](h)
-                    below = empty_like_part(h, window, 2 * scale) if below is None else below
-                    strip.within(window).of(below, 2 * scale).copy_(h)
+                    below = empty_like_part(h, area, 2 * scale) if below is None else below
+                    strip.within(area).of(below, 2 * scale).copy_(h)
             assert kept is not None
             pyramid.append(kept)
+            source = area
         return pyramid
+
+    def _areas(self, inner: Region, window: Region) -> list[Region]:
+        """Where each level has to be known, so that all are in `inner`."""
+        areas = [inner]
+        for level in reversed(range(1, len(self.blocks))):
+            areas.insert(0, areas[0].grown(self._reach(level), window))
+        return areas
+
+    def _reach(self, level: int) -> int:
+        """How far the blocks of a level look, and the stem before the first, in PAN pixels."""
+        return 2 ** (level + 1) * ResBlock.RADIUS * self.blocks[level] + (0 if level else STEM_RADIUS)
 
     def _stem(self, images: Tensor, kernels: Tensor) -> Tensor:
         return F.conv2d(images, kernels, self.pan_stem.bias, stride=2, padding=2)
