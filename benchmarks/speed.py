@@ -43,7 +43,7 @@ BLOCK = 1024
 SENSORS = {4: ("vhr", "B,G,R,NIR"), 8: ("wv2", "CA,B,G,Y,R,RE,N1,N2")}
 OTB = "otbcli_BundleToPerfectSensor"
 METHODS = ("sharpen", "plain", "gdal", "otb-rcs", "otb-lmvm", "otb-bayes")
-CREATION = {"TILED": "YES", "COMPRESS": "DEFLATE", "PREDICTOR": "2", "ZLEVEL": "4", "BIGTIFF": "IF_SAFER",
+CREATION = {"TILED": "YES", "COMPRESS": "DEFLATE", "PREDICTOR": "2", "ZLEVEL": "1", "BIGTIFF": "IF_SAFER",
             "NUM_THREADS": "ALL_CPUS", "BLOCKXSIZE": "256", "BLOCKYSIZE": "256"}  # fmt: skip
 BUSY = 0.3
 """Cores that others keep busy before a run, over which its time is not to be believed."""

@@ -289,7 +289,7 @@ def _options(profile: Profile) -> dict[str, Any]:
         "blockysize": BLOCK,
         "interleave": "pixel",
         "compress": "deflate",
-        "zlevel": 4,
+        "zlevel": 1,
         "predictor": predictor,
         "bigtiff": "IF_SAFER",
         "photometric": "MINISBLACK",
