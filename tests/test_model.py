@@ -80,7 +80,7 @@ def test_no_pixel_farther_than_the_halo_matters():
 def test_both_encoders_see_both_images():
     pan, ms = inputs()
     model = small_model()
-    pan_low, ms_up, _ = prepare(pan, ms, SAMPLING)
+    _, ms_up, _ = prepare(pan, ms, SAMPLING)
     plain = model.features(pan, ms_up, SPECTRUM)
     for changed in (
         model.features(pan + 1, ms_up, SPECTRUM),

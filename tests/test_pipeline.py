@@ -11,7 +11,7 @@ import rasterio
 import torch
 from conftest import small_model
 
-from crossdiff_cli.device import choose_devices, window_pixels
+from crossdiff_cli.device import choose_devices, lanes_on, window_pixels
 from crossdiff_cli.errors import CrossDiffError, OutputError, SceneError
 from crossdiff_cli.fuse import Sampling, fuse, fuse_core, halo
 from crossdiff_cli.model.crossdiff import CrossDiff
@@ -254,11 +254,53 @@ def test_the_best_size_fits_and_wastes_least(extent, pixels):
         assert read((rows, cols)) <= min(read(side) for side in squares)
 
 
+@pytest.mark.parametrize(("side", "lanes", "count"), [(1024, 1, 1), (1024, 2, 2), (1024, 4, 4), (2048, 2, 2)])
+def test_no_lane_waits_while_another_works(side, lanes, count):
+    """A scene that one tile could hold is shared out."""
+    extent = Window(0, 0, side, side)
+    size = best_size(extent, 161, 6000**2, lanes=lanes)
+    assert len(list(tiles(extent, size, 161, 8))) == count
+
+
+def test_a_cpu_works_on_two_tiles_where_it_has_the_cores(monkeypatch):
+    cpu = choose_devices("cpu", "auto")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    assert lanes_on(cpu[0], cpu) == 2
+    assert lanes_on(cpu[0], cpu * 2) == 1  # two were asked for
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    assert lanes_on(cpu[0], cpu) == 1
+    assert lanes_on(torch.device("cuda", 1), cpu) == 2
+
+
+def test_tiles_that_are_worked_on_together_share_a_network(make_pair, tmp_path, options, monkeypatch):
+    """Both lanes take tiles, and the pixels are those of one lane."""
+    files = make_pair((512, 512))
+    used = {}
+    plain = Lane._fuse
+
+    def watched(self, tile, patch):
+        used.setdefault(id(self), self._model)
+        return plain(self, tile, patch)
+
+    monkeypatch.setattr(Lane, "_fuse", watched)
+    results = []
+    for threads in (1, 2):
+        used.clear()
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        sharpen(files.pan, [files.ms], tmp_path / f"{threads}.tif", options)
+        assert len(used) == threads
+        assert len({id(model) for model in used.values()}) == 1
+        with rasterio.open(tmp_path / f"{threads}.tif") as file:
+            results.append(file.read())
+    assert np.array_equal(*results)
+
+
 def test_memory_sets_the_tile(monkeypatch):
     cpu = choose_devices("cpu", "auto")
     plenty = window_pixels(cpu, 4, torch.float32)
     assert plenty * 400 < 2e9
     assert window_pixels(cpu, 8, torch.float32) < plenty
+    assert window_pixels(cpu, 4, torch.bfloat16) > 1.5 * plenty
     assert window_pixels(choose_devices("cpu,cpu", "auto"), 4, torch.float32) == pytest.approx(plenty / 2, abs=1)
     monkeypatch.setattr("crossdiff_cli.device._free", lambda: 5e8)
     assert window_pixels(cpu, 4, torch.float32) < plenty / 2

@@ -168,7 +168,7 @@ class FusionHead(nn.Module):
         ms_up: Tensor,
         spectrum: Spectrum,
     ) -> Tensor:
-        """All that is known, summed up at half the PAN grid: (B, widths[0], H/2, W/2); `coarse` as `coarse` gives it."""
+        """Sum of all that is known, (B, widths[0], H/2, W/2); `coarse` is what the method of that name gives."""
         images = compact(torch.cat([ms_up, pan, detail.mean(dim=1, keepdim=True)], dim=1))
         kernels = self.band_stem.beside(self.pan_stem, spectrum)
         h = F.conv2d(images, kernels, self.pan_stem.bias, stride=2, padding=2)

@@ -71,7 +71,7 @@ class BandStem(nn.Module):
         self.kernels = BandKernels((width, 4, 4), fan_in=16)
 
     def beside(self, other: nn.Conv2d, spectrum: Spectrum) -> Tensor:
-        """These kernels for C bands and those of `other`, 6x6, for n more images: (width, C + n, 6, 6), for one pass."""
+        """These kernels for C bands and those of `other`, 6x6, for n more images: (width, C + n, 6, 6)."""
         kernels = self.kernels(spectrum) / math.sqrt(len(spectrum.center_nm))
         weight = torch.cat([F.pad(kernels.transpose(0, 1), [1] * 4), other.weight], dim=1)
         return weight.contiguous(memory_format=torch.channels_last)
@@ -80,8 +80,8 @@ class BandStem(nn.Module):
 class BandOutput(nn.Module):
     """Last layer towards MS bands: `maps` values per band and feature, by generated 1x1 kernels.
 
-    They are meant for interpolation to the PAN grid: a kernel for each of the four PAN pixels under a feature would make
-    the maps rougher than the features are.
+    They are meant for interpolation to the PAN grid: a kernel for each of the four PAN pixels under a feature would
+    make the maps rougher than the features are.
     """
 
     def __init__(self, width: int, maps: int, *, zero: bool) -> None:
@@ -96,4 +96,4 @@ class BandOutput(nn.Module):
         bands = kernels.shape[0]
         weight = kernels.transpose(0, 1).reshape(self.maps * bands, -1, 1, 1)
         out = F.conv2d(features, weight.to(features.dtype)).float().contiguous(memory_format=torch.contiguous_format)
-        return out.unflatten(1, (self.maps, bands))
+        return out.view(out.shape[0], self.maps, bands, *out.shape[2:])

@@ -19,9 +19,9 @@ def upsample2(x: Tensor) -> Tensor:
         out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout)
         count = x.shape[axis] - 1
         left, right = x.narrow(axis, 0, count), x.narrow(axis, 1, count)
-        inner = out.narrow(axis, 1, 2 * count).unflatten(axis, (count, 2))
-        torch.lerp(left, right, 0.25, out=inner.select(axis + 1, 0))
-        torch.lerp(left, right, 0.75, out=inner.select(axis + 1, 1))
+        before = (slice(None),) * axis
+        torch.lerp(left, right, 0.25, out=out[*before, 1:-1:2])
+        torch.lerp(left, right, 0.75, out=out[*before, 2::2])
         out.select(axis, 0).copy_(x.select(axis, 0))
         out.select(axis, -1).copy_(x.select(axis, -1))
         x = out
