@@ -126,8 +126,8 @@ def window_pixels(devices: Sequence[torch.device], bands: int, dtype: torch.dtyp
             shares.append(min(_SHARE * torch.cuda.mem_get_info(device)[0] / lanes, _CUDA_BYTES))
         else:
             shares.append(min(_SHARE * _free(), _CPU_BYTES) / lanes)
-    # Measured: peak memory per pixel of a window, with what is read ahead and what waits to be written.
-    pixel = 220 + 20 * bands if dtype == torch.bfloat16 else 340 + 16 * bands
+    # Measured: peak memory of `fuse.fuse_core` per pixel of its window.
+    pixel = 160 + 20 * bands if dtype == torch.bfloat16 else 340 + 16 * bands
     return int(min(shares) / pixel)
 
 
