@@ -143,6 +143,12 @@ def _free() -> float:
     return max(min(found), 0.0)
 
 
+def give_back_memory() -> None:
+    """Return to the system what glibc keeps in holes that nothing fits: they grow from tile to tile, slowly."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def keep_memory() -> None:
     """Let glibc reuse blocks of up to 32 MiB instead of returning them.
 

@@ -93,7 +93,7 @@ def halo(model: CrossDiff, ratio: Pixels, gains: Sequence[float], rounds: int) -
     """Return how many PAN pixels around a pixel can change its fused value: the halo a tile needs."""
     largest = max(ratio)
     consistency = _consistency_radius(ratio, gains)
-    beta = consistency + math.ceil((BETA_RADIUS + 1) * largest)
+    beta = consistency + math.ceil((BETA_RADIUS + 1) * largest) + 4  # found at half of the grid and interpolated
     return max(model.radius + consistency, beta) + rounds * consistency
 
 

@@ -15,7 +15,15 @@ from typing import Any, Protocol
 import torch
 from tqdm import tqdm
 
-from crossdiff_cli.device import Precision, choose_devices, inference_dtype, keep_memory, lanes_on, window_pixels
+from crossdiff_cli.device import (
+    Precision,
+    choose_devices,
+    give_back_memory,
+    inference_dtype,
+    keep_memory,
+    lanes_on,
+    window_pixels,
+)
 from crossdiff_cli.fuse import ROUNDS, halo
 from crossdiff_cli.heads import own_head
 from crossdiff_cli.model.crossdiff import CrossDiff
@@ -33,6 +41,9 @@ from crossdiff_cli.scene.writer import Profile, Writer, to_dtype
 from crossdiff_cli.survey import Survey, survey
 
 _log = logging.getLogger(__name__)
+
+_TIDY = 8
+"""Tiles after which memory is given back: more often would cost time, less often memory."""
 
 
 class Tune(Protocol):
@@ -216,7 +227,10 @@ def _run(
     error = signal = 0.0
     # Closing the flow waits for its readers: the files they read from are closed only afterwards.
     with Encoder() as encoder, closing(flow(plan, read, lanes, options.jobs)) as parts:
-        for fused in tqdm(parts, total=len(plan), unit="tile", file=sys.stderr, disable=options.quiet or None):
+        shown = tqdm(parts, total=len(plan), unit="tile", file=sys.stderr, disable=options.quiet or None)
+        for count, fused in enumerate(shown, 1):
+            if count % _TIDY == 0:
+                give_back_memory()
             encoder.submit(write, fused)
             error, signal = error + fused.squared_error, signal + fused.squared_signal
     return math.sqrt(error / signal) if signal else 0.0

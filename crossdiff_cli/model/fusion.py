@@ -13,7 +13,7 @@ from crossdiff_cli.model.region import compact
 from crossdiff_cli.model.spectral import BandOutput, BandStem, Spectrum
 from crossdiff_cli.model.upsample import upsample2
 
-LIMIT_RADIUS = 4
+LIMIT_REACH = 4
 """Reach of the limiter, in PAN pixels."""
 _HEADROOM = 1.25
 """RMS that a band may get, over that of the PAN detail."""
@@ -118,7 +118,7 @@ class FusionHead(nn.Module):
     @property
     def fine_radius(self) -> int:
         """Reach of `fine` beyond its inputs at 1/2 of the PAN grid: block, stem, interpolation and limiter."""
-        return 2 * ResBlock.RADIUS + 4 + 2 + LIMIT_RADIUS
+        return 2 * ResBlock.RADIUS + 4 + 2 + LIMIT_REACH
 
     def forward(
         self,
