@@ -30,7 +30,7 @@ from torch import Generator, Tensor, nn
 from crossdiff_cli.device import keep_memory
 from crossdiff_cli.fuse import ROUNDS
 from crossdiff_cli.model.crossdiff import Architecture, CrossDiff
-from crossdiff_cli.model.fusion import Features, FusionHead, Gate
+from crossdiff_cli.model.fusion import Features, Gate
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.model.weights import default_weights, load
 from crossdiff_cli.training.adapt import LossWeights, adapt
@@ -135,6 +135,7 @@ def build(arm: Arm, seed: int) -> Controlled:
     architecture = source.architecture if source else Architecture()
     architecture = replace(
         architecture,
+        m2p_features=True,  # zeros where an arm has none, so that all heads of a seed begin alike
         p2m_timestep=architecture.p2m_timestep if arm.p2m is None else arm.p2m,
         m2p_timestep=architecture.m2p_timestep if arm.m2p is None else arm.m2p,
     )
@@ -146,9 +147,7 @@ def build(arm: Arm, seed: int) -> Controlled:
             assert isinstance(mine, nn.Module) and isinstance(theirs, nn.Module)
             mine.load_state_dict(theirs.state_dict())
     torch.manual_seed(seed)
-    model.head = FusionHead(
-        architecture.widths, architecture.decoder_width, architecture.head_widths, encoders=model.p2m is not None
-    )
+    model.head = model.untrained_head()
     if arm.ungated and model.head.gates is not None:
         for gate in model.head.gates:
             gate.forward = partial(_ungated, gate)  # type: ignore[method-assign]

@@ -105,6 +105,7 @@ def test_missing_foreign_misshapen_and_infinite_tensors(tmp_path, parts):
         {"kappa": float("nan")},
         {"objective": ["x0"]},
         {"decoder_width": 1.5},
+        {"m2p_features": 1},
     ],
 )
 def test_impossible_architectures_are_refused_before_memory_is_taken(tmp_path, parts, change, memory_limit):

@@ -117,6 +117,11 @@ def pretrain(scenes: tuple[str, ...], output: Path, **choices: Any) -> None:
               help="Weight file to write; default the one that `sharpen --sensor NAME` looks for.")  # fmt: skip
 @_training_options(steps=200, patch=96, rate=3e-4, every=25)
 @click.option("--weights", type=click.Path(path_type=Path), help="Weights with the encoders; default the shipped ones.")
+@click.option(
+    "--features",
+    type=click.Choice(["p2m", "both"]),
+    help="Encoders whose features the head takes; default as in the weights.",
+)
 @click.option("--restart", is_flag=True, help="Begin with an untrained head instead of the one in the weights.")
 @click.option(
     "--select/--no-select", default=True, help="Hold out a quarter of each scene and keep the best head on it."

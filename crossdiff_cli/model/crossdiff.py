@@ -1,9 +1,10 @@
 """CrossDiff: two frozen encoders and a fusion head (arXiv 2401.05153)."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crossdiff_cli.model.fusion import Features, FusionHead
@@ -36,6 +37,8 @@ class Architecture:
     """Timestep whose features are taken from P2M: T, where the chain ends in the upsampled MS."""
     m2p_timestep: int = 200
     """Timestep whose features are taken from M2P, fed with the PAN itself."""
+    m2p_features: bool = True
+    """Whether the head takes the features of M2P beside those of P2M."""
     objective: str = "x0"
     """What the encoders were asked for: x0, eps or v."""
 
@@ -64,7 +67,22 @@ class CrossDiff(nn.Module):
         self.architecture = a
         self.p2m = UNet("ms", a.widths, a.blocks, a.decoder_width) if encoders else None
         self.m2p = UNet("pan", a.widths, a.blocks, a.decoder_width) if encoders else None
-        self.head = FusionHead(a.widths, a.decoder_width, a.head_widths, encoders=encoders)
+        self.head = self.untrained_head()
+
+    def untrained_head(self) -> FusionHead:
+        """A head for these encoders, or for none."""
+        a = self.architecture
+        return FusionHead(a.widths, a.decoder_width, a.head_widths, encoders=self.p2m is not None, m2p=a.m2p_features)
+
+    def take_m2p(self, taken: bool) -> None:
+        """Let the head take M2P's features or not: its weights for them are cut away, or begin at zero."""
+        known, name = self.head.state_dict(), "decoded.weight"
+        self.architecture = replace(self.architecture, m2p_features=taken)
+        self.head = self.untrained_head()
+        state = {key: known.get(key, torch.zeros_like(value)) for key, value in self.head.state_dict().items()}
+        more = self.architecture.decoder_width * (1 + taken) - known[name].shape[1]
+        state[name] = F.pad(known[name], (0, 0, 0, 0, 0, more))  # M2P's inputs are the last
+        self.head.load_state_dict(state)
 
     def channels_last(self) -> Self:
         """Lay the weights out as convolutions run fastest."""
@@ -80,12 +98,12 @@ class CrossDiff(nn.Module):
         return max(self.p2m.radius + self.head.radius, self.p2m.decoded_radius + self.head.fine_radius)
 
     def features(self, pan: Tensor, ms_up: Tensor, spectrum: Spectrum) -> Features | None:
-        """What both encoders say of noise-free input at their feature timesteps: same input, same features."""
+        """What the encoders say of noise-free input at their feature timesteps: same input, same features."""
         if self.p2m is None or self.m2p is None:
             return None
         p2m_time, m2p_time = self._timesteps(pan)
         p2m = self.p2m.encode(ms_up, p2m_time, pan, spectrum)
-        m2p = self.m2p.encode(pan, m2p_time, ms_up, spectrum)
+        m2p = self.m2p.encode(pan, m2p_time, ms_up, spectrum) if self.architecture.m2p_features else None
         return self.decoded(p2m, m2p, spectrum)
 
     def _timesteps(self, image: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,14 +112,14 @@ class CrossDiff(nn.Module):
         t = torch.ones(image.shape[0], device=image.device)
         return t * (a.p2m_timestep / a.timesteps), t * (a.m2p_timestep / a.timesteps)
 
-    def decoded(self, p2m: list[Tensor], m2p: list[Tensor], spectrum: Spectrum) -> Features:
-        """Both pyramids, through the light decoders."""
+    def decoded(self, p2m: list[Tensor], m2p: list[Tensor] | None, spectrum: Spectrum) -> Features:
+        """The pyramids, through the light decoders."""
         assert self.p2m is not None and self.m2p is not None
         assert self.p2m.ms_out is not None
         mine = self.p2m.decode(p2m)
-        both = torch.cat([mine, self.m2p.decode(m2p)], dim=1)
+        everything = mine if m2p is None else torch.cat([mine, self.m2p.decode(m2p)], dim=1)
         correction = _TOWARDS_X_0[self.architecture.objective] * self.p2m.ms_out(mine, spectrum)
-        return Features(p2m, m2p, both, correction)
+        return Features(p2m, m2p, everything, correction)
 
     def forward(self, pan: Tensor, pan_low: Tensor, ms_up: Tensor, beta: Tensor, spectrum: Spectrum) -> Tensor:
         """Fuse one window; shapes as in `FusionHead.forward`, height and width multiples of `unet.STRIDE`."""
@@ -122,13 +140,14 @@ class CrossDiff(nn.Module):
         """
         inner = keep.grown(self.head.radius, window)
         p2m: list[Tensor] = []
-        m2p: list[Tensor] = []
+        m2p: list[Tensor] | None = None
         coarse: Tensor | None = None
         if self.p2m is not None and self.m2p is not None:
             p2m_time, m2p_time = self._timesteps(spectrum.center_nm[None])
             images = compact(torch.cat([ms_up(window), pan(window)], dim=1))
             p2m = self.p2m.encode_part(images, p2m_time, spectrum, window, inner)
-            m2p = self.m2p.encode_part(images, m2p_time, spectrum, window, inner)
+            if self.architecture.m2p_features:
+                m2p = self.m2p.encode_part(images, m2p_time, spectrum, window, inner)
             del images
             coarse = self.head.coarse(p2m, m2p, spectrum)
         out: Tensor | None = None
@@ -147,7 +166,7 @@ class CrossDiff(nn.Module):
     def _first(
         self,
         p2m: list[Tensor],
-        m2p: list[Tensor],
+        m2p: list[Tensor] | None,
         coarse: Tensor | None,
         part: Region,
         pan: Tensor,
@@ -158,6 +177,9 @@ class CrossDiff(nn.Module):
         """What `FusionHead.fine` starts from; all else that is made of the `part` of the pyramids is gone with this."""
         if coarse is None:
             return self.head.first(None, None, pan, detail, ms_up, spectrum), None
-        mine, other = ([compact(part.of(x, 2 ** (i + 1))) for i, x in enumerate(pyramid)] for pyramid in (p2m, m2p))
+        mine, other = (
+            pyramid and [compact(part.of(x, 2 ** (i + 1))) for i, x in enumerate(pyramid)] for pyramid in (p2m, m2p)
+        )
+        assert mine is not None
         features = self.decoded(mine, other, spectrum)
         return self.head.first(features, part.of(coarse, 4), pan, detail, ms_up, spectrum), features.correction

@@ -1,4 +1,4 @@
-"""The fusion head: two frozen feature pyramids, PAN and MS in; how much PAN detail each band takes out."""
+"""The fusion head: frozen feature pyramids, PAN and MS in; how much PAN detail each band takes out."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -27,32 +27,35 @@ class Features:
 
     p2m: list[Tensor]
     """(B, width, H/2, W/2), (.., H/4, W/4), (.., H/8, W/8)."""
-    m2p: list[Tensor]
+    m2p: list[Tensor] | None
+    """The same of M2P; None where the head does not take it."""
     decoded: Tensor
-    """(B, 2 decoder_width, H/2, W/2): both light decoders."""
+    """(B, decoder_width, H/2, W/2), or twice as many channels with M2P: the light decoders."""
     correction: Tensor
     """(B, 2, C, H/2, W/2), float32: what P2M would add to the detail of MTF-GLP, as a gain on it and a residual."""
 
 
 class Gate(nn.Module):
-    """1x1 projection of both encoders' features, each channel weighted by a sigmoid gate of the same pixel."""
+    """1x1 projection of the encoders' features, each channel weighted by a sigmoid gate of the same pixel."""
 
-    def __init__(self, width_in: int, width: int) -> None:
+    def __init__(self, width_in: int, width: int, *, m2p: bool) -> None:
         """`width_in` features of each encoder to `width` channels."""
         super().__init__()
         self.p2m = nn.Conv2d(width_in, 2 * width, 1)
-        self.m2p = nn.Conv2d(width_in, 2 * width, 1, bias=False)
+        self.m2p = nn.Conv2d(width_in, 2 * width, 1, bias=False) if m2p else None
 
-    def forward(self, p2m: Tensor, m2p: Tensor) -> Tensor:
-        """Two (B, width_in, H, W) to (B, width, H, W)."""
+    def forward(self, p2m: Tensor, m2p: Tensor | None) -> Tensor:
+        """One or two (B, width_in, H, W) to (B, width, H, W)."""
         # One after the other: both at once would be the largest image of all.
-        assert self.p2m.bias is not None
-        weights, biases = zip(self.p2m.weight.chunk(2), self.m2p.weight.chunk(2), strict=True), self.p2m.bias.chunk(2)
-        value, gate = (
-            F.conv2d(p2m, mine, bias).add_(F.conv2d(m2p, other))
-            for (mine, other), bias in zip(weights, biases, strict=True)
-        )
+        value, gate = (self._half(half, p2m, m2p) for half in range(2))
         return value * torch.sigmoid(gate)
+
+    def _half(self, half: int, p2m: Tensor, m2p: Tensor | None) -> Tensor:
+        assert self.p2m.bias is not None
+        out = F.conv2d(p2m, self.p2m.weight.chunk(2)[half], self.p2m.bias.chunk(2)[half])
+        if self.m2p is None or m2p is None:
+            return out
+        return out.add_(F.conv2d(m2p, self.m2p.weight.chunk(2)[half]))
 
 
 def limit_energy(injected: Tensor, detail: Tensor) -> Tensor:
@@ -89,11 +92,18 @@ class FusionHead(nn.Module):
     """
 
     def __init__(
-        self, feature_widths: tuple[int, ...], decoder_width: int, widths: tuple[int, ...], *, encoders: bool = True
+        self,
+        feature_widths: tuple[int, ...],
+        decoder_width: int,
+        widths: tuple[int, ...],
+        *,
+        encoders: bool = True,
+        m2p: bool = True,
     ) -> None:
         """`feature_widths` of one pyramid, `widths` of the head at 1/2, 1/4 and 1/8 of the PAN grid.
 
-        Without `encoders` the head works on PAN and MS alone: the control of the encoders' worth.
+        Without `m2p` it takes the features of P2M alone. Without `encoders` it works on PAN and MS alone: the control
+        of the encoders' worth.
         """
         super().__init__()
         self.widths = widths
@@ -102,9 +112,11 @@ class FusionHead(nn.Module):
         self.band_stem = BandStem(widths[0])
         self.pan_stem = nn.Conv2d(2, widths[0], 6, stride=2, padding=2)
         self.gates = (
-            nn.ModuleList(Gate(f, w) for f, w in zip(feature_widths, widths, strict=True)) if encoders else None
+            nn.ModuleList(Gate(f, w, m2p=m2p) for f, w in zip(feature_widths, widths, strict=True))
+            if encoders
+            else None
         )
-        self.decoded = nn.Conv2d(2 * decoder_width, widths[0], 1) if encoders else None
+        self.decoded = nn.Conv2d((1 + m2p) * decoder_width, widths[0], 1) if encoders else None
         self.ups = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in pairwise(widths))
         self.blocks = nn.ModuleList(ResBlock(width, condition_width) for width in widths)
         self.out = BandOutput(widths[0], maps=4, zero=True)
@@ -132,7 +144,7 @@ class FusionHead(nn.Module):
         """Fuse one window.
 
         Args:
-            features: of P2M and M2P, or None for the control without encoders.
+            features: of the encoders, or None for the control without them.
             pan: (B, 1, H, W), normalised.
             pan_low: (B, C, H, W), the PAN at the resolution of each MS band.
             ms_up: (B, C, H, W), the MS on the PAN grid, normalised.
@@ -147,13 +159,13 @@ class FusionHead(nn.Module):
         h = self.first(features, coarse, pan, detail, ms_up, spectrum)
         return self.fine(h, None if features is None else features.correction, detail, ms_up, beta, spectrum)
 
-    def coarse(self, p2m: list[Tensor], m2p: list[Tensor], spectrum: Spectrum) -> Tensor:
-        """The levels below the first, of both pyramids: (B, widths[0], H/4, W/4)."""
+    def coarse(self, p2m: list[Tensor], m2p: list[Tensor] | None, spectrum: Spectrum) -> Tensor:
+        """The levels below the first, of all pyramids: (B, widths[0], H/4, W/4)."""
         assert self.gates is not None
         condition = self._condition(p2m[0], spectrum)
         h: Tensor | None = None
         for level in reversed(range(1, len(self.widths))):
-            part = self.gates[level](p2m[level], m2p[level])
+            part = self.gates[level](p2m[level], m2p and m2p[level])
             h = self.blocks[level](part if h is None else part + upsample2(h), condition)
             h = self.ups[level - 1](h)
         assert h is not None
@@ -174,8 +186,8 @@ class FusionHead(nn.Module):
         h = F.conv2d(images, kernels, self.pan_stem.bias, stride=2, padding=2)
         if features is not None and coarse is not None:
             assert self.decoded is not None and self.gates is not None
-            h = h.add_(self.decoded(features.decoded)).add_(self.gates[0](features.p2m[0], features.m2p[0]))
-            h = h.add_(upsample2(coarse))
+            h = h.add_(self.decoded(features.decoded))
+            h = h.add_(self.gates[0](features.p2m[0], features.m2p and features.m2p[0])).add_(upsample2(coarse))
         return h
 
     def fine(

@@ -175,6 +175,8 @@ def _check_architecture(a: Architecture) -> None:
     odd = [n for n, low, high in limits if not isinstance(n, int) or not low <= n <= high]
     if odd or len(a.widths) > _MAX_LEVELS:
         raise ValueError(f"sizes out of range: {str(odd or a.widths)[:80]}")
+    if not isinstance(a.m2p_features, bool):
+        raise ValueError(f"m2p_features is {str(a.m2p_features)[:40]}, not true or false")
     if not isinstance(a.kappa, float | int) or not 0 < a.kappa < math.inf or not isinstance(a.objective, str):
         raise ValueError(f"kappa {str(a.kappa)[:40]} and objective {str(a.objective)[:40]} are out of range")
 

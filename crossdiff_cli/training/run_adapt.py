@@ -3,12 +3,13 @@
 import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from crossdiff_cli.device import choose_device
 from crossdiff_cli.errors import OutputError, WeightsError
-from crossdiff_cli.model.fusion import FusionHead
+from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.weights import default_weights, digest, load, save
 from crossdiff_cli.paths import exists
 from crossdiff_cli.scene.target import check_target
@@ -31,6 +32,8 @@ class AdaptOptions:
     budget: Budget
     weights: Path | None = None
     """The encoders, and the head to begin with; None for the shipped ones."""
+    features: str | None = None
+    """Whose features the head takes, p2m or both; None for what the weights say."""
     restart: bool = False
     """Whether to begin with an untrained head."""
     select: bool = True
@@ -67,17 +70,13 @@ def run_adapt(sources: Sources, target: Path, options: AdaptOptions) -> AdaptRes
     """
     budget, source = options.budget, options.weights or default_weights()
     device = choose_device(options.device)
-    model, facts = load(source)
+    model, facts = _begin(source, options)
     scenes = training_scenes(sources, budget)
     windows: list[JudgedWindow] = []
     if options.select:
         scenes, windows = split(scenes, _HELD_OUT)
     make_folder(target.parent)
     check_target(target, overwrite=True, kinds=(".safetensors",))
-    if options.restart:
-        torch.manual_seed(budget.seed)
-        a = model.architecture
-        model.head = FusionHead(a.widths, a.decoder_width, a.head_widths, encoders=model.p2m is not None)
     model.channels_last().to(device)
     choice = BestHead(model, windows, options.shares)
     if windows and choice.start.ergas is None:
@@ -87,7 +86,11 @@ def run_adapt(sources: Sources, target: Path, options: AdaptOptions) -> AdaptRes
             ROOM_FOR_TRUTH,
         )
     budget, losses = _fitting(budget, options.losses, scenes)
-    identity = {"start": "untrained" if options.restart else digest(source), "losses": str(losses)}
+    identity = {
+        "start": "untrained" if options.restart else digest(source),
+        "features": "both" if model.architecture.m2p_features else "p2m",
+        "losses": str(losses),
+    }
     plan = plan_of(budget, target.with_suffix(".checkpoint"), scenes, identity)
     adapt(model, Sampler(scenes, budget.patch, budget.batch), plan, budget.groups, losses, watch=choice.watch)
     choice.settle()
@@ -100,6 +103,19 @@ def run_adapt(sources: Sources, target: Path, options: AdaptOptions) -> AdaptRes
     if not windows:
         return AdaptResult(target, names, 0, None, None)
     return AdaptResult(target, names, len(windows), choice.start, choice.best)
+
+
+def _begin(source: Path, options: AdaptOptions) -> tuple[CrossDiff, dict[str, Any]]:
+    """The networks with the head to fit, and what is known of their training so far."""
+    model, facts = load(source)
+    if options.features is not None:
+        if model.p2m is None:
+            raise WeightsError(f"{source} holds no encoders whose features a head could take")
+        model.take_m2p(options.features == "both")
+    if options.restart:
+        torch.manual_seed(options.budget.seed)
+        model.head = model.untrained_head()
+    return model, facts
 
 
 def _fitting(budget: Budget, losses: LossWeights, scenes: list[TrainingScene]) -> tuple[Budget, LossWeights]:
