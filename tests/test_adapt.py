@@ -136,6 +136,40 @@ def test_the_head_that_held_out_windows_prefer_is_kept(files, tmp_path, small_we
     assert sorted(p.name for p in tmp_path.glob("h*")) == ["h.safetensors"]
 
 
+def test_a_run_that_was_stopped_remembers_its_best_head(files, tmp_path, small_weights, monkeypatch):
+    """The best is that of the first checkpoint; the run ends at the second, and goes on from there."""
+    heads = []
+
+    def run(*scores):
+        hqnr = iter(scores)
+
+        def forged(model, windows):
+            heads.append({n: v.clone() for n, v in model.head.state_dict().items()})
+            return Score(next(hqnr), 0.1, 2.0)
+
+        forge_scores(monkeypatch, forged)
+        options = AdaptOptions(replace(BUDGET, steps=6), small_weights, shares=(1.0,))
+        return run_adapt(Sources(scenes=(files.pan, files.ms), sensor="vhr"), tmp_path / "h.safetensors", options)
+
+    with pytest.raises(StopIteration):
+        run(0.5, 0.9)
+    found = run(0.5, 0.7)
+    assert len(heads) == 5  # start, first, second that was not told; start, third
+    assert (found.after.hqnr, found.after.ergas) == (0.9, 2.0)
+    written, name = load(found.output)[0].head.state_dict(), "out.kernels.out.weight"
+    assert torch.allclose(written[name], heads[1][name], atol=1e-2, rtol=1e-2)
+    assert (heads[4][name] - heads[1][name]).abs().max() > 0
+
+
+def test_a_bad_target_is_known_before_scenes_are_read(tmp_path, monkeypatch):
+    (tmp_path / "picture.tif").write_bytes(b"")
+    read = []
+    monkeypatch.setattr("crossdiff_cli.training.run_adapt.training_scenes", lambda *_: read.append(1))
+    with pytest.raises(OutputError, match=r"picture\.tif"):
+        run_adapt(Sources(scenes=("nothing",)), tmp_path / "picture.tif", AdaptOptions(BUDGET))
+    assert not read
+
+
 def numbers(path):
     """All weights of a head, in one row."""
     return torch.cat([value.flatten() for value in load(path)[0].head.state_dict().values()])

@@ -157,3 +157,26 @@ def test_training_ends_at_once_and_goes_on_from_its_checkpoint(start, make_pair,
     assert sorted(path.name for path in out.iterdir())[:2] == ["pretrain.checkpoint", "pretrain.checkpoint.previous"]
     with safe_open(out / "pretrain.checkpoint", "pt") as file:
         assert int(json.loads(file.metadata()["run"])["step"]) >= 2
+
+
+def test_a_signal_does_not_wait_for_the_copy_to_a_cog(start, make_pair, tmp_path, small_weights):
+    """The copy is replaced by minutes of work in C, which no signal interrupts."""
+    files, target = make_pair(), tmp_path / "out.tif"
+    process = start(
+        "import hashlib",
+        "from crossdiff_cli.cli import main",
+        "from crossdiff_cli.scene import writer",
+        "def copy(*_, **__):",
+        "    say('copying')",
+        "    hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)",
+        "writer.copy_raster = copy",
+        f"main({['sharpen', files.pan, files.ms, '-o', str(target), '--of', 'COG', '--sensor', 'vhr', '-q']!r}"
+        f" + ['--weights', {str(small_weights)!r}])",
+    )
+    for line in process.stdout:
+        if line.strip() == "copying":
+            break
+    assert len(list(tmp_path.glob(".out.tif*"))) > 0
+    process.send_signal(signal.SIGTERM)
+    assert result(process) == (128 + signal.SIGTERM, ["Aborted!"])
+    assert not list(tmp_path.glob("*out.tif*"))

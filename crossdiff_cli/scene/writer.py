@@ -5,8 +5,10 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -200,7 +202,10 @@ class Writer:
             }
             if options["compress"].upper() in _PREDICTED:
                 options.setdefault("predictor", "YES")
-            copy_raster(str(self._temporary), str(done), driver="COG", num_threads=self._threads, **options)
+            copy = partial(copy_raster, str(self._temporary), str(done), driver="COG", num_threads=self._threads)
+            # A thread of its own leaves this one to signals, which could only wait for GDAL.
+            with ThreadPoolExecutor(1, "copy") as aside:
+                aside.submit(copy, **options).result()
             unmark_alpha(done)
             self._verify(done)
         done.replace(self.path)

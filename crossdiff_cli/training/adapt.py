@@ -1,5 +1,6 @@
 """Stage 2: freeze both encoders and fit the fusion head."""
 
+from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 
 from torch import Generator, Tensor
@@ -39,6 +40,7 @@ def adapt(
     rounds: int = ROUNDS,
     *,
     watch: Watch | None = None,
+    kept: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Fit the head at full resolution without a reference, and where there is one with `weights.supervised`.
 
@@ -50,6 +52,7 @@ def adapt(
         weights: of the loss terms.
         rounds: back-projections after the head, as in sharpening.
         watch: told of every checkpoint.
+        kept: what it remembers, in the checkpoints too.
 
     Raises:
         TrainingError: as `loop.fit`, or no loss term has a weight.
@@ -83,7 +86,7 @@ def adapt(
                     add(name, getattr(weights, name), term)
         return losses
 
-    fit(model.head, draw, step, plan, watch=watch)
+    fit(model.head, draw, step, plan, watch=watch, kept=kept)
 
 
 def _without_reference(hrms: Tensor, example: Example, weights: LossWeights) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -28,6 +28,8 @@ class State:
     parameters: Mapping[str, nn.Parameter]
     ema: Mapping[str, Tensor]
     optimizer: torch.optim.Optimizer
+    kept: Mapping[str, Tensor] = field(default_factory=dict)
+    """What whoever watches the run has learned so far."""
 
 
 def previous(path: Path) -> Path:
@@ -41,7 +43,7 @@ def save(path: Path, step: int, run: Mapping[str, str], state: State) -> None:
     Raises:
         TrainingError: it cannot be written, a full disk for one; the files of earlier steps are as they were.
     """
-    tensors: dict[str, Tensor] = {}
+    tensors = {f"kept.{name}": value for name, value in state.kept.items()}
     for name, p in state.parameters.items():
         tensors[f"parameter.{name}"], tensors[f"ema.{name}"] = p.detach(), state.ema[name]
         for key in ("exp_avg", "exp_avg_sq"):
@@ -107,6 +109,8 @@ def _load(path: Path, run: Mapping[str, str], state: State) -> int:
                 "exp_avg": tensors[f"exp_avg.{name}"].to(p).clone(memory_format=torch.preserve_format),
                 "exp_avg_sq": tensors[f"exp_avg_sq.{name}"].to(p).clone(memory_format=torch.preserve_format),
             }
+        for name, value in state.kept.items():
+            value.copy_(tensors[f"kept.{name}"])
     return step
 
 

@@ -70,10 +70,12 @@ def fit(
     *,
     workers: Workers | None = None,
     watch: Watch | None = None,
+    kept: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Train the parameters of `module` that require gradients; at the end it holds their exponential moving average.
 
-    The draws of step n depend on (seed, n, process) alone, so a resumed run goes on as if it had not stopped.
+    The draws of step n depend on (seed, n, process) alone, and what `watch` remembers in `kept` is part of the
+    checkpoints, so a resumed run goes on as if it had not stopped.
 
     Raises:
         TrainingError: the loss is not finite, or the checkpoint cannot be written, is damaged or of another run.
@@ -84,7 +86,8 @@ def fit(
     optimizer = torch.optim.AdamW(
         parameters.values(), lr=plan.learning_rate, betas=(0.9, 0.99), weight_decay=plan.weight_decay
     )
-    state, run = State(parameters, ema, optimizer), {**plan.run, "seed": str(plan.seed), "steps": str(plan.steps)}
+    state = State(parameters, ema, optimizer, kept or {})
+    run = {**plan.run, "seed": str(plan.seed), "steps": str(plan.steps)}
     first = resume(plan.checkpoint, run, state) if plan.checkpoint else 0
     mean: dict[str, float] = {}
     quiet = not (workers.first and _log.isEnabledFor(logging.INFO)) or None
@@ -105,14 +108,16 @@ def fit(
                 mean[name] = 0.98 * mean.get(name, now) + 0.02 * now
             bar.set_postfix({name: f"{value:.4f}" for name, value in mean.items()}, refresh=False)
             if (n + 1) % plan.checkpoint_every == 0 or n + 1 == plan.steps:
-                if plan.checkpoint and workers.first:
-                    save(plan.checkpoint, n + 1, run, state)
                 seconds = time.monotonic() - started
                 progress = Progress(n + 1, dict(mean), (n + 1 - first) / seconds, waited / seconds)
                 _tell(progress, workers)
-                if watch is not None and workers.first:
-                    with _averaged(state):
-                        watch(progress)
+                try:
+                    if watch is not None and workers.first:
+                        with _averaged(state):
+                            watch(progress)
+                finally:
+                    if plan.checkpoint and workers.first:
+                        save(plan.checkpoint, n + 1, run, state)
     with torch.no_grad():
         for name, p in parameters.items():
             p.copy_(ema[name])

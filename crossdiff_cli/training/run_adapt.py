@@ -71,12 +71,12 @@ def run_adapt(sources: Sources, target: Path, options: AdaptOptions) -> AdaptRes
     budget, source = options.budget, options.weights or default_weights()
     device = choose_device(options.device)
     model, facts = _begin(source, options)
+    make_folder(target.parent)
+    check_target(target, overwrite=True, kinds=(".safetensors",))
     scenes = training_scenes(sources, budget)
     windows: list[JudgedWindow] = []
     if options.select:
         scenes, windows = split(scenes, _HELD_OUT)
-    make_folder(target.parent)
-    check_target(target, overwrite=True, kinds=(".safetensors",))
     model.channels_last().to(device)
     choice = BestHead(model, windows, options.shares)
     if windows and choice.start.ergas is None:
@@ -92,7 +92,8 @@ def run_adapt(sources: Sources, target: Path, options: AdaptOptions) -> AdaptRes
         "losses": str(losses),
     }
     plan = plan_of(budget, target.with_suffix(".checkpoint"), scenes, identity)
-    adapt(model, Sampler(scenes, budget.patch, budget.batch), plan, budget.groups, losses, watch=choice.watch)
+    sampler = Sampler(scenes, budget.patch, budget.batch)
+    adapt(model, sampler, plan, budget.groups, losses, watch=choice.watch, kept=choice.kept)
     choice.settle()
     if windows and exists(target) and not options.force:
         _refuse_a_loss(target, choice.best, windows, device)

@@ -1,6 +1,7 @@
 """Windows held out of training, and the figures by which one head is preferred to another."""
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -113,8 +114,18 @@ class BestHead:
     def __init__(self, model: CrossDiff, windows: Sequence[JudgedWindow], shares: Sequence[float] = SHARES) -> None:
         """Judge the head as it is; without windows there is no choice, and the first share of the last head is kept."""
         self._model, self._windows, self._shares = model, windows, shares
-        self.start = self.best = score(model, windows)
-        self._first = self._head = self._state()
+        self.start = score(model, windows)
+        self._first = self._state()
+        self.kept = {"figures": torch.zeros(3, dtype=torch.float64)}
+        """The best head and its figures, changed in place: what a run that was stopped has to know to go on."""
+        self.kept |= {f"head.{name}": value.clone() for name, value in self._first.items()}
+        self._keep(self.start)
+
+    @property
+    def best(self) -> Score:
+        """Figures of the best head."""
+        hqnr, d_rho, ergas = self.kept["figures"].tolist()
+        return Score(hqnr, d_rho, None if math.isnan(ergas) else ergas)
 
     def watch(self, progress: Progress) -> None:
         """Judge the head of this moment, and its mean with the one it began with."""
@@ -130,12 +141,19 @@ class BestHead:
                 progress.step, 100 * share, found.hqnr, found.d_rho, truth,
             )  # fmt: skip
             if found.beats(self.best, self.start):
-                self.best, self._head = found, self._state()
+                self._keep(found)
         self._put(fitted)
 
     def settle(self) -> None:
         """Put the best head into the model."""
-        self._put(self._head if self._windows else self._mean(self._shares[0], self._state()))
+        best = {name: self.kept[f"head.{name}"] for name in self._first}
+        self._put(best if self._windows else self._mean(self._shares[0], self._state()))
+
+    def _keep(self, found: Score) -> None:
+        figures = (found.hqnr, found.d_rho, math.nan if found.ergas is None else found.ergas)
+        self.kept["figures"].copy_(torch.tensor(figures, dtype=torch.float64))
+        for name, value in self._model.head.state_dict().items():
+            self.kept[f"head.{name}"].copy_(value)
 
     def _mean(self, share: float, fitted: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return {name: share * value + (1 - share) * self._first[name] for name, value in fitted.items()}
