@@ -177,9 +177,9 @@ class CrossDiff(nn.Module):
         """What `FusionHead.fine` starts from; all else that is made of the `part` of the pyramids is gone with this."""
         if coarse is None:
             return self.head.first(None, None, pan, detail, ms_up, spectrum), None
-        mine, other = (
-            pyramid and [compact(part.of(x, 2 ** (i + 1))) for i, x in enumerate(pyramid)] for pyramid in (p2m, m2p)
-        )
-        assert mine is not None
-        features = self.decoded(mine, other, spectrum)
+
+        def cut(pyramid: list[Tensor]) -> list[Tensor]:
+            return [compact(part.of(x, 2 ** (level + 1))) for level, x in enumerate(pyramid)]
+
+        features = self.decoded(cut(p2m), None if m2p is None else cut(m2p), spectrum)
         return self.head.first(features, part.of(coarse, 4), pan, detail, ms_up, spectrum), features.correction

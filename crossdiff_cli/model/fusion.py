@@ -165,7 +165,7 @@ class FusionHead(nn.Module):
         condition = self._condition(p2m[0], spectrum)
         h: Tensor | None = None
         for level in reversed(range(1, len(self.widths))):
-            part = self.gates[level](p2m[level], m2p and m2p[level])
+            part = self.gates[level](p2m[level], None if m2p is None else m2p[level])
             h = self.blocks[level](part if h is None else part + upsample2(h), condition)
             h = self.ups[level - 1](h)
         assert h is not None
@@ -187,7 +187,8 @@ class FusionHead(nn.Module):
         if features is not None and coarse is not None:
             assert self.decoded is not None and self.gates is not None
             h = h.add_(self.decoded(features.decoded))
-            h = h.add_(self.gates[0](features.p2m[0], features.m2p and features.m2p[0])).add_(upsample2(coarse))
+            finest = None if features.m2p is None else features.m2p[0]
+            h = h.add_(self.gates[0](features.p2m[0], finest)).add_(upsample2(coarse))
         return h
 
     def fine(
