@@ -9,6 +9,8 @@ import rasterio
 import torch
 from click.testing import CliRunner
 from conftest import small_model
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Generator
 
 from crossdiff_cli.cli import main
@@ -159,6 +161,27 @@ def test_a_run_that_was_stopped_remembers_its_best_head(files, tmp_path, small_w
     written, name = load(found.output)[0].head.state_dict(), "out.kernels.out.weight"
     assert torch.allclose(written[name], heads[1][name], atol=1e-2, rtol=1e-2)
     assert (heads[4][name] - heads[1][name]).abs().max() > 0
+
+
+def test_a_damaged_memory_of_the_best_head_is_not_believed(files, tmp_path, small_weights, monkeypatch, caplog):
+    """The checkpoint before it is gone on from."""
+
+    def full(*_arguments):
+        raise OutputError("full")
+
+    sources, target = Sources((files.pan, files.ms), sensor="vhr"), tmp_path / "h.safetensors"
+    options = AdaptOptions(BUDGET, weights=small_weights)
+    with monkeypatch.context() as patch, pytest.raises(OutputError, match="full"):
+        patch.setattr("crossdiff_cli.training.run_adapt.save", full)
+        run_adapt(sources, target, options)
+    newest = tmp_path / "h.checkpoint"
+    with safe_open(newest, "pt") as file:
+        state, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()
+    name = "kept.head.out.kernels.out.weight"
+    save_file({**state, name: torch.full_like(state[name], float("nan"))}, newest, metadata)
+    run_adapt(sources, target, options)
+    assert "h.checkpoint is damaged" in caplog.text
+    assert all(bool(value.isfinite().all()) for value in load(target)[0].head.state_dict().values())
 
 
 def test_a_bad_target_is_known_before_scenes_are_read(tmp_path, monkeypatch):

@@ -110,13 +110,14 @@ def _load(path: Path, run: Mapping[str, str], state: State) -> int:
                 "exp_avg_sq": tensors[f"exp_avg_sq.{name}"].to(p).clone(memory_format=torch.preserve_format),
             }
         for name, value in state.kept.items():
+            _check(name, [tensors[f"kept.{name}"]], value)
             value.copy_(tensors[f"kept.{name}"])
     return step
 
 
-def _check(name: str, stored: list[Tensor], parameter: Tensor) -> None:
+def _check(name: str, stored: list[Tensor], wanted: Tensor) -> None:
     for tensor in stored:
-        if tensor.shape != parameter.shape or not torch.isfinite(tensor).all():
+        if tensor.shape != wanted.shape or not torch.isfinite(tensor).all():
             raise ValueError(f"{name} has another shape or holds numbers that are not finite")
 
 

@@ -1,7 +1,6 @@
 """Windows held out of training, and the figures by which one head is preferred to another."""
 
 import logging
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -31,6 +30,8 @@ _SHARPNESS = 1.05
 SHARES = (1.0, 0.5)
 """Shares of the fitted head in those that are judged; the rest is the head it began with. Means of weights do better on
 what neither was trained on (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models")."""
+_UNKNOWN = -1.0
+"""ERGAS, among figures that are kept, where there is none."""
 _TRUTH = 1.005
 """How much ERGAS one ratio down may grow where HQNR is gained: HQNR can also be won by inventing."""
 
@@ -125,7 +126,7 @@ class BestHead:
     def best(self) -> Score:
         """Figures of the best head."""
         hqnr, d_rho, ergas = self.kept["figures"].tolist()
-        return Score(hqnr, d_rho, None if math.isnan(ergas) else ergas)
+        return Score(hqnr, d_rho, None if ergas == _UNKNOWN else ergas)
 
     def watch(self, progress: Progress) -> None:
         """Judge the head of this moment, and its mean with the one it began with."""
@@ -150,7 +151,7 @@ class BestHead:
         self._put(best if self._windows else self._mean(self._shares[0], self._state()))
 
     def _keep(self, found: Score) -> None:
-        figures = (found.hqnr, found.d_rho, math.nan if found.ergas is None else found.ergas)
+        figures = (found.hqnr, found.d_rho, _UNKNOWN if found.ergas is None else found.ergas)
         self.kept["figures"].copy_(torch.tensor(figures, dtype=torch.float64))
         for name, value in self._model.head.state_dict().items():
             self.kept[f"head.{name}"].copy_(value)
