@@ -157,8 +157,9 @@ def build(arm: Arm, seed: int) -> Controlled:
     return model
 
 
-def _ungated(gate: Gate, p2m: Tensor, m2p: Tensor) -> Tensor:
-    return (gate.p2m(p2m) + gate.m2p(m2p)).chunk(2, dim=1)[0]
+def _ungated(gate: Gate, p2m: Tensor, m2p: Tensor, onto: Tensor | None = None) -> Tensor:
+    value = (gate.p2m(p2m) + gate.m2p(m2p)).chunk(2, dim=1)[0]
+    return value if onto is None else onto + value
 
 
 def _residual(maps: Callable[[Tensor, Spectrum], Tensor], h: Tensor, spectrum: Spectrum) -> Tensor:

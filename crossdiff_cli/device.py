@@ -19,7 +19,7 @@ PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.int8: "int8"}
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _LARGE = 32 * 2**20
 """The largest that glibc takes for a threshold."""
-_CPU_BYTES = 1e9
+_CPU_BYTES = 0.9e9
 """What the tiles in work may take of the main memory, where there is as much: the process stays under 2 GB."""
 _CUDA_BYTES = 16e9
 """What a tile may take on a GPU: more would not be faster."""
@@ -128,7 +128,7 @@ def window_pixels(devices: Sequence[torch.device], bands: int, dtype: torch.dtyp
             shares.append(min(_SHARE * _free(), _CPU_BYTES) / lanes)
     # Measured: peak memory of `fuse.fuse_core` per pixel of its window, of a head on P2M alone; one on both encoders
     # takes up to a third more, for which `_SHARE` leaves room.
-    pixel = 142 + 12 * bands if dtype == torch.bfloat16 else 238 + 16 * bands
+    pixel = 96 + 18 * bands if dtype == torch.bfloat16 else 136 + 23 * bands
     return int(min(shares) / pixel)
 
 

@@ -94,13 +94,14 @@ def halo(model: CrossDiff, ratio: Pixels, gains: Sequence[float], rounds: int) -
     largest = max(ratio)
     consistency = _consistency_radius(ratio, gains)
     beta = consistency + math.ceil((BETA_RADIUS + 1) * largest) + 4  # found at half of the grid and interpolated
-    return max(model.radius + consistency, beta) + rounds * consistency
+    ms_up = math.ceil(EXPAND_RADIUS * largest)
+    return max(model.radius + ms_up, model.head.fine_radius + beta) + rounds * consistency
 
 
 def _consistency_radius(ratio: Pixels, gains: Sequence[float]) -> int:
     """Reach of `degrade` followed by `expand`, in PAN pixels."""
     largest = max(ratio)
-    return max(mtf_radius(gain, largest) for gain in gains) + 2 + math.ceil((EXPAND_RADIUS + 1) * largest)
+    return max(mtf_radius(gain, largest) for gain in gains) + 1 + math.ceil(EXPAND_RADIUS * largest)
 
 
 def local_gain(ms: Tensor, pan_ms: Tensor) -> Tensor:

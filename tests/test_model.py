@@ -5,6 +5,7 @@ import torch
 from conftest import SMALL, small_model
 
 from crossdiff_cli.fuse import Sampling, back_project, fuse, halo, local_gain, prepare, to_ms, to_pan
+from crossdiff_cli.model.blocks import add_projected
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.fusion import limit_energy
 from crossdiff_cli.model.region import STRIDE
@@ -89,6 +90,47 @@ def test_both_encoders_see_both_images():
         for before, after in zip((*plain.p2m, *plain.m2p), (*changed.p2m, *changed.m2p), strict=True):
             assert (before - after).abs().max() > 1e-3
         assert (plain.decoded - changed.decoded).abs().amax(dim=(0, 2, 3)).min() > 0
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_a_projection_is_added_as_a_convolution_would_be(layout):
+    """In place where no gradient is asked for, in the layout that this works in."""
+    onto, x = (torch.randn(2, n, 5, 7).contiguous(memory_format=layout) for n in (3, 4))
+    weight = torch.randn(3, 4, 1, 1)
+    wanted = onto + torch.nn.functional.conv2d(x, weight)
+    trained = add_projected(onto, x, weight.requires_grad_())
+    assert trained.requires_grad
+    with torch.inference_mode():
+        quick = add_projected(onto, x, weight)
+    assert torch.allclose(trained, wanted)
+    assert torch.allclose(quick, wanted, atol=1e-6)
+    assert (quick.data_ptr() == onto.data_ptr()) is (layout == torch.channels_last)
+
+
+@pytest.mark.parametrize("encoders", ["both", "p2m", "none"])
+def test_training_and_inference_give_the_same(encoders):
+    """What is done in place where no gradient is asked for gives the same, and leaves what was given as it was."""
+    torch.manual_seed(0)
+    model = CrossDiff(SMALL, encoders=encoders != "none").eval()
+    if encoders == "p2m":
+        model.take_m2p(False)
+    for module in (model.head, model.p2m):
+        if module is not None:
+            torch.nn.init.normal_((module.out if module is model.head else module.ms_out).kernels.out.weight, std=0.05)
+    pan, ms = inputs()
+    given = pan, *prepare(pan, ms, SAMPLING)
+    kept = [image.clone() for image in given]
+    trained = model(*given, SPECTRUM)
+    assert trained.requires_grad
+    with torch.inference_mode():
+        quick = model(*given, SPECTRUM)
+    assert torch.allclose(quick, trained, atol=1e-5)
+    assert (trained - given[2] - pan + given[1]).abs().max() > 0.01
+    assert all(torch.equal(a, b) for a, b in zip(given, kept, strict=True))
+    trained.square().mean().backward()
+    if model.p2m is not None:
+        taken = (*model.head.named_parameters(), *model.p2m.laterals.named_parameters())
+        assert not [name for name, weight in taken if weight.grad is None]
 
 
 def test_decoders_predict_the_shape_of_their_target():

@@ -71,6 +71,7 @@ def test_regions():
     assert part.within(Region(8, 16, 56, 64)) == Region(12, 14, 32, 34)
     assert part.intersection(Region(40, 0, 64, 96)) is None
     assert [strip.shape for strip in Region(0, 0, 20, 8).strips(8)] == [(8, 8), (8, 8), (4, 8)]
+    assert [(strip.top, strip.bottom) for strip in Region(8, 0, 88, 8).strips(64)] == [(8, 48), (48, 88)]
     image = torch.arange(64 * 96.0).reshape(1, 1, 64, 96)
     assert torch.equal(Region(8, 16, 56, 64).of(image[..., ::2, ::2], 2), image[..., 8:56:2, 16:64:2])
 
@@ -302,7 +303,7 @@ def test_memory_sets_the_tile(monkeypatch):
     plenty = window_pixels(cpu, 4, torch.float32)
     assert plenty * 400 < 2e9
     assert window_pixels(cpu, 8, torch.float32) < plenty
-    assert window_pixels(cpu, 4, torch.bfloat16) > 1.5 * plenty
+    assert window_pixels(cpu, 4, torch.bfloat16) > 1.25 * plenty
     assert window_pixels(choose_devices("cpu,cpu", "auto"), 4, torch.float32) == pytest.approx(plenty / 2, abs=1)
     monkeypatch.setattr("crossdiff_cli.device._free", lambda: 5e8)
     assert window_pixels(cpu, 4, torch.float32) < plenty / 2

@@ -74,6 +74,23 @@ class ResBlock(nn.Module):
         return self.conv1.weight * (1 + scale)[:, None, None, None], self.conv1.bias * (1 + scale) + shift
 
 
+def add_projected(onto: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """`onto` + a 1x1 convolution of `x` (B, C, H, W) by `weight` (D, C, 1, 1): (B, D, H, W).
+
+    Where no gradient is asked for, in place and as one product of matrices: half the time of both steps.
+    """
+    if torch.is_grad_enabled() or not onto.is_contiguous(memory_format=torch.channels_last):
+        return onto + F.conv2d(x, weight)
+    pixels = onto.permute(0, 2, 3, 1).view(-1, onto.shape[1])
+    pixels.addmm_(x.permute(0, 2, 3, 1).reshape(-1, x.shape[1]), weight.flatten(1).T.to(x.dtype))
+    return onto
+
+
 def silu(x: Tensor) -> Tensor:
     """SiLU, in place where no gradient is asked for: `x` is no longer needed."""
     return F.silu(x, inplace=not torch.is_grad_enabled())
+
+
+def in_place(x: Tensor) -> Tensor | None:
+    """Where to put what is made of `x`, which is no longer needed: over it where no gradient is asked for."""
+    return None if torch.is_grad_enabled() else x

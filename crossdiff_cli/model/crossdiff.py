@@ -156,14 +156,14 @@ class CrossDiff(nn.Module):
             outer = strip.grown(self.head.fine_radius + STRIDE, inner)
             local = outer.within(inner)
             detail, up = pan(outer) - pan_low(outer), ms_up(outer)
-            h, correction = self._first(p2m, m2p, coarse, local, pan(outer), detail, up, spectrum)
-            fused = self.head.fine(h, correction, detail, up, beta(outer), spectrum)
+            gain, residual = self._maps(p2m, m2p, coarse, local, pan(outer), detail, up, beta(outer), spectrum)
+            fused = self.head.fine(gain, residual, detail, up)
             out = fused.new_empty(*fused.shape[:2], *keep.shape) if out is None else out
             strip.within(keep).of(out).copy_(strip.within(outer).of(fused))
         assert out is not None
         return out
 
-    def _first(
+    def _maps(
         self,
         p2m: list[Tensor],
         m2p: list[Tensor] | None,
@@ -172,14 +172,15 @@ class CrossDiff(nn.Module):
         pan: Tensor,
         detail: Tensor,
         ms_up: Tensor,
+        beta: Tensor,
         spectrum: Spectrum,
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> tuple[Tensor, Tensor]:
         """What `FusionHead.fine` starts from; all else that is made of the `part` of the pyramids is gone with this."""
         if coarse is None:
-            return self.head.first(None, None, pan, detail, ms_up, spectrum), None
+            return self.head.maps(None, None, pan, detail, ms_up, beta, spectrum)
 
         def cut(pyramid: list[Tensor]) -> list[Tensor]:
             return [compact(part.of(x, 2 ** (level + 1))) for level, x in enumerate(pyramid)]
 
         features = self.decoded(cut(p2m), None if m2p is None else cut(m2p), spectrum)
-        return self.head.first(features, part.of(coarse, 4), pan, detail, ms_up, spectrum), features.correction
+        return self.head.maps(features, part.of(coarse, 4), pan, detail, ms_up, beta, spectrum)

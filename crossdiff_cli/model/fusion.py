@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crossdiff_cli.boxes import box_sum
-from crossdiff_cli.model.blocks import Conditioning, ResBlock, silu
+from crossdiff_cli.model.blocks import Conditioning, ResBlock, add_projected, in_place, silu
 from crossdiff_cli.model.region import compact
 from crossdiff_cli.model.spectral import BandOutput, BandStem, Spectrum
 from crossdiff_cli.model.upsample import upsample2
@@ -44,18 +44,25 @@ class Gate(nn.Module):
         self.p2m = nn.Conv2d(width_in, 2 * width, 1)
         self.m2p = nn.Conv2d(width_in, 2 * width, 1, bias=False) if m2p else None
 
-    def forward(self, p2m: Tensor, m2p: Tensor | None) -> Tensor:
-        """One or two (B, width_in, H, W) to (B, width, H, W)."""
+    def forward(self, p2m: Tensor, m2p: Tensor | None, onto: Tensor | None = None) -> Tensor:
+        """One or two (B, width_in, H, W) to (B, width, H, W).
+
+        What it is to be added to, `onto`, is overwritten where no gradient is asked for.
+        """
         # One after the other: both at once would be the largest image of all.
         value, gate = (self._half(half, p2m, m2p) for half in range(2))
-        return value * torch.sigmoid(gate)
+        if torch.is_grad_enabled():
+            gated = value * torch.sigmoid(gate)
+            return gated if onto is None else onto + gated
+        gate = gate.sigmoid_()
+        return value.mul_(gate) if onto is None else onto.addcmul_(value, gate)
 
     def _half(self, half: int, p2m: Tensor, m2p: Tensor | None) -> Tensor:
         assert self.p2m.bias is not None
         out = F.conv2d(p2m, self.p2m.weight.chunk(2)[half], self.p2m.bias.chunk(2)[half])
         if self.m2p is None or m2p is None:
             return out
-        return out.add_(F.conv2d(m2p, self.m2p.weight.chunk(2)[half]))
+        return add_projected(out, m2p, self.m2p.weight.chunk(2)[half])
 
 
 def limit_energy(injected: Tensor, detail: Tensor) -> Tensor:
@@ -66,12 +73,13 @@ def limit_energy(injected: Tensor, detail: Tensor) -> Tensor:
         detail: (B, C, H, W), the PAN detail at the band's contrast, which MTF-GLP injects.
 
     Returns:
-        `injected`, with an RMS in windows of 6 x 6 pixels of at most about `_HEADROOM` times that of `detail`: by a
-        factor that is found for each 2 x 2 pixels and interpolated.
+        `injected`, overwritten where no gradient is asked for, with an RMS in windows of 6 x 6 pixels of at most about
+        `_HEADROOM` times that of `detail`: by a factor that is found for each 2 x 2 pixels and interpolated.
     """
     have, given = _energy(injected), _energy(detail)
     allowed = _HEADROOM**2 * (given + 36 * _UNSEEN**2)
-    return injected * upsample2(torch.sqrt(allowed / have.clamp_min(36e-12)).clamp(max=1.0))
+    factor = upsample2(torch.sqrt(allowed / have.clamp_min(36e-12)).clamp(max=1.0))
+    return torch.mul(injected, factor, out=in_place(injected))
 
 
 def _energy(image: Tensor) -> Tensor:
@@ -129,7 +137,7 @@ class FusionHead(nn.Module):
 
     @property
     def fine_radius(self) -> int:
-        """Reach of `fine` beyond its inputs at 1/2 of the PAN grid: block, stem, interpolation and limiter."""
+        """Reach of `maps` and `fine` beyond features at 1/2 of the PAN grid: block, stem, interpolation and limiter."""
         return 2 * ResBlock.RADIUS + 4 + 2 + LIMIT_REACH
 
     def forward(
@@ -156,8 +164,8 @@ class FusionHead(nn.Module):
         """
         coarse = None if features is None else self.coarse(features.p2m, features.m2p, spectrum)
         detail = pan - pan_low
-        h = self.first(features, coarse, pan, detail, ms_up, spectrum)
-        return self.fine(h, None if features is None else features.correction, detail, ms_up, beta, spectrum)
+        gain, residual = self.maps(features, coarse, pan, detail, ms_up, beta, spectrum)
+        return self.fine(gain, residual, detail, ms_up)
 
     def coarse(self, p2m: list[Tensor], m2p: list[Tensor] | None, spectrum: Spectrum) -> Tensor:
         """The levels below the first, of all pyramids: (B, widths[0], H/4, W/4)."""
@@ -165,13 +173,33 @@ class FusionHead(nn.Module):
         condition = self._condition(p2m[0], spectrum)
         h: Tensor | None = None
         for level in reversed(range(1, len(self.widths))):
-            part = self.gates[level](p2m[level], None if m2p is None else m2p[level])
-            h = self.blocks[level](part if h is None else part + upsample2(h), condition)
-            h = self.ups[level - 1](h)
+            below = None if h is None else upsample2(h)
+            h = self.gates[level](p2m[level], None if m2p is None else m2p[level], below)
+            h = self.ups[level - 1](self.blocks[level](h, condition))
         assert h is not None
         return h
 
-    def first(
+    def maps(
+        self,
+        features: Features | None,
+        coarse: Tensor | None,
+        pan: Tensor,
+        detail: Tensor,
+        ms_up: Tensor,
+        beta: Tensor,
+        spectrum: Spectrum,
+    ) -> tuple[Tensor, Tensor]:
+        """Gain and residual, (B, C, H/2, W/2) each, float32; `coarse` is what the method of that name gives."""
+        h = self.blocks[0](self._sum(features, coarse, pan, detail, ms_up, spectrum), self._condition(detail, spectrum))
+        g, c, w, residual = self.out(silu(h), spectrum).unbind(dim=1)
+        gain = torch.addcmul(1 + g, c, beta - 1)
+        if features is not None:
+            predicted_gain, predicted_residual = features.correction.unbind(dim=1)
+            gain = torch.addcmul(gain, 1 + w, predicted_gain)
+            residual = torch.addcmul(residual, 1 + w, predicted_residual)
+        return gain, residual
+
+    def _sum(
         self,
         features: Features | None,
         coarse: Tensor | None,
@@ -180,30 +208,28 @@ class FusionHead(nn.Module):
         ms_up: Tensor,
         spectrum: Spectrum,
     ) -> Tensor:
-        """Sum of all that is known, (B, widths[0], H/2, W/2); `coarse` is what the method of that name gives."""
+        """All that is known, (B, widths[0], H/2, W/2)."""
         images = compact(torch.cat([ms_up, pan, detail.mean(dim=1, keepdim=True)], dim=1))
         kernels = self.band_stem.beside(self.pan_stem, spectrum)
-        h = F.conv2d(images, kernels, self.pan_stem.bias, stride=2, padding=2)
+        bias = self.pan_stem.bias
+        assert bias is not None
+        if self.decoded is not None:
+            assert self.decoded.bias is not None
+            bias = bias + self.decoded.bias
+        h = F.conv2d(images, kernels, bias, stride=2, padding=2)
         if features is not None and coarse is not None:
             assert self.decoded is not None and self.gates is not None
-            h = h.add_(self.decoded(features.decoded))
+            h = add_projected(h, features.decoded, self.decoded.weight)
             finest = None if features.m2p is None else features.m2p[0]
-            h = h.add_(self.gates[0](features.p2m[0], finest)).add_(upsample2(coarse))
+            h = self.gates[0](features.p2m[0], finest, h).add_(upsample2(coarse))
         return h
 
-    def fine(
-        self, h: Tensor, correction: Tensor | None, detail: Tensor, ms_up: Tensor, beta: Tensor, spectrum: Spectrum
-    ) -> Tensor:
-        """The last block and what is done at the PAN's own resolution; `h` is of `first`, `correction` P2M's."""
-        h = self.blocks[0](h, self._condition(detail, spectrum))
-        g, c, w, residual = self.out(silu(h), spectrum).unbind(dim=1)
-        gain = torch.addcmul(1 + g, c, beta - 1)
-        if correction is not None:
-            predicted_gain, predicted_residual = correction.unbind(dim=1)
-            gain = torch.addcmul(gain, 1 + w, predicted_gain)
-            residual = torch.addcmul(residual, 1 + w, predicted_residual)
-        injected = torch.addcmul(upsample2(residual), upsample2(gain), detail)
-        return ms_up + limit_energy(injected, detail)
+    def fine(self, gain: Tensor, residual: Tensor, detail: Tensor, ms_up: Tensor) -> Tensor:
+        """What is done at the PAN's own resolution, with what `maps` gives."""
+        injected = upsample2(residual)
+        injected = torch.addcmul(injected, upsample2(gain), detail, out=in_place(injected))
+        injected = limit_energy(injected, detail)
+        return torch.add(injected, ms_up, out=in_place(injected))
 
     def _condition(self, image: Tensor, spectrum: Spectrum) -> Tensor:
         return self.conditioning(torch.ones(image.shape[0], device=image.device), spectrum)

@@ -9,7 +9,7 @@ from torch import Tensor
 STRIDE = 8
 """Height and width of every window are multiples of this, and so are the edges of its parts."""
 
-STRIP = 256
+STRIP = 384
 """Rows of the PAN grid that the stages near its resolution compute at once, so that their images stay small."""
 
 
@@ -57,7 +57,10 @@ class Region:
         return Region(top, left, bottom, right) if top < bottom and left < right else None
 
     def strips(self, rows: int) -> "Iterator[Region]":
-        """Cut into strips of `rows` rows, the last one of what is left."""
+        """Cut into the fewest strips of at most `rows` rows, a multiple of the stride, as alike as they can be."""
+        height = self.bottom - self.top
+        count = -(-height // rows)
+        rows = -(-height // (count * STRIDE)) * STRIDE
         for top in range(self.top, self.bottom, rows):
             yield Region(top, self.left, min(top + rows, self.bottom), self.right)
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crossdiff_cli.model.blocks import Conditioning, ResBlock, silu
+from crossdiff_cli.model.blocks import Conditioning, ResBlock, add_projected, silu
 from crossdiff_cli.model.region import STRIDE, STRIP, Region, compact, empty_like_part
 from crossdiff_cli.model.spectral import BandOutput, BandStem, Spectrum
 from crossdiff_cli.model.upsample import upsample2
@@ -135,9 +135,11 @@ class UNet(nn.Module):
 
     def decode(self, pyramid: list[Tensor]) -> Tensor:
         """The light decoder: all levels projected and summed at half the PAN grid, (B, decoder_width, H/2, W/2)."""
-        h: Tensor = self.laterals[-1](pyramid[-1])
-        for features, lateral in zip(pyramid[-2::-1], self.laterals[-2::-1], strict=True):
-            h = upsample2(h) + lateral(features)
+        # Interpolation keeps what is the same everywhere: the biases of all levels go in at the coarsest.
+        weights, biases = zip(*((lateral.weight, lateral.bias) for lateral in self.laterals), strict=True)
+        h = F.conv2d(pyramid[-1], weights[-1], sum(biases))
+        for features, weight in zip(pyramid[-2::-1], weights[-2::-1], strict=True):
+            h = add_projected(upsample2(h), features, weight)
         return silu(h)
 
     def correct(self, decoded: Tensor, detail: Tensor | None, spectrum: Spectrum) -> Tensor:
