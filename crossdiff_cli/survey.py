@@ -64,7 +64,8 @@ def survey(pair: ScenePair, *, align: bool = True) -> Survey:
     samples = list(_samples(pair))
     if sum(int(s.mask.sum()) for s in samples) == 0:
         raise SceneError(
-            f"{pair.pan.path} and {pair.ms[0].path} have no valid pixel in common in {len(samples)} windows"
+            f"{pair.pan.path} and {pair.ms[0].path} have no valid pixel in common: one or the other is nodata "
+            "everywhere (--nodata none takes every number for data)"
         )
     statistics = _statistics(pair, samples)
     registered = Registration()

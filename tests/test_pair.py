@@ -120,6 +120,51 @@ def test_undeclared_black_collar_is_nodata_unless_told_otherwise(make_pair):
         assert pair.valid(pair.read(Window(0, 0, 256, 256))).all()
 
 
+TURNS = [Affine.identity(), Affine.scale(1, -1), Affine.scale(-1, 1), Affine.rotation(180), Affine.rotation(90)]
+
+
+@pytest.mark.parametrize("turned_ms", TURNS)
+@pytest.mark.parametrize("turned_pan", TURNS)
+def test_any_way_up_is_read_and_anything_beside_it_is_refused(tmp_path, turned_pan, turned_ms):
+    """Upside down, mirrored or turned: the MS, whose values are its places, is found on the ground of the PAN."""
+
+    def raster(name, bands, size, pixel, turn, shift=0.0):
+        grid = (
+            PAN
+            @ Affine.translation(80 + shift, 80)
+            @ turn
+            @ Affine.scale(pixel)
+            @ Affine.translation(-size / 2, -size / 2)
+        )
+        rows, cols = np.mgrid[:size, :size] + 0.5
+        x, y = grid.a * cols + grid.b * rows + grid.c, grid.d * cols + grid.e * rows + grid.f
+        values = np.stack([x - PAN.c + 100, PAN.f - y + 100] * 2)[:bands].astype("float32")
+        return write_raster(tmp_path / f"{name}.tif", values, grid), grid
+
+    (pan, grid), (ms, _), (far, _) = (
+        raster("pan", 1, 160, 1, turned_pan),
+        raster("ms", 4, 40, 4, turned_ms),
+        raster("far", 4, 40, 4, turned_ms, shift=170),
+    )
+    with ScenePair(pan, [ms], FOUR) as pair:
+        assert pair.footprint == Window(0, 0, 160, 160)
+        patch = pair.read(Window(40, 48, 80, 64))
+        assert pair.valid(patch).all()
+        rows, cols = ((np.arange(n) + 0.5) * 4 + o for n, o in zip(patch.ms_mask.shape, patch.offset, strict=True))
+        x, y = grid @ (cols[None] + 48, rows[:, None] + 40)
+        assert np.abs(patch.ms[0] - (x - PAN.c + 100))[patch.ms_mask].max() < 0.02
+        assert np.abs(patch.ms[1] - (PAN.f - y + 100))[patch.ms_mask].max() < 0.02
+    with pytest.raises(SceneError, match="do not overlap: PAN covers"):
+        ScenePair(pan, [far], FOUR)
+
+
+def test_a_pair_in_two_crs_that_lies_apart_is_refused(tmp_path, make_pair):
+    files = make_pair()
+    far = write_raster(tmp_path / "far.tif", np.ones((4, 64, 64), "uint16"), PAN @ Affine.scale(4), crs="EPSG:32634")
+    with pytest.raises(SceneError, match="do not overlap: PAN covers"):
+        ScenePair(files.pan, [far], FOUR)
+
+
 def test_pairs_that_cannot_be_sharpened(make_pair, tmp_path):
     files = make_pair()
     far = make_pair(origin=(900000.0, 5000000.0), name="far")

@@ -10,12 +10,10 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
-from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.rpc import RPC
-from rasterio.transform import Affine, array_bounds
-from rasterio.warp import calculate_default_transform
+from rasterio.transform import Affine
 
 from crossdiff_cli.definitions import named_sensor
 from crossdiff_cli.errors import SceneError, SensorError
@@ -26,6 +24,7 @@ from crossdiff_cli.scene.inputs import resolve
 from crossdiff_cli.scene.raster import Raster
 from crossdiff_cli.scene.rpc import relate_rpcs
 from crossdiff_cli.scene.tiles import Window, spread
+from crossdiff_cli.scene.warping import apart, warp_to
 from crossdiff_cli.sensors import find_sensor
 
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
@@ -105,9 +104,9 @@ class ScenePair:
         self._check_ratio()
         footprint = self.grid.footprint(self.pan.shape, self.ms_shape)
         if footprint is None:
-            covers = f"PAN covers {_bounds(self.pan)}, MS covers {_bounds(self.ms[0])}"
-            how = covers if self.pan.georeferenced and self.ms[0].georeferenced else "their RPCs show different ground"
-            raise SceneError(f"{pan} and {ms[0]} do not overlap: {how}")
+            if self.pan.georeferenced and self.ms[0].georeferenced:
+                raise apart(self.pan, ms[0], self.ms_shape, self.ms[0].transform)
+            raise SceneError(f"{pan} and {ms[0]} do not overlap: their RPCs show different ground")
         self.footprint: Window = footprint
         if not options.ignore_nodata:
             self._assume_collar()
@@ -222,7 +221,7 @@ class ScenePair:
         if bool(pan.crs) != bool(ms.crs):
             self._note(f"{(ms if pan.crs else pan).path} has no CRS: the other image's is taken for both")
         grid = relate(pan.transform, ms.transform, ms.shape)
-        return grid or self._warp("the MS is rotated against the PAN and warped to its grid")
+        return grid or self._warp("the MS is rotated or mirrored against the PAN and warped to its grid")
 
     def _relate_unrectified(self) -> Grid:
         """By the RPCs where both images have them, else the same ground is assumed."""
@@ -257,21 +256,9 @@ class ScenePair:
         return assumed
 
     def _warp(self, why: str) -> Grid:
-        """Put the MS on the PAN grid coarsened by the integer ratio nearest to the true one."""
-        pan, ms = self.pan, self.ms[0]
-        crs = pan.crs or ms.crs
-        try:
-            bounds = array_bounds(*ms.shape, ms.transform)
-            native, _, _ = calculate_default_transform(ms.crs or crs, crs, ms.shape[1], ms.shape[0], *bounds)
-        except (RasterioError, CRSError, CPLE_BaseError) as error:
-            raise SceneError(f"cannot bring {ms.path} to the CRS of {pan.path}: {_first_line(error)}") from error
-        pixel = abs(pan.transform.determinant) ** 0.5
-        ratio = max(1, round(abs(native.determinant) ** 0.5 / pixel))
-        shape = (-(-pan.shape[0] // ratio), -(-pan.shape[1] // ratio))
-        for raster in self.ms:
-            raster.warp(crs, pan.transform @ Affine.scale(ratio), shape)
+        grid = warp_to(self.pan, self.ms)
         self._note(f"{why} (cubic)")
-        return Grid((float(ratio), float(ratio)), (0.0, 0.0))
+        return grid
 
     def _check_ratio(self) -> None:
         rows, cols = self.grid.ratio
@@ -334,15 +321,6 @@ def _raster(path: str, options: PairOptions, nodata: float | None, bands: Sequen
     if options.nodata is not None or options.ignore_nodata:
         nodata = options.nodata
     return Raster(path, bands, nodata=nodata, ignore_nodata=options.ignore_nodata)
-
-
-def _bounds(raster: Raster) -> str:
-    left, bottom, right, top = array_bounds(*raster.shape, raster.transform)
-    return f"x {left:.6g} to {right:.6g}, y {bottom:.6g} to {top:.6g}"
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)[:200]
 
 
 def _name(crs: object) -> str:
