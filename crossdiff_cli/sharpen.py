@@ -37,11 +37,13 @@ from crossdiff_cli.scene.raster import bounded_cache
 from crossdiff_cli.scene.stac import item_path, write_item
 from crossdiff_cli.scene.target import check_raster_target, check_target, refuse_target
 from crossdiff_cli.scene.tiles import Tile, Window, best_size, tiles
-from crossdiff_cli.scene.writer import Profile, Writer, to_dtype
+from crossdiff_cli.scene.writer import Profile, Writer, beyond, to_dtype
 from crossdiff_cli.survey import Survey, survey
 
 _log = logging.getLogger(__name__)
 
+_LOST = 1e-3
+"""Share of values cut off by the type asked for from which it is said."""
 _TIDY = 8
 """Tiles after which memory is given back: more often would cost time, less often memory."""
 
@@ -147,8 +149,10 @@ def sharpen(
         lanes = _lanes(pair, found, models, devices, options)
         plan = _plan(pair, extent, found, models[0], lanes, options)
         with _cache(pair, plan, options.jobs), Writer(output, profile, overwrite=options.overwrite) as writer:
-            write = partial(_write, writer, profile, extent, chosen)
+            lost: list[int] = []
+            write = partial(_write, writer, profile, extent, chosen, lost if options.dtype else None)
             consistency = _run(plan, pair.read, lanes, write, options)
+            _report_lost(sum(lost) / (extent.height * extent.width * len(chosen)), profile.dtype, pair.dtype)
             writer.tag(
                 CROSSDIFF_CONSISTENCY=f"{consistency:.6f}",
                 CROSSDIFF_PRECISION=",".join(sorted({lane.precision for lane in lanes})),
@@ -236,10 +240,24 @@ def _run(
     return math.sqrt(error / signal) if signal else 0.0
 
 
-def _write(writer: Writer, profile: Profile, extent: Window, chosen: Sequence[int], fused: Fused) -> None:
+def _write(
+    writer: Writer, profile: Profile, extent: Window, chosen: Sequence[int], lost: list[int] | None, fused: Fused
+) -> None:
+    """Encode a tile; `lost`, where it is asked for, gets the number of values that do not fit the type."""
     core = fused.tile.core
-    data = to_dtype(fused.data[list(chosen)], fused.mask, profile.dtype, profile.nodata)
+    data = fused.data[list(chosen)]
+    if lost is not None:
+        lost.append(beyond(data, fused.mask, profile.dtype))
+    data = to_dtype(data, fused.mask, profile.dtype, profile.nodata)
     writer.write(data, Window(core.row - extent.row, core.col - extent.col, *core.shape))
+
+
+def _report_lost(share: float, dtype: str, own: str) -> None:
+    if share > _LOST:
+        _log.warning(
+            "%.1f %% of the values do not fit %s and were cut off: it is the DN that are written, not scaled "
+            "(--dtype %s, the type of the MS, keeps them all)", 100 * share, dtype, own,
+        )  # fmt: skip
 
 
 def _plan(

@@ -233,3 +233,16 @@ def test_an_input_of_eleven_bits(make_pair, tmp_path, options, read_all):
     for name, files in (("plain", plain), ("packed", packed)):
         sharpen(files.pan, [files.ms], tmp_path / f"{name}.tif", options)
     assert np.array_equal(read_all(tmp_path / "plain.tif"), read_all(tmp_path / "packed.tif"))
+
+
+@pytest.mark.parametrize(("dtype", "said"), [("uint8", True), ("float32", False), (None, False)])
+def test_values_that_the_type_asked_for_does_not_hold_are_said(make_pair, tmp_path, options, caplog, dtype, said):
+    files = make_pair()
+    sharpen(files.pan, [files.ms], tmp_path / "out.tif", replace(options, dtype=dtype))
+    with rasterio.open(files.ms) as ms, rasterio.open(tmp_path / "out.tif") as file:
+        assert ms.read().max() > 255
+        share = (file.read() == 255).mean()
+    assert ("--dtype uint16, the type of the MS, keeps them all" in caplog.text) is said
+    if said:
+        found = float(caplog.text.split(" % of the values do not fit uint8")[0].split()[-1]) / 100
+        assert found == pytest.approx(share, abs=0.02)

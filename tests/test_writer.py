@@ -93,6 +93,18 @@ def test_creation_options_overrule_the_defaults(tmp_path, name, value):
     assert (tmp_path / "out.tif").read_bytes()[2] == (43 if name == "BIGTIFF" else 42)
 
 
+def test_what_gdal_writes_beside_the_file_comes_with_it(tmp_path):
+    """A world file, and the metadata of a baseline TIFF, under the name of the result."""
+    write(tmp_path / "out.tif", creation={"TFW": "YES"})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.tfw", "out.tif"]
+    world = [float(line) for line in (tmp_path / "out.tfw").read_text().split()]
+    assert world == [GRID.a, GRID.d, GRID.b, GRID.e, *(GRID @ (0.5, 0.5))]
+    write(tmp_path / "plain.tif", creation={"PROFILE": "BASELINE"})
+    with rasterio.open(tmp_path / "plain.tif") as file:
+        assert file.descriptions == ("B", "G", "R", "NIR")
+    assert (tmp_path / "plain.tif.aux.xml").exists()
+
+
 def test_near_infrared_does_not_open_as_alpha(tmp_path):
     """The trap of four uint8 bands: dark near-infrared must not be transparent."""
     data = np.zeros((4, 300, 400), "uint8") + 7

@@ -49,7 +49,7 @@ def apart(pan: Raster, ms: str, shape: tuple[int, int], transform: Affine) -> Sc
 
 def _covers(shape: tuple[int, int], transform: Affine) -> str:
     (left, right), (bottom, top) = _ranges(shape, transform)
-    return f"x {left:.6g} to {right:.6g}, y {bottom:.6g} to {top:.6g}"
+    return f"x {left:.10g} to {right:.10g}, y {bottom:.10g} to {top:.10g}"
 
 
 def _ranges(shape: tuple[int, int], transform: Affine) -> list[tuple[float, float]]:

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from glob import escape
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -208,6 +209,15 @@ class Writer:
                 aside.submit(copy, **options).result()
             unmark_alpha(done)
             self._verify(done)
+        self._move(done)
+
+    def _move(self, done: Path) -> None:
+        """Put the file into its place, and before it what GDAL was asked to write beside it (TFW=YES)."""
+        for sidecar in done.parent.glob(f"{escape(done.stem)}.*"):
+            rest = sidecar.name.removeprefix(done.stem)
+            if rest != done.suffix:
+                named = self.path.name if rest.startswith(done.suffix) else self.path.stem
+                sidecar.replace(self.path.with_name(named + rest.removeprefix(done.suffix)))
         done.replace(self.path)
 
     def _verify(self, path: Path) -> None:
@@ -274,6 +284,15 @@ def to_dtype(data: NDArray[np.float32], mask: NDArray[np.bool_], dtype: str, nod
             out[out == kind.type(nodata)] = np.nextafter(kind.type(nodata), kind.type(np.inf))
     out[:, ~mask] = fill
     return out
+
+
+def beyond(data: NDArray[np.float32], mask: NDArray[np.bool_], dtype: str) -> int:
+    """How many values of valid pixels `to_dtype` has to cut off; arguments as there."""
+    kind = np.dtype(dtype)
+    if kind.kind not in "ui":
+        return 0
+    info = np.iinfo(kind)
+    return int(np.count_nonzero(((data < info.min - 0.5) | (data > info.max + 0.5)) & mask))
 
 
 def _options(profile: Profile) -> dict[str, Any]:
