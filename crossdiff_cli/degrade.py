@@ -25,7 +25,7 @@ from crossdiff_cli.scene.grid import Grid
 from crossdiff_cli.scene.pair import PairOptions, ScenePair
 from crossdiff_cli.scene.target import check_target, refuse_target
 from crossdiff_cli.scene.tiles import Window, tiles
-from crossdiff_cli.scene.writer import Profile, Writer, to_dtype
+from crossdiff_cli.scene.writer import Profile, Writer, move_raster, to_dtype
 from crossdiff_cli.sensors import Band
 from crossdiff_cli.survey import survey
 
@@ -275,6 +275,6 @@ def _together(folder: Path) -> Iterator[Path]:
                 raise OutputError(f"cannot make the folder {folder}: {error.strerror}") from error
             yield hidden
             for name in NAMES:
-                (hidden / name).replace(folder / name)
+                move_raster(hidden / name, folder / name)
         finally:
             remove()

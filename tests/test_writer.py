@@ -53,9 +53,9 @@ def profile(**changes):
     return Profile(**(values | changes))
 
 
-def write(path, **changes):
+def write(path, *, overwrite=False, **changes):
     data = np.random.default_rng(0).integers(1, 250, (4, 300, 400)).astype("uint8")
-    with Writer(path, profile(**changes)) as writer:
+    with Writer(path, profile(**changes), overwrite=overwrite) as writer:
         writer.write(data[:, :256], Window(0, 0, 256, 400))
         writer.write(data[:, 256:], Window(256, 0, 44, 400))
         writer.tag(CROSSDIFF_CONSISTENCY="0.5")
@@ -103,6 +103,20 @@ def test_what_gdal_writes_beside_the_file_comes_with_it(tmp_path):
     with rasterio.open(tmp_path / "plain.tif") as file:
         assert file.descriptions == ("B", "G", "R", "NIR")
     assert (tmp_path / "plain.tif.aux.xml").exists()
+
+
+def test_what_lay_beside_an_earlier_file_is_gone(tmp_path):
+    """GDAL believes a place, a mask and statistics beside the file more than the file itself."""
+    out, aux = tmp_path / "out.tif", tmp_path / "out.tif.aux.xml"
+    write(out)
+    aux.write_text("<PAMDataset><GeoTransform>1, 1, 0, 1, 0, -1</GeoTransform></PAMDataset>")
+    with rasterio.open(out) as file:
+        assert file.transform != GRID
+    (tmp_path / "other.tif.aux.xml").write_text("<PAMDataset/>")
+    write(out, overwrite=True)
+    with rasterio.open(out) as file:
+        assert file.transform == GRID
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["other.tif.aux.xml", "out.tif"]
 
 
 def test_near_infrared_does_not_open_as_alpha(tmp_path):

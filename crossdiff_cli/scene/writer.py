@@ -44,6 +44,8 @@ _COLOURS = {
     "RE1": "rededge", "RE2": "rededge", "RE3": "rededge", "NIR": "nir", "N1": "nir", "N2": "nir", "CIRRUS": "swir",
     "SWIR1": "swir", "SWIR2": "swir", "TIR": "tir", "TIR1": "tir", "TIR2": "tir",
 }  # fmt: skip
+_SIDECARS = (".aux.xml", ".ovr", ".msk")
+"""What GDAL and QGIS put beside a file; left from an earlier one, GDAL would believe them more than the file itself."""
 _OVERVIEW_SIZE = 256
 _PREDICTED = ("DEFLATE", "LZW", "ZSTD")
 """Compressions that work on differences of neighbouring pixels when they are told to."""
@@ -209,16 +211,7 @@ class Writer:
                 aside.submit(copy, **options).result()
             unmark_alpha(done)
             self._verify(done)
-        self._move(done)
-
-    def _move(self, done: Path) -> None:
-        """Put the file into its place, and before it what GDAL was asked to write beside it (TFW=YES)."""
-        for sidecar in done.parent.glob(f"{escape(done.stem)}.*"):
-            rest = sidecar.name.removeprefix(done.stem)
-            if rest != done.suffix:
-                named = self.path.name if rest.startswith(done.suffix) else self.path.stem
-                sidecar.replace(self.path.with_name(named + rest.removeprefix(done.suffix)))
-        done.replace(self.path)
+        move_raster(done, self.path)
 
     def _verify(self, path: Path) -> None:
         """Check that every block lies inside the file: on a full disk GDAL may complain in its log alone."""
@@ -249,6 +242,26 @@ class Writer:
         full = isinstance(error, OSError) and error.errno == errno.ENOSPC
         hint = "the disk is full" if full or free < 1 else f"{free:.0f} MiB free"
         return OutputError(f"cannot write {self.path} ({hint}): {_reason(error)}")
+
+
+def move_raster(done: Path, path: Path) -> None:
+    """Move a raster to `path`, with what GDAL was asked to write beside it (TFW=YES) and nothing older.
+
+    Raises:
+        OSError: it cannot be moved there.
+    """
+    stale = {path.with_name(path.name + suffix) for suffix in _SIDECARS}
+    for sidecar in done.parent.glob(f"{escape(done.stem)}.*"):
+        rest = sidecar.name.removeprefix(done.stem)
+        if rest != done.suffix:
+            named = path.name if rest.startswith(done.suffix) else path.stem
+            place = path.with_name(named + rest.removeprefix(done.suffix))
+            sidecar.replace(place)
+            stale.discard(place)
+    done.replace(path)
+    for sidecar in stale:
+        with suppress(OSError):  # no such file, mostly
+            sidecar.unlink()
 
 
 def _reason(error: BaseException | None) -> str:
