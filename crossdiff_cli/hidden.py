@@ -27,7 +27,10 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = hidden_beside(path)
     with undone_by(partial(temporary.unlink, missing_ok=True)):
         try:
+            temporary.touch()
+            mode = temporary.stat().st_mode
             yield temporary
+            temporary.chmod(mode)  # safetensors makes files that nobody else may read
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)

@@ -132,6 +132,8 @@ def test_malformed_list_is_a_usage_error(tmp_path, text):
 def test_folders_without_a_batch_in_them(tmp_path):
     with pytest.raises(ManifestError, match="cannot read the manifest"):
         read_manifest(tmp_path / "none.csv", tmp_path)
+    with pytest.raises(ManifestError, match="is a folder, not a manifest: --pair-dir"):
+        read_manifest(tmp_path, tmp_path)
     with pytest.raises(ManifestError, match="holds no PAN and MS"):
         scenes_of_pairs(tmp_path, tmp_path)
     with pytest.raises(ManifestError, match="is no folder"):

@@ -4,6 +4,7 @@ import json
 import logging
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -65,6 +66,14 @@ def test_a_folder_of_anything_else(tmp_path):
     refused(tmp_path / "page.xml", "page.xml", "no metadata of a delivery")
     refused(tmp_path, "holds no delivery", "name the PAN file", ms=["ms.tif"])
     refused(tmp_path / "gone.tif", "gone.tif", "neither a folder nor a metadata file")
+
+
+def test_a_folder_of_many_pairs_is_refused_with_their_names(tmp_path, monkeypatch):
+    for name in ("", "_a", "_b", "_c", "_d", "_e"):
+        for kind in ("pan", "ms"):
+            (tmp_path / f"{kind}{name}.tif").touch()
+    monkeypatch.chdir(tmp_path)
+    refused(Path(), "holds 6 pairs", f"({tmp_path.name}, a, b, c, ...)", "name the PAN and the MS files")
 
 
 # Missing files

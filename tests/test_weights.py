@@ -28,6 +28,12 @@ def test_round_trip_is_bit_equal(tmp_path):
     assert not any(p.requires_grad for p in loaded.parameters())
 
 
+def test_others_may_read_weights_as_they_may_any_file(tmp_path):
+    (tmp_path / "plain").touch()
+    save(small_model(), tmp_path / "w.safetensors", {})
+    assert (tmp_path / "w.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_a_signal_while_weights_are_written_leaves_the_old_ones_alone(tmp_path, monkeypatch):
     def told_to_end(state, path, metadata):
         path.write_bytes(b"half")

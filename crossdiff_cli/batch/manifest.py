@@ -56,6 +56,8 @@ def read_manifest(path: Path, folder: Path) -> list[Scene]:
     Raises:
         ManifestError: the file is missing or malformed.
     """
+    if is_folder(path):
+        raise ManifestError(f"{path} is a folder, not a manifest: --pair-dir {path} looks for pairs in it")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

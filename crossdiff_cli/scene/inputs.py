@@ -136,7 +136,8 @@ def _by_name(folder: Path) -> Inputs:
     """PAN and MS of a folder without any vendor's layout, by the words in their names."""
     pairs, remarks = pairs_by_name(folder)
     if len(pairs) != 1:
-        found = f"{len(pairs)} pairs ({', '.join(p.name for p in pairs[:4])})" if pairs else "no PAN and MS"
+        names = ", ".join(["..." if i == 4 else pair.name for i, pair in enumerate(pairs[:5])])
+        found = f"{len(pairs)} pairs ({names})" if pairs else "no PAN and MS"
         more = f"; {remarks[0]}" if remarks and not pairs else ""
         raise SceneError(f"{folder} holds {found} whose layout or names are known: name the PAN and the MS files{more}")
     pair = pairs[0]

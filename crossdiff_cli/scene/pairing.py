@@ -64,7 +64,9 @@ def pairs_by_name(folder: Path, apart: frozenset[Path] = frozenset()) -> tuple[l
         if len(pans) == 1 and len(found) == 1:
             references = kinds["reference"].get(key, [])
             reference = references[0] if len(references) == 1 else None
-            pairs.append(FoundPair(key.replace("*", "").strip("/ ") or folder.name, pans[0], found[0], reference))
+            pairs.append(
+                FoundPair(key.replace("*", "").strip("/ ") or folder.resolve().name, pans[0], found[0], reference)
+            )
         else:
             names = ", ".join(str(p.relative_to(folder)) for p in (*pans, *found))
             remarks.append(f"{names}: {len(pans)} PAN and {len(found)} MS go by one name, not one and one: left out")
