@@ -3,7 +3,7 @@
 import threading
 import time
 from dataclasses import replace
-from itertools import cycle
+from itertools import accumulate, cycle
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ from crossdiff_cli.fuse import Sampling, fuse, fuse_core, halo
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.region import STRIDE, Region, compact
 from crossdiff_cli.model.spectral import Spectrum
+from crossdiff_cli.model.weights import default_weights, load
 from crossdiff_cli.mtf import degrade
 from crossdiff_cli.pipeline import Encoder, Fused, Lane, flow
 from crossdiff_cli.scene.pair import PairOptions
@@ -307,6 +308,29 @@ def test_memory_sets_the_tile(monkeypatch):
     assert window_pixels(choose_devices("cpu,cpu", "auto"), 4, torch.float32) == pytest.approx(plenty / 2, abs=1)
     monkeypatch.setattr("crossdiff_cli.device._free", lambda: 5e8)
     assert window_pixels(cpu, 4, torch.float32) < plenty / 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("bands", [4, 8])
+def test_a_tile_takes_the_memory_it_was_chosen_by(dtype, bands, monkeypatch):
+    """What PyTorch holds at most for the shipped network, on top of what it was given: no more, nor far less."""
+    model, _ = load(default_weights())
+    model.channels_last()
+    spectrum = Spectrum(torch.linspace(450, 850, bands), torch.full((bands,), 60.0), SPECTRUM.pan_nm, 4.0)
+    sampling = Sampling((4.0, 4.0), (0.0, 0.0), (0.3,) * bands)
+    margin = -(-halo(model, (4.0, 4.0), sampling.gains, 2) // STRIDE) * STRIDE
+    size = 384 + 2 * margin
+    pan, ms = torch.randn(1, 1, size, size), torch.randn(1, bands, size // 4, size // 4)
+    core = Region(margin, margin, margin + 384, margin + 384)
+    with torch.inference_mode(), torch.profiler.profile(profile_memory=True) as profile:
+        fuse_core(model, pan, ms, sampling, spectrum, 2, core, dtype)
+    changes = sorted(
+        (e.start_ns(), e.nbytes()) for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"
+    )
+    peak = max(accumulate(change for _, change in changes)) / size**2
+    monkeypatch.setattr("crossdiff_cli.device._free", lambda: 1e12)
+    chosen_by = 0.9e9 / window_pixels(choose_devices("cpu", "auto"), bands, dtype)
+    assert 0.6 * chosen_by < peak < chosen_by
 
 
 @pytest.mark.parametrize("names", ["cpu,toaster", "cpu,", "cuda:99,cpu"])
