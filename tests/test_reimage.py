@@ -1,6 +1,7 @@
 """Re-imaged scenes: the truth is sharpened whole, and PAN and MS are exact images of it."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,10 +10,11 @@ from torch import Generator, Tensor
 from crossdiff_cli.fuse import ROUNDS, Sampling, fuse
 from crossdiff_cli.model.crossdiff import Architecture, CrossDiff
 from crossdiff_cli.model.spectral import Spectrum
+from crossdiff_cli.model.weights import save
 from crossdiff_cli.survey import Statistics
 from crossdiff_cli.training import reimage as module
 from crossdiff_cli.training.patches import Sampler
-from crossdiff_cli.training.reimage import reimage, sharpen_scene
+from crossdiff_cli.training.reimage import reimage, reimaged, sharpen_scene
 from crossdiff_cli.training.training_scene import TrainingScene
 
 SMALL = Architecture(widths=(8, 8, 8), blocks=(1, 1, 1), decoder_width=8, head_widths=(8, 8, 8))
@@ -87,3 +89,13 @@ def test_a_re_imaged_scene_feeds_the_sampler(scene: TrainingScene) -> None:
     example = Sampler([made], 64, 2).draw(Generator().manual_seed(0), reduced=True)
     assert example.reference is not None
     assert example.reference.shape == (*example.ms.shape[:2], 64, 64)
+
+
+def test_the_weights_that_are_named_make_the_truth(scene: TrainingScene, tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    model, file = CrossDiff(SMALL).eval(), tmp_path / "mine.safetensors"
+    save(model, file, {}, torch.float32)
+    (mine,), (shipped,) = (reimaged([scene], 1, 0, weights) for weights in (file, None))
+    assert mine.reference is not None and shipped.reference is not None
+    assert torch.equal(mine.reference, sharpen_scene(model, scene))
+    assert not torch.allclose(shipped.reference, mine.reference, atol=1e-2)

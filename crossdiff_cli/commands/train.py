@@ -25,7 +25,7 @@ def _training_options(steps: int, patch: int, rate: float, every: int) -> Callab
         click.option("--seed", type=click.IntRange(0), default=0, help="Seed of weights and draws."),
         click.option("--checkpoint-every", type=click.IntRange(1), default=every, help="Steps between checkpoints."),
         click.option("--reimage", type=click.IntRange(0), default=0, metavar="N",
-                     help="Also train on each scene sharpened and imaged again N times by made-up sensors."),
+                     help="Train also on each scene sharpened by --weights and imaged again N times by other sensors."),
         click.option("--device", default="auto", metavar="auto|cpu|cuda[:N]", help="Where to train."),
         click.option("--strict", is_flag=True, help="Fail on a scene that cannot be read, instead of a warning."),
     )  # fmt: skip

@@ -7,6 +7,7 @@ and MS are exact images of it.
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Generator, Tensor
@@ -65,13 +66,13 @@ def sharpen_scene(model: CrossDiff, scene: TrainingScene) -> Tensor:
     return hrms
 
 
-def reimaged(scenes: Sequence[TrainingScene], times: int, seed: int) -> list[TrainingScene]:
-    """Every scene sharpened by the shipped weights and imaged again `times` times; `seed` chooses the sensors.
+def reimaged(scenes: Sequence[TrainingScene], times: int, seed: int, weights: Path | None) -> list[TrainingScene]:
+    """Every scene sharpened by `weights` (None: the shipped ones) and imaged again `times` times by sensors of `seed`.
 
     Raises:
-        WeightsError: the installation has no weights.
+        WeightsError: they cannot be used, or the installation has none.
     """
-    model, generator = load(default_weights())[0].channels_last(), Generator().manual_seed(seed)
+    model, generator = load(weights or default_weights())[0].channels_last(), Generator().manual_seed(seed)
     made = []
     for scene in scenes:
         hrms = sharpen_scene(model, scene)

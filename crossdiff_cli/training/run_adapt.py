@@ -73,7 +73,7 @@ def run_adapt(sources: Sources, target: Path, options: AdaptOptions) -> AdaptRes
     model, facts = _begin(source, options)
     make_folder(target.parent)
     check_target(target, overwrite=True, kinds=(".safetensors",))
-    scenes = training_scenes(sources, budget)
+    scenes = training_scenes(sources, budget, options.weights)
     windows: list[JudgedWindow] = []
     if options.select:
         scenes, windows = split(scenes, _HELD_OUT)

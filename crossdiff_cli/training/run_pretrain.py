@@ -50,7 +50,7 @@ def run_pretrain(sources: Sources, folder: Path, options: PretrainOptions) -> Pa
     with joined() as workers:
         device = _device(options.device, workers)
         pretext = replace(options.pretext, device=device, dtype=network_dtype(device, options.precision))
-        scenes = training_scenes(sources, budget)
+        scenes = training_scenes(sources, budget, options.weights)
         held = _held(sources, budget) if workers.first else None
         make_folder(folder)
         torch.manual_seed(budget.seed)

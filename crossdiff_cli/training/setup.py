@@ -49,21 +49,22 @@ class Sources:
     strict: bool = False
     """Whether a scene that cannot be read ends the run."""
     reimage: int = 0
-    """How many times each scene is sharpened by the shipped weights and imaged again by a made-up sensor."""
+    """How many times each scene is sharpened and imaged again by a made-up sensor."""
 
 
-def training_scenes(sources: Sources, budget: Budget) -> list[TrainingScene]:
-    """Read what is trained on, re-imaged scenes among it.
+def training_scenes(sources: Sources, budget: Budget, weights: Path | None) -> list[TrainingScene]:
+    """Read what is trained on, re-imaged scenes among it, which `weights` sharpen (None: the shipped ones).
 
     Raises:
         TrainingError: no usable scene, or windows that do not fit the network.
+        WeightsError: scenes are to be re-imaged and the weights cannot be used.
     """
     if budget.patch % STRIDE:
         raise TrainingError(f"--patch {budget.patch} is no multiple of {STRIDE}")
     keep_memory()
     scenes = load_scenes(resolve(sources.scenes, "train", sources.sensor, sources.bands), strict=sources.strict)
     if sources.reimage:
-        scenes = [*scenes, *reimaged(scenes, sources.reimage, budget.seed)]
+        scenes = [*scenes, *reimaged(scenes, sources.reimage, budget.seed, weights)]
     _log.info(
         "%d scenes, %.1f Mpx of PAN", len({scene.name for scene in scenes}), sum(scene.pixels for scene in scenes) / 1e6
     )
