@@ -32,7 +32,8 @@ from crossdiff_cli.fuse import ROUNDS
 from crossdiff_cli.model.crossdiff import Architecture, CrossDiff
 from crossdiff_cli.model.fusion import Features, Gate
 from crossdiff_cli.model.spectral import Spectrum
-from crossdiff_cli.model.weights import default_weights, load
+from crossdiff_cli.model.weights import load
+from crossdiff_cli.shipped import shipped_weights
 from crossdiff_cli.training.adapt import LossWeights, adapt
 from crossdiff_cli.training.loop import Plan
 from crossdiff_cli.training.manifest import read_manifest
@@ -207,7 +208,7 @@ def scenes(manifest: Path, extra: Path | None) -> list[TrainingScene]:
     """Training scenes and re-imaged ones, from two files' splits."""
     real = [load_scene(entry) for entry in read_manifest(manifest, "train")]
     simulated = [load_scene(entry) for entry in read_manifest(extra, "train")] if extra else []
-    generator, shipped = Generator().manual_seed(7), load(default_weights())[0].channels_last()
+    generator, shipped = Generator().manual_seed(7), load(shipped_weights())[0].channels_last()
     return [*real, *simulated, *(reimage(s, sharpen_scene(shipped, s), generator) for s in real)]
 
 

@@ -35,7 +35,8 @@ from crossdiff_cli.device import PRECISIONS, inference_dtype
 from crossdiff_cli.fuse import Sampling, fuse
 from crossdiff_cli.model.int8 import Int8Conv
 from crossdiff_cli.model.spectral import Spectrum
-from crossdiff_cli.model.weights import default_weights, load
+from crossdiff_cli.model.weights import load
+from crossdiff_cli.shipped import shipped_weights
 
 HERE = Path(__file__).parent
 RATIO = 4
@@ -127,7 +128,7 @@ def plain(pan: Path, ms: Path, out: Path) -> None:
 
 def machine(device: str) -> Row:
     """What the floor rests on: FLOP per PAN pixel of the default weights, FLOP per second, bytes per second."""
-    model, _ = load(default_weights())
+    model, _ = load(shipped_weights())
     size = 256
     flop = {}
     for bands in SENSORS:

@@ -4,13 +4,37 @@ import logging
 import math
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
+from crossdiff_cli.errors import WeightsError
+from crossdiff_cli.shipped import SHIPPED, shipped_weights
+
 INPUT = click.Path(readable=False)
 """Anything GDAL opens: nothing is checked, but the shell completes file names."""
+
+
+class Weights(click.ParamType):  # type: ignore[type-arg] # generic in the newest click only
+    """A weight file, or the name of one that comes with the program."""
+
+    name = f"FILE|{'|'.join(SHIPPED)}"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Return the path; whether a file is there and holds weights is seen by whoever reads it."""
+        if value not in SHIPPED:
+            return Path(value)
+        try:
+            return shipped_weights(value)
+        except WeightsError as error:
+            self.fail(str(error), param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Names and files."""
+        names = [CompletionItem(name) for name in SHIPPED if name.startswith(incomplete)]
+        return [*names, CompletionItem(incomplete, type="file")]
 
 
 class Names(click.ParamType):  # type: ignore[type-arg] # generic in the newest click only

@@ -28,7 +28,7 @@ from crossdiff_cli.fuse import ROUNDS, halo
 from crossdiff_cli.heads import own_head
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.region import STRIDE
-from crossdiff_cli.model.weights import WeightStore, default_weights
+from crossdiff_cli.model.weights import WeightStore
 from crossdiff_cli.pipeline import Encoder, Fused, Lane, flow
 from crossdiff_cli.profile import bands_apart, profile_of, stretched
 from crossdiff_cli.scene.pair import PairOptions, Patch, ScenePair
@@ -38,6 +38,7 @@ from crossdiff_cli.scene.stac import item_path, write_item
 from crossdiff_cli.scene.target import check_raster_target, check_target, refuse_target
 from crossdiff_cli.scene.tiles import Tile, Window, best_size, tiles
 from crossdiff_cli.scene.writer import Profile, Writer, beyond, to_dtype
+from crossdiff_cli.shipped import shipped_weights
 from crossdiff_cli.survey import Survey, survey
 
 _log = logging.getLogger(__name__)
@@ -184,7 +185,7 @@ def _networks(
     options: SharpenOptions, devices: Sequence[torch.device], store: WeightStore
 ) -> list[tuple[CrossDiff, str]]:
     """The network on every device, with the digest of its weights."""
-    path = options.weights or own_head(options.pair.sensor) or default_weights()
+    path = options.weights or own_head(options.pair.sensor) or shipped_weights()
     return [store.get(path, device) for device in devices]
 
 

@@ -19,9 +19,10 @@ from crossdiff_cli.fuse import Sampling, fuse
 from crossdiff_cli.model.blocks import ResBlock
 from crossdiff_cli.model.int8 import Int8Block, Int8Conv
 from crossdiff_cli.model.spectral import Spectrum
-from crossdiff_cli.model.weights import default_weights, load
+from crossdiff_cli.model.weights import load
 from crossdiff_cli.scene.pair import PairOptions
 from crossdiff_cli.sharpen import SharpenOptions, sharpen
+from crossdiff_cli.shipped import shipped_weights
 
 CPU = torch.device("cpu")
 BANDS = Spectrum(
@@ -100,7 +101,7 @@ def test_what_lies_beyond_the_range_gets_its_end():
 @pytest.mark.parametrize("bands", [1, 4, 8])
 def test_the_shipped_network_hardly_differs(bands):
     """By less than 0.2 % of a band's deviation, on a window of another kind than the ranges come from."""
-    model = load(default_weights())[0].channels_last()
+    model = load(shipped_weights())[0].channels_last()
     spectrum = Spectrum(torch.linspace(450, 900, bands), torch.full((bands,), 50.0), BANDS.pan_nm, 4.0)
     gains = (0.3,) * bands
     generator = torch.Generator().manual_seed(3)

@@ -17,13 +17,14 @@ from crossdiff_cli.fuse import Sampling, fuse, fuse_core, halo
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.region import STRIDE, Region, compact
 from crossdiff_cli.model.spectral import Spectrum
-from crossdiff_cli.model.weights import default_weights, load
+from crossdiff_cli.model.weights import load
 from crossdiff_cli.mtf import degrade
 from crossdiff_cli.pipeline import Encoder, Fused, Lane, flow
 from crossdiff_cli.scene.pair import PairOptions
 from crossdiff_cli.scene.tiles import Tile, Window, best_size, tiles
 from crossdiff_cli.scene.writer import Writer
 from crossdiff_cli.sharpen import SharpenOptions, sharpen
+from crossdiff_cli.shipped import shipped_weights
 
 GAINS = (0.34, 0.32, 0.30, 0.22)
 SPECTRUM = Spectrum(
@@ -314,7 +315,7 @@ def test_memory_sets_the_tile(monkeypatch):
 @pytest.mark.parametrize("bands", [4, 8])
 def test_a_tile_takes_the_memory_it_was_chosen_by(dtype, bands, monkeypatch):
     """What PyTorch holds at most for the shipped network, on top of what it was given: no more, nor far less."""
-    model, _ = load(default_weights())
+    model, _ = load(shipped_weights())
     model.channels_last()
     spectrum = Spectrum(torch.linspace(450, 850, bands), torch.full((bands,), 60.0), SPECTRUM.pan_nm, 4.0)
     sampling = Sampling((4.0, 4.0), (0.0, 0.0), (0.3,) * bands)

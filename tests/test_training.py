@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from conftest import SMALL, small_model
 from crossdiff_cli.errors import TrainingError
 from crossdiff_cli.fuse import Sampling, prepare
 from crossdiff_cli.model.crossdiff import CrossDiff
-from crossdiff_cli.model.weights import load
+from crossdiff_cli.model.weights import digest, load
 from crossdiff_cli.mtf import degrade, expand
 from crossdiff_cli.training.adapt import LossWeights, adapt
 from crossdiff_cli.training.loop import Plan
@@ -189,6 +190,23 @@ def test_stages_write_weights_that_load(manifest, tmp_path):
     assert provenance["pretrain"]["scenes"] == provenance["adapt"]["scenes"] == ["a", "b"]
     with pytest.raises(TrainingError, match="no multiple of 8"):
         run_pretrain(sources, tmp_path / "run", PretrainOptions(Budget(steps=2, patch=33)))
+
+
+def test_weights_name_what_they_went_on_from_and_what_reimaged_their_scenes(manifest, tmp_path):
+    """A scene that another training has seen, or that weights of another training sharpened, is not forgotten."""
+    budget, sources = Budget(steps=1, patch=32, batch=1, groups=1), Sources(scenes=(str(manifest),))
+    again = replace(sources, reimage=1)
+    first = run_pretrain(sources, tmp_path / "first", PretrainOptions(budget, architecture=SMALL))
+    second = run_pretrain(again, tmp_path / "second", PretrainOptions(budget, weights=first))
+    head = run_adapt(sources, tmp_path / "head.safetensors", AdaptOptions(budget, second, select=False)).output
+    more = run_adapt(again, tmp_path / "more.safetensors", AdaptOptions(budget, head, select=False)).output
+    anew = run_adapt(sources, tmp_path / "anew.safetensors", AdaptOptions(budget, head, select=False, restart=True))
+    encoders, (one, two) = load(second)[1]["pretrain"], (load(path)[1]["adapt"] for path in (head, more))
+    assert "before" not in load(first)[1]["pretrain"]
+    assert (encoders["before"]["scenes"], encoders["reimaged_by"]) == (["a", "b"], digest(first))
+    assert "before" not in one and "reimaged_by" not in one
+    assert (two["before"], two["reimaged_by"]) == (one, digest(head))
+    assert "before" not in load(anew.output)[1]["adapt"]
 
 
 def test_small_model_fixture_is_deterministic():

@@ -1,12 +1,11 @@
 """The options that say how scenes are fused, shared by `sharpen` and `batch`, and what they mean."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from crossdiff_cli.options import BoundsBox, Creation, Names, Nodata, TileSize, device_options, sensor_options
+from crossdiff_cli.options import BoundsBox, Creation, Names, Nodata, TileSize, Weights, device_options, sensor_options
 
 if TYPE_CHECKING:
     from crossdiff_cli.sharpen import SharpenOptions
@@ -16,7 +15,9 @@ _OPTIONS = (
     click.option(
         "-b", "--bidx", type=Names(), metavar="1,2,...", help="Numbers of the MS bands to sharpen, one MS file only."
     ),
-    click.option("--weights", type=click.Path(path_type=Path), help="Weight file; default the shipped one."),
+    click.option(
+        "--weights", type=Weights(), help="Weights; default what `adapt` made for the sensor, else all. See the docs."
+    ),
     device_options,
     click.option(
         "--tile", type=TileSize(), default="auto", show_default=True, help="Side of a tile; sets the memory used."

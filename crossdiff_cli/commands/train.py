@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from crossdiff_cli.commands.failures import one_line_errors
-from crossdiff_cli.options import INPUT, Loss, Names, Numbers, Pairs, complete_sensor, verbosity_options
+from crossdiff_cli.options import INPUT, Loss, Names, Numbers, Pairs, Weights, complete_sensor, verbosity_options
 
 _BUDGET = ("steps", "patch", "batch", "groups", "rate", "seed", "checkpoint_every")
 _DEFINITION = ("wavelengths", "mtf", "pan_range", "pan_mtf")
@@ -54,7 +54,7 @@ def _split(choices: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 @click.option("--objective", type=click.Choice(["x0", "eps", "v"]), default="x0", help="What the networks predict.")
 @click.option("--min-snr", type=click.FloatRange(0, min_open=True), help="Gamma of min-SNR weighting (x0).")
 @click.option("--branch", type=click.Choice(["both", "p2m", "m2p"]), default="both", help="Which encoder learns.")
-@click.option("--weights", type=click.Path(path_type=Path), help="Weights to go on from; default untrained encoders.")
+@click.option("--weights", type=Weights(), help="Weights to go on from; default untrained encoders.")
 @click.option("--condition-dropout", type=click.FloatRange(0, 1), default=0.1, help="Samples without condition.")
 @click.option("--prior-dropout", type=click.FloatRange(0, 1), default=0.1, help="Samples whose chain ends in noise.")
 @click.option("--octave-down/--full-scale", default=True, help="P2M's target: original MS one ratio down, or MS_up.")
@@ -116,7 +116,7 @@ def pretrain(scenes: tuple[str, ...], output: Path, **choices: Any) -> None:
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False),
               help="Weight file to write; default the one that `sharpen --sensor NAME` looks for.")  # fmt: skip
 @_training_options(steps=200, patch=96, rate=3e-4, every=25)
-@click.option("--weights", type=click.Path(path_type=Path), help="Weights with the encoders; default the shipped ones.")
+@click.option("--weights", type=Weights(), help="Weights with the encoders; default all.")
 @click.option(
     "--features",
     type=click.Choice(["p2m", "both"]),

@@ -4,7 +4,6 @@ import hashlib
 import json
 import math
 import threading
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +17,12 @@ from crossdiff_cli.hidden import replacing
 from crossdiff_cli.model.crossdiff import Architecture, CrossDiff
 
 FORMAT = "crossdiff-2"
-DEFAULT_NAME = "crossdiff.safetensors"
 _MAX_CHANNELS = 4096
 _MAX_BLOCKS = 64
 _MAX_LEVELS = 8
 _MAX_TIMESTEPS = 10**5
 _MAX_BYTES = 2**31
 """A hundred times the size of the shipped weights; what is larger is not read into memory."""
-
-
-def default_weights() -> Path:
-    """Path of the shipped weights.
-
-    Raises:
-        WeightsError: the installation has none.
-    """
-    with as_file(files("crossdiff_weights") / DEFAULT_NAME) as path:
-        if not path.is_file():
-            raise WeightsError(f"this installation has no {DEFAULT_NAME}; name a weight file with --weights")
-        return path
 
 
 def save(model: CrossDiff, path: Path, provenance: dict[str, Any], dtype: torch.dtype = torch.bfloat16) -> None:

@@ -10,9 +10,10 @@ import torch
 from crossdiff_cli.device import choose_device
 from crossdiff_cli.errors import OutputError, WeightsError
 from crossdiff_cli.model.crossdiff import CrossDiff
-from crossdiff_cli.model.weights import default_weights, digest, load, save
+from crossdiff_cli.model.weights import digest, load, save
 from crossdiff_cli.paths import exists
 from crossdiff_cli.scene.target import check_target
+from crossdiff_cli.shipped import shipped_weights
 from crossdiff_cli.training.adapt import LossWeights, adapt
 from crossdiff_cli.training.patches import Sampler, fitting_patch
 from crossdiff_cli.training.selection import ROOM_FOR_TRUTH, SHARES, BestHead, JudgedWindow, Score, score, split
@@ -68,7 +69,7 @@ def run_adapt(sources: Sources, target: Path, options: AdaptOptions) -> AdaptRes
         WeightsError: weights that cannot be used.
         OutputError: `target` holds a better head, or cannot be written.
     """
-    budget, source = options.budget, options.weights or default_weights()
+    budget, source = options.budget, options.weights or shipped_weights()
     device = choose_device(options.device)
     model, facts = _begin(source, options)
     make_folder(target.parent)
@@ -97,7 +98,9 @@ def run_adapt(sources: Sources, target: Path, options: AdaptOptions) -> AdaptRes
     choice.settle()
     if windows and exists(target) and not options.force:
         _refuse_a_loss(target, choice.best, windows, device)
-    save(model, target, {**facts, "adapt": {**provenance(budget, scenes), "encoders": digest(source)}})
+    before = {} if options.restart else facts.get("adapt", {})
+    learned = provenance(budget, sources, scenes, options.weights, before)
+    save(model, target, {**facts, "adapt": learned | {"encoders": digest(source)}})
     target.with_suffix(".checkpoint").unlink(missing_ok=True)
     target.with_suffix(".checkpoint.previous").unlink(missing_ok=True)
     names = tuple(dict.fromkeys(scene.name for scene in scenes))

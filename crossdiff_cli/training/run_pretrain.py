@@ -65,8 +65,8 @@ def run_pretrain(sources: Sources, folder: Path, options: PretrainOptions) -> Pa
         pretrain(model, sampler, plan, budget.groups, pretext, workers=workers, watch=watch)
         target = folder / "encoders.safetensors"
         if workers.first:
-            facts = {**provenance(budget, scenes), "objective": pretext.objective, "branch": pretext.branch}
-            save(model, target, {"pretrain": facts | ({"before": earlier} if earlier else {})})
+            facts = provenance(budget, sources, scenes, options.weights, earlier)
+            save(model, target, {"pretrain": facts | {"objective": pretext.objective, "branch": pretext.branch}})
             if held is not None and options.samples:
                 pictures(model, held, pretext, folder / "samples.png", options.samples)
         return target

@@ -10,6 +10,8 @@ from crossdiff_cli import __version__
 from crossdiff_cli.device import keep_memory
 from crossdiff_cli.errors import OutputError, TrainingError
 from crossdiff_cli.model.region import STRIDE
+from crossdiff_cli.model.weights import digest
+from crossdiff_cli.shipped import shipped_weights
 from crossdiff_cli.training.loop import Plan
 from crossdiff_cli.training.reimage import reimaged
 from crossdiff_cli.training.scenes import load_scenes, resolve
@@ -100,9 +102,14 @@ def make_folder(folder: Path) -> None:
         raise OutputError(f"cannot make the folder {folder}: {error.strerror}") from error
 
 
-def provenance(budget: Budget, scenes: Sequence[TrainingScene]) -> dict[str, Any]:
-    """What the metadata of a weight file say of its training."""
-    return {
+def provenance(
+    budget: Budget, sources: Sources, scenes: Sequence[TrainingScene], weights: Path | None, before: dict[str, Any]
+) -> dict[str, Any]:
+    """What the metadata of a weight file say of its training, the one `before` it and what re-imaged its scenes."""
+    earlier: dict[str, Any] = {"before": before} if before else {}
+    if sources.reimage:
+        earlier["reimaged_by"] = digest(weights or shipped_weights())
+    return earlier | {
         "version": __version__,
         "steps": budget.steps,
         "patch": budget.patch,

@@ -1,0 +1,22 @@
+"""The weight files that come with the program, by name."""
+
+from importlib.resources import as_file, files
+from pathlib import Path
+
+from crossdiff_cli.errors import WeightsError
+
+SHIPPED = {"all": "crossdiff.safetensors", "open": "crossdiff-open.safetensors"}
+"""Files by the scenes they have seen: all training scenes, or those under an open licence and simulated ones."""
+DEFAULT = "all"
+
+
+def shipped_weights(name: str = DEFAULT) -> Path:
+    """Path of the file that comes with the program under a name of `SHIPPED`.
+
+    Raises:
+        WeightsError: the installation has none.
+    """
+    with as_file(files("crossdiff_weights") / SHIPPED[name]) as path:
+        if not path.is_file():
+            raise WeightsError(f"this installation has no {SHIPPED[name]}; name a weight file with --weights")
+        return path

@@ -1,0 +1,68 @@
+"""The weights that come with the program are found by name, and what they have seen is what they say."""
+
+import re
+
+import click
+import pytest
+from click.shell_completion import ShellComplete
+
+from crossdiff_cli.cli import main
+from crossdiff_cli.errors import WeightsError
+from crossdiff_cli.model.crossdiff import CrossDiff
+from crossdiff_cli.model.weights import digest, load
+from crossdiff_cli.options import Weights
+from crossdiff_cli.shipped import DEFAULT, SHIPPED, shipped_weights
+
+OPEN_SCENES = re.compile(r"(landsat[78]_|worldview2_spacenet6_|cbers4a_|simulated )")
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_file_loads_and_names_its_training(name):
+    path = shipped_weights(name)
+    model, provenance = load(path)
+    assert isinstance(model, CrossDiff)
+    assert model.p2m is not None
+    assert float(model.head.out.kernels.out.weight.abs().max()) > 0
+    assert provenance["pretrain"]["steps"] > 0
+    assert provenance["adapt"]["scenes"]
+    assert path.stat().st_size < 12.5e6, "two files, less than 25 MB in all"
+
+
+def test_the_files_differ():
+    assert len({digest(shipped_weights(name)) for name in SHIPPED}) == len(SHIPPED)
+
+
+def test_open_has_seen_open_scenes_alone():
+    _, provenance = load(shipped_weights("open"))
+    seen = {*_scenes(provenance["pretrain"]), *_scenes(provenance["adapt"])}
+    assert len(seen) > 30
+    assert not [name for name in seen if not OPEN_SCENES.match(name)]
+
+
+def _scenes(facts: dict[str, object]) -> set[str]:
+    """Of a training and of what it went on from."""
+    before = facts.get("before")
+    return {*facts["scenes"], *(_scenes(before) if before else ())}  # type: ignore[misc]
+
+
+def test_a_name_is_a_file_and_a_path_stays_one(tmp_path, monkeypatch):
+    convert = Weights().convert
+    for name in SHIPPED:
+        assert convert(name, None, None) == shipped_weights(name)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "open").write_bytes(b"mine")
+    assert convert("./open", None, None).read_bytes() == b"mine"
+
+
+def test_an_installation_without_a_file_says_so(monkeypatch):
+    monkeypatch.setitem(SHIPPED, DEFAULT, "gone.safetensors")
+    with pytest.raises(WeightsError, match="this installation has no gone.safetensors"):
+        shipped_weights()
+    with pytest.raises(click.BadParameter, match="this installation has no gone.safetensors"):
+        Weights().convert(DEFAULT, None, None)
+
+
+def test_a_shell_completes_names_and_files():
+    shell = ShellComplete(main, {}, "crossdiff", "_CROSSDIFF_COMPLETE")
+    found = shell.get_completions(["sharpen", "--weights"], "o")
+    assert [(item.value, item.type) for item in found] == [("open", "plain"), ("o", "file")]
