@@ -5,9 +5,9 @@ from pathlib import Path
 
 from crossdiff_cli.errors import WeightsError
 
-SHIPPED = {"all": "crossdiff.safetensors", "open": "crossdiff-open.safetensors"}
-"""Files by the scenes they have seen: all training scenes, or those under an open licence and simulated ones."""
-DEFAULT = "all"
+SHIPPED = {"open": "crossdiff.safetensors", "all": "crossdiff-all.safetensors"}
+"""Files by the scenes they have seen: those under an open licence, or vendors' imagery too."""
+DEFAULT = "open"
 
 
 def shipped_weights(name: str = DEFAULT) -> Path:

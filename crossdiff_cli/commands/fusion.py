@@ -16,7 +16,7 @@ _OPTIONS = (
         "-b", "--bidx", type=Names(), metavar="1,2,...", help="Numbers of the MS bands to sharpen, one MS file only."
     ),
     click.option(
-        "--weights", type=Weights(), help="Weights; default what `adapt` made for the sensor, else all. See the docs."
+        "--weights", type=Weights(), help="Weights; default what `adapt` made for the sensor, else the shipped `open`."
     ),
     device_options,
     click.option(

@@ -116,7 +116,7 @@ def pretrain(scenes: tuple[str, ...], output: Path, **choices: Any) -> None:
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False),
               help="Weight file to write; default the one that `sharpen --sensor NAME` looks for.")  # fmt: skip
 @_training_options(steps=200, patch=96, rate=3e-4, every=25)
-@click.option("--weights", type=Weights(), help="Weights with the encoders; default all.")
+@click.option("--weights", type=Weights(), help="Weights with the encoders; default the shipped `open`.")
 @click.option(
     "--features",
     type=click.Choice(["p2m", "both"]),
