@@ -22,6 +22,7 @@ from test_docs import ROOT, blocks, calls
 
 from crossdiff_cli.cli import main
 from crossdiff_cli.model.weights import digest, load
+from crossdiff_cli.shipped import shipped_weights
 
 pytest.importorskip("distributed")
 README = ROOT / "README.md"
@@ -181,10 +182,11 @@ def test_judged_results(visit):
     assert "\nERGAS " in said(made, "assess wald/sharp.tif")
 
 
-def test_pretrained_encoders(visit, small_weights):
+def test_pretrained_encoders(visit):
     """P2M alone has learned; the head was fitted to it."""
     folder, _, _ = visit
-    before, after = (load(path)[0].state_dict() for path in (small_weights, folder / "mine" / "encoders.safetensors"))
+    files = shipped_weights("open"), folder / "mine" / "encoders.safetensors"
+    before, after = (load(path)[0].state_dict() for path in files)
     learned = {name.split(".")[0] for name in before if not torch.allclose(before[name], after[name], atol=1e-2)}
     moved = {name.split(".")[0] for name in before if not torch.equal(before[name].bfloat16(), after[name].bfloat16())}
     assert learned <= moved == {"p2m"}
