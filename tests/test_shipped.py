@@ -1,6 +1,7 @@
 """The weights that come with the program are found by name, and what they have seen is what they say."""
 
 import re
+from pathlib import Path
 
 import click
 import pytest
@@ -28,8 +29,17 @@ def test_every_file_loads_and_names_its_training(name):
     assert path.stat().st_size < 12.5e6, "two files, less than 25 MB in all"
 
 
-def test_the_files_differ():
-    assert len({digest(shipped_weights(name)) for name in SHIPPED}) == len(SHIPPED)
+def test_the_model_card_names_each_file_and_its_digest():
+    card = Path(__file__).parent.parent.joinpath("weights", "README.md").read_text()
+    for name, file in SHIPPED.items():
+        row = next(line for line in card.splitlines() if line.startswith(f"| `{file}`"))
+        assert f"`{name}`" in row
+        assert digest(shipped_weights(name)) in row
+        assert ("the default" in row) == (name == DEFAULT)
+
+
+def test_the_default_has_seen_open_scenes_alone():
+    assert shipped_weights() == shipped_weights("open")
 
 
 def test_open_has_seen_open_scenes_alone():
