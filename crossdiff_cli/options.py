@@ -18,16 +18,17 @@ INPUT = click.Path(readable=False)
 
 
 class Weights(click.ParamType):  # type: ignore[type-arg] # generic in the newest click only
-    """A weight file, or the name of one that comes with the program."""
+    """A weight file, or the name, in any case, of one that comes with the program."""
 
     name = f"FILE|{'|'.join(SHIPPED)}"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """Return the path; whether a file is there and holds weights is seen by whoever reads it."""
-        if value not in SHIPPED:
+        name = str(value).lower()
+        if name not in SHIPPED:
             return Path(value)
         try:
-            return shipped_weights(value)
+            return shipped_weights(name)
         except WeightsError as error:
             self.fail(str(error), param, ctx)
 

@@ -20,3 +20,8 @@ def shipped_weights(name: str = DEFAULT) -> Path:
         if not path.is_file():
             raise WeightsError(f"this installation has no {SHIPPED[name]}; name a weight file with --weights")
         return path
+
+
+def no_weights(path: Path) -> WeightsError:
+    """What is said of a weight file that is not there."""
+    return WeightsError(f"no weight file {path}; those that come with the program are called {' and '.join(SHIPPED)}")

@@ -58,10 +58,15 @@ def _scenes(facts: dict[str, object]) -> set[str]:
 def test_a_name_is_a_file_and_a_path_stays_one(tmp_path, monkeypatch):
     convert = Weights().convert
     for name in SHIPPED:
-        assert convert(name, None, None) == shipped_weights(name)
+        assert convert(name, None, None) == convert(name.upper(), None, None) == shipped_weights(name)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "open").write_bytes(b"mine")
     assert convert("./open", None, None).read_bytes() == b"mine"
+
+
+def test_a_file_that_is_not_there_tells_the_names(tmp_path):
+    with pytest.raises(WeightsError, match=r"no weight file .*opne; those .* are called open and all"):
+        load(tmp_path / "opne")
 
 
 def test_an_installation_without_a_file_says_so(monkeypatch):

@@ -10,9 +10,10 @@ from crossdiff_cli.batch.manifest import Scene
 from crossdiff_cli.batch.outcome import Outcome
 from crossdiff_cli.batch.processes import in_processes
 from crossdiff_cli.device import choose_devices
-from crossdiff_cli.errors import PathError, WeightsError
+from crossdiff_cli.errors import PathError
 from crossdiff_cli.paths import exists, is_file
 from crossdiff_cli.sharpen import SharpenOptions
+from crossdiff_cli.shipped import no_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ def run_batch(scenes: Sequence[Scene], options: BatchOptions) -> Generator[Outco
     """
     fusion = options.fusion
     if fusion.weights is not None and not is_file(fusion.weights):
-        raise WeightsError(f"no weight file {fusion.weights}")
+        raise no_weights(fusion.weights)
     if options.scheduler is None:
         choose_devices(fusion.device, fusion.precision)
     waiting = []

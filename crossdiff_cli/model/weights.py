@@ -15,6 +15,7 @@ from torch import Tensor
 from crossdiff_cli.errors import WeightsError
 from crossdiff_cli.hidden import replacing
 from crossdiff_cli.model.crossdiff import Architecture, CrossDiff
+from crossdiff_cli.shipped import no_weights
 
 FORMAT = "crossdiff-2"
 _MAX_CHANNELS = 4096
@@ -104,7 +105,7 @@ class WeightStore:
         try:
             facts = path.stat()
         except OSError as error:
-            raise WeightsError(f"no weight file {path}") from error
+            raise no_weights(path) from error
         key = (path.resolve(), facts.st_mtime_ns, facts.st_size, str(device))
         with self._lock:
             found = self._loaded.pop(key, None) or (load(path, device)[0], digest(path))
@@ -118,7 +119,7 @@ def _check_file(path: Path) -> None:
     try:
         facts = path.stat()
     except FileNotFoundError as error:
-        raise WeightsError(f"no weight file {path}") from error
+        raise no_weights(path) from error
     except OSError as error:
         raise WeightsError(f"cannot open the weight file {path}: {error}") from error
     if not path.is_file():
