@@ -205,10 +205,10 @@ def _with_reference(scene: TrainingScene) -> TrainingScene:
 
 
 def scenes(manifest: Path, extra: Path | None) -> list[TrainingScene]:
-    """Training scenes and re-imaged ones, from two files' splits."""
+    """Training scenes of two files, and real ones re-imaged: sharpened by `all`, as for every figure of encoders.md."""
     real = [load_scene(entry) for entry in read_manifest(manifest, "train")]
     simulated = [load_scene(entry) for entry in read_manifest(extra, "train")] if extra else []
-    generator, shipped = Generator().manual_seed(7), load(shipped_weights())[0].channels_last()
+    generator, shipped = Generator().manual_seed(7), load(shipped_weights("all"))[0].channels_last()
     return [*real, *simulated, *(reimage(s, sharpen_scene(shipped, s), generator) for s in real)]
 
 
