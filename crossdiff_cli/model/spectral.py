@@ -93,7 +93,8 @@ class BandOutput(nn.Module):
     def forward(self, features: Tensor, spectrum: Spectrum) -> Tensor:
         """(B, width, H/2, W/2) to (B, maps, C, H/2, W/2), float32, map after map: the layout of what follows."""
         kernels = self.kernels(spectrum)  # (C, maps, width)
-        bands = kernels.shape[0]
-        weight = kernels.transpose(0, 1).reshape(self.maps * bands, -1, 1, 1)
-        out = F.conv2d(features, weight.to(features.dtype)).float().contiguous(memory_format=torch.contiguous_format)
-        return out.view(out.shape[0], self.maps, bands, *out.shape[2:])
+        batch, width, *shape = features.shape
+        weight = kernels.transpose(0, 1).reshape(-1, width).to(features.dtype)
+        # A convolution would answer channels-last: turning its maps round took longer than making them.
+        maps = weight @ features.permute(0, 2, 3, 1).reshape(-1, width).T
+        return maps.float().view(self.maps, -1, batch, *shape).permute(2, 0, 1, 3, 4)

@@ -189,7 +189,7 @@ class Writer:
             factors.append(2 ** (len(factors) + 1))
             size = -(-size // 2)
         with (
-            rasterio.Env(COMPRESS_OVERVIEW="DEFLATE", GDAL_NUM_THREADS="ALL_CPUS"),
+            rasterio.Env(COMPRESS_OVERVIEW="DEFLATE", ZLEVEL_OVERVIEW="1", GDAL_NUM_THREADS="ALL_CPUS"),
             rasterio.open(self._temporary, "r+") as file,
         ):
             if factors:
