@@ -181,7 +181,7 @@ class ScenePair:
             for axis, size in enumerate(patch.pan_mask.shape)
         ]
         rows, cols = (np.clip(i, 0, n - 1) for i, n in zip(index, patch.ms_mask.shape, strict=True))
-        valid: NDArray[np.bool_] = patch.pan_mask & patch.ms_mask[np.ix_(rows, cols)]
+        valid: NDArray[np.bool_] = patch.pan_mask & patch.ms_mask.take(cols, axis=1).take(rows, axis=0)
         return valid
 
     def close(self) -> None:
