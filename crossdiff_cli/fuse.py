@@ -12,7 +12,7 @@ from crossdiff_cli.boxes import box_sum
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.region import Part, Region
 from crossdiff_cli.model.spectral import Spectrum
-from crossdiff_cli.mtf import EXPAND_RADIUS, Pixels, degrade, expand, mtf_radius
+from crossdiff_cli.mtf import EXPAND_RADIUS, Pixels, degrade, expand, mtf_radius, span
 
 BETA_RADIUS = 3
 """Half-width, in MS pixels, of the window of the local regression of MS on PAN."""
@@ -74,7 +74,8 @@ def to_ms(image: Tensor, shape: tuple[int, int], sampling: Sampling) -> Tensor:
         return degrade(image, shape, sampling.ratio, groups[0][0], sampling.gains)
     out = image.new_empty(*image.shape[:2], *shape)
     for offset, bands in groups:
-        out[:, bands] = degrade(image[:, bands], shape, sampling.ratio, offset, [sampling.gains[b] for b in bands])
+        some = span(bands)
+        out[:, some] = degrade(image[:, some], shape, sampling.ratio, offset, [sampling.gains[b] for b in bands])
     return out
 
 
@@ -85,7 +86,8 @@ def to_pan(ms: Tensor, shape: tuple[int, int], sampling: Sampling) -> Tensor:
         return expand(ms, shape, sampling.ratio, groups[0][0])
     out = ms.new_empty(*ms.shape[:2], *shape)
     for offset, bands in groups:
-        out[:, bands] = expand(ms[:, bands], shape, sampling.ratio, offset)
+        some = span(bands)
+        out[:, some] = expand(ms[:, some], shape, sampling.ratio, offset)
     return out
 
 

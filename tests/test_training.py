@@ -207,6 +207,9 @@ def test_weights_name_what_they_went_on_from_and_what_reimaged_their_scenes(mani
     assert "before" not in one and "reimaged_by" not in one
     assert (two["before"], two["reimaged_by"]) == (one, digest(head))
     assert "before" not in load(anew.output)[1]["adapt"]
+    onward = load(run_pretrain(sources, tmp_path / "onward", PretrainOptions(budget, weights=head)))[1]
+    assert onward["adapt"] == one, "the head is still in the file"
+    assert onward["pretrain"]["before"] == encoders
 
 
 def test_small_model_fixture_is_deterministic():

@@ -65,15 +65,16 @@ def run_pretrain(sources: Sources, folder: Path, options: PretrainOptions) -> Pa
         pretrain(model, sampler, plan, budget.groups, pretext, workers=workers, watch=watch)
         target = folder / "encoders.safetensors"
         if workers.first:
-            facts = provenance(budget, sources, scenes, options.weights, earlier)
-            save(model, target, {"pretrain": facts | {"objective": pretext.objective, "branch": pretext.branch}})
+            facts = provenance(budget, sources, scenes, options.weights, earlier.get("pretrain", {}))
+            facts |= {"objective": pretext.objective, "branch": pretext.branch}
+            save(model, target, earlier | {"pretrain": facts})
             if held is not None and options.samples:
                 pictures(model, held, pretext, folder / "samples.png", options.samples)
         return target
 
 
 def _begin(options: PretrainOptions) -> tuple[CrossDiff, dict[str, Any]]:
-    """The networks to train, and what is known of their training so far."""
+    """The networks to train, and what is known of their training and their head's so far."""
     objective = options.pretext.objective
     if options.weights is None:
         return CrossDiff(replace(options.architecture, objective=objective)), {}
@@ -84,7 +85,7 @@ def _begin(options: PretrainOptions) -> tuple[CrossDiff, dict[str, Any]]:
         )
     if model.p2m is None:
         raise TrainingError(f"{options.weights} holds no encoders to go on with")
-    return model.requires_grad_(True).train(), dict(facts.get("pretrain", {}))
+    return model.requires_grad_(True).train(), facts
 
 
 def _device(name: str, workers: Workers) -> torch.device:
