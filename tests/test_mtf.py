@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from crossdiff_cli.mtf import degrade, expand, low_pass, mtf_kernel, mtf_sigma
+from crossdiff_cli.mtf import degrade, expand, low_pass, mtf_kernel, mtf_sigma, span
 
 RATIOS = [2.0, 3.0, 4.0, 6.0, 3.9, 1.994]
 
@@ -70,3 +70,24 @@ def test_degrade_of_expand_of_a_smooth_ms_gives_it_back():
     large = expand(ms, (128, 128), (4.0, 4.0), (0.0, 0.0))
     back = degrade(large, (32, 32), (4.0, 4.0), (0.0, 0.0), [0.3])
     assert (back - ms)[..., 4:-4, 4:-4].abs().max() < 0.06
+
+
+@pytest.mark.parametrize("bands", [[0], [1, 2], [0, 1, 2, 3], [0, 2], [2, 1], [3, 1, 2]])
+def test_bands_as_an_index_pick_those_bands(bands):
+    image = torch.randn(1, 4, 3, 3)
+    assert torch.equal(image[:, span(bands)], image[:, bands])
+    apart = image[:, span(bands)].untyped_storage().data_ptr() != image.untyped_storage().data_ptr()
+    assert apart == (bands in ([0, 2], [2, 1], [3, 1, 2])), "a copy where a view would do, or the reverse"
+
+
+def test_parts_are_put_together_alike_with_and_without_gradients():
+    """From several parts of more rows than one has, in both directions, bands of other MTFs between each other."""
+    image, ms = torch.randn(2, 3, 640, 600), torch.randn(2, 3, 150, 160)
+    gains = [0.3, 0.2, 0.3]
+    shapes = ((160, 150), (4.0, 4.0), (0.3, -0.2)), ((640, 600), (4.0, 4.0), (0.3, -0.2))
+    degraded, expanded = degrade(image, *shapes[0], gains), expand(ms, *shapes[1])
+    with torch.inference_mode():
+        assert torch.equal(degrade(image, *shapes[0], gains), degraded)
+        assert torch.equal(expand(ms, *shapes[1]), expanded)
+    alone = [degrade(image[:, [band]], *shapes[0], [gains[band]]) for band in range(3)]
+    assert torch.allclose(degraded, torch.cat(alone, dim=1), atol=1e-6)
