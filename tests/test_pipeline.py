@@ -243,6 +243,21 @@ def test_other_errors_of_the_network_are_not_taken_for_lack_of_memory(make_pair,
         sharpen(files.pan, [files.ms], tmp_path / "out.tif", options)
 
 
+@pytest.mark.parametrize("values", [[np.nan], [np.inf], [-np.inf], [np.inf, -np.inf]])
+def test_values_that_are_not_finite_are_an_error_that_tells_where(values, make_pair, tmp_path, options, monkeypatch):
+    files = make_pair(shape=(512, 512))
+
+    def spoiled(model, pan, ms, sampling, spectrum, rounds, core, dtype):
+        hrms, left = fuse_core(model, pan, ms, sampling, spectrum, rounds, core, dtype)
+        hrms[0, 1, 5, : len(values)] = torch.tensor(values)
+        return hrms, left
+
+    monkeypatch.setattr("crossdiff_cli.pipeline.fuse_core", spoiled)
+    with pytest.raises(SceneError, match=r"not finite at row 0, column \d+ of .*pan"):
+        sharpen(files.pan, [files.ms], tmp_path / "out.tif", options)
+    assert not list(tmp_path.glob("*out*"))
+
+
 @pytest.mark.parametrize("extent", [Window(0, 0, 1024, 1024), Window(3, 5, 4096, 9000), Window(0, 0, 16384, 16384)])
 @pytest.mark.parametrize("pixels", [1, 700**2, 2000**2, 6000**2])
 def test_the_best_size_fits_and_wastes_least(extent, pixels):
