@@ -146,7 +146,7 @@ class Lane:
         sums = torch.stack([
             (left[0][:, counted] * deviation).double().square().sum(),
             statistics.denormalise_ms(ms[0])[:, counted].double().square().sum(),
-            torch.isfinite(hrms.sum()),  # as soon as one value is not, the sum is not; an eighth of the time
+            torch.isfinite(hrms.sum()),  # as soon as one value is not, the sum is not; a seventh of the time
         ])  # fmt: skip
         data = self._back(statistics.denormalise_ms(hrms[0]))
         error, signal, finite = sums.tolist()
