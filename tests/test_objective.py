@@ -22,20 +22,30 @@ def test_the_true_correction_gives_x_0_back(objective):
     timestep = torch.tensor([200, 400, 600, 840])
     x_t = SCHEDULE.add_noise(x_0, prior, timestep, eps)
     prediction = Prediction(objective, SCHEDULE)
-    correction = prediction.target(x_0, x_t, eps, timestep)
-    assert torch.allclose(prediction.x_0(correction, x_t, prior, timestep), x_0, atol=1e-4)
+    correction = prediction.target(x_0, x_t, x_t, eps, timestep)
+    assert torch.allclose(prediction.x_0(correction, x_t, prior, x_t, timestep), x_0, atol=1e-4)
 
 
 def test_eps_is_the_noise_and_v_the_velocity_of_the_chain():
     x_0, prior, eps = images()
     timestep = torch.tensor([100, 300, 500, 1000])
     x_t = SCHEDULE.add_noise(x_0, prior, timestep, eps)
-    assert torch.equal(Prediction("eps", SCHEDULE).target(x_0, x_t, eps, timestep), eps)
+    assert torch.equal(Prediction("eps", SCHEDULE).target(x_0, x_t, x_t, eps, timestep), eps)
     eta = torch.sin(timestep / 1000 * torch.pi / 2) ** 2
     velocity = (prior - x_0) + 0.2 * eps / eta.sqrt()[:, None, None, None]
-    found = Prediction("v", SCHEDULE).target(x_0, x_t, eps, timestep)
+    found = Prediction("v", SCHEDULE).target(x_0, x_t, x_t, eps, timestep)
     assert torch.allclose(found[1:], velocity[1:], atol=1e-3)
     assert found[0].abs().max() < velocity[0].abs().max()
+
+
+def test_x_0_is_found_beside_a_base_and_nothing_else_of_x_t_gets_in():
+    x_0, prior, eps = images()
+    timestep = torch.tensor([100, 300, 500, 1000])
+    x_t, noisier = (SCHEDULE.add_noise(x_0, prior, timestep, k * eps) for k in (1.0, 5.0))
+    prediction, base = Prediction("x0", SCHEDULE), 0.5 * prior
+    assert torch.equal(prediction.target(x_0, x_t, base, eps, timestep), x_0 - base)
+    found = [prediction.x_0(0.1 * eps, seen, prior, base, timestep) for seen in (x_t, noisier)]
+    assert torch.equal(*found)
 
 
 def test_everything_is_finite_at_both_ends_of_the_chain():
@@ -44,9 +54,9 @@ def test_everything_is_finite_at_both_ends_of_the_chain():
     x_t = SCHEDULE.add_noise(x_0, prior, timestep, eps)
     for objective in OBJECTIVES:
         prediction = Prediction(objective, SCHEDULE, min_snr=5.0)
-        correction = prediction.target(x_0, x_t, eps, timestep)
+        correction = prediction.target(x_0, x_t, x_t, eps, timestep)
         assert correction.isfinite().all()
-        assert prediction.x_0(correction, x_t, prior, timestep).isfinite().all()
+        assert prediction.x_0(correction, x_t, prior, x_t, timestep).isfinite().all()
         assert prediction.weight(timestep).isfinite().all()
 
 

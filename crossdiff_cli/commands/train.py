@@ -56,7 +56,8 @@ def _split(choices: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 @click.option("--branch", type=click.Choice(["both", "p2m", "m2p"]), default="both", help="Which encoder learns.")
 @click.option("--weights", type=Weights(), help="Weights to go on from; default untrained encoders.")
 @click.option("--condition-dropout", type=click.FloatRange(0, 1), default=0.1, help="Samples without condition.")
-@click.option("--prior-dropout", type=click.FloatRange(0, 1), default=0.1, help="Samples whose chain ends in noise.")
+@click.option("--prior-dropout", type=click.FloatRange(0, 1), default=0.05,
+              help="Samples whose chain ends in the condition, as images are drawn by --sample.")  # fmt: skip
 @click.option("--octave-down/--full-scale", default=True, help="P2M's target: original MS one ratio down, or MS_up.")
 @click.option("--sample", "samples", type=click.IntRange(0), default=0, metavar="N",
               help="At the end draw MS from PAN and PAN from MS for N held-out scenes (samples.png).")  # fmt: skip

@@ -28,7 +28,7 @@ class Conditioning(nn.Module):
         )
 
     def forward(self, timestep: Tensor, spectrum: Spectrum) -> Tensor:
-        """`timestep` (B,) in [0, 1] as a fraction of T. Returns (B, width)."""
+        """Return (B, width) for `timestep` (B,) in [-1, 1], as `UNet.encode`."""
         half = EMBEDDING_WIDTH // 2
         omega = torch.exp(torch.linspace(0.0, math.log(1000.0), half, device=timestep.device))
         phase = timestep[:, None].float() * omega

@@ -5,7 +5,11 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+_OCTAVES = 7
+"""Scales of `octave_noise`: from single pixels to 64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,3 +53,18 @@ class NoiseSchedule:
         """Draw x_t: `x_0`, `prior` and `eps` are (B, C, H, W), `timestep` is (B,) int64."""
         signal, shift, sigma = (c.to(x_0)[timestep, None, None, None] for c in (self.signal, self.shift, self.sigma))
         return signal * x_0 + shift * prior + sigma * eps
+
+
+def octave_noise(shape: tuple[int, ...], generator: Generator) -> Tensor:
+    """Normal noise (B, C, H, W) of deviation 1 with as much in every octave, from single pixels to areas of 64.
+
+    White noise leaves the mean of an area alone, so that it leaves no choice of its colour; this one does, at every
+    scale that images have.
+    """
+    batch, channels, *sides = shape
+    total = torch.zeros(shape)
+    for scale in (2**octave for octave in range(_OCTAVES)):
+        coarse = torch.randn((batch, channels, *(-(-side // scale) for side in sides)), generator=generator)
+        # Bilinear interpolation leaves 2/3 of the variance along each side.
+        total += coarse if scale == 1 else 1.5 * F.interpolate(coarse, size=sides, mode="bilinear")
+    return total / math.sqrt(_OCTAVES)

@@ -61,7 +61,7 @@ class UNet(nn.Module):
 
         Args:
             x_t: the noised target, (B, C, H, W) or (B, 1, H, W), normalised to mean 0 and deviation 1 per band.
-            timestep: (B,) in [0, 1], as a fraction of T.
+            timestep: (B,) in [-1, 1], as a fraction of T; negative in a chain that ends in the condition.
             condition: the other image, on the same grid.
             spectrum: wavelengths of the C bands and the ratio.
         """

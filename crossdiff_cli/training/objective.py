@@ -19,10 +19,12 @@ _LEAST_WEIGHT = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What the network's correction d = output - x_t stands for, in the chain x_t = s x_0 + h prior + sigma eps.
+    """What the network's correction d stands for, in the chain x_t = s x_0 + h prior + sigma eps.
 
-    x0: the output is x_0. eps: d is eps. v: d is v = (x_t - x_0) / (1 - s), the velocity of the straight path from x_0
-    to the noised prior (flow matching; with s = 1 - eta of the residual-shift chain).
+    x0: d is x_0 - base, where `base` is x_t, or in a chain that ends in the condition that and what x_t shows beside it
+    at a coarse scale, so that none of its fine noise gets into x_0. eps: d is eps. v: d is v = (x_t - x_0) / (1 - s),
+    the velocity of the straight path from x_0 to the noised prior (flow matching; with s = 1 - eta of the
+    residual-shift chain).
     """
 
     objective: Objective
@@ -30,15 +32,15 @@ class Prediction:
     min_snr: float | None = None
     """gamma of min-SNR weighting (2303.09556); None counts all timesteps alike."""
 
-    def target(self, x_0: Tensor, x_t: Tensor, eps: Tensor, timestep: Tensor) -> Tensor:
+    def target(self, x_0: Tensor, x_t: Tensor, base: Tensor, eps: Tensor, timestep: Tensor) -> Tensor:
         """What d should be, of the shape of `x_0` (B, C, H, W)."""
         if self.objective == "eps":
             return eps
         if self.objective == "v":
             return (x_t - x_0) / (1 - self._at(self.schedule.signal, timestep, x_0)).clamp_min(_SMALLEST_SIGNAL)
-        return x_0 - x_t
+        return x_0 - base
 
-    def x_0(self, correction: Tensor, x_t: Tensor, prior: Tensor, timestep: Tensor) -> Tensor:
+    def x_0(self, correction: Tensor, x_t: Tensor, prior: Tensor, base: Tensor, timestep: Tensor) -> Tensor:
         """x_0 as the correction d implies it.
 
         By the noise it is unknown where the signal has gone; the division stops at a signal of `_SMALLEST_SIGNAL`.
@@ -51,7 +53,7 @@ class Prediction:
         if self.objective == "v":
             away = (1 - self._at(self.schedule.signal, timestep, x_t)).clamp_min(_SMALLEST_SIGNAL)
             return x_t - away * correction
-        return x_t + correction
+        return base + correction
 
     def injection(self, timestep: Tensor) -> Tensor:
         """What of the detail (x_0 - prior) d holds, (B,): the share of the prior in x_t for x0, -1 for v, 0 for eps."""

@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from crossdiff_cli.errors import OutputError, TrainingError
 from crossdiff_cli.hidden import replacing
 from crossdiff_cli.model.crossdiff import CrossDiff
-from crossdiff_cli.model.sampling import draw
+from crossdiff_cli.model.sampling import Denoiser, draw
 from crossdiff_cli.scene.picture import png
 from crossdiff_cli.training.objective import Prediction
 from crossdiff_cli.training.patches import Example, Sampler
@@ -22,8 +22,8 @@ from crossdiff_cli.training.training_scene import TrainingScene
 BUCKETS = 5
 _INNER = (..., slice(8, -8), slice(8, -8))
 """Pixels that count: at the border of a window the network sees its padding."""
-_DRAWS = 3
-"""DDIM steps of a picture."""
+_DRAWS = 10
+"""DDIM steps of a picture drawn from the condition alone."""
 _GAP = 4
 _COLOURS_NM = (660.0, 555.0, 480.0)
 _CONTRAST = 2.2
@@ -83,7 +83,7 @@ def validate(model: CrossDiff, held: Held, pretext: Pretext) -> dict[str, list[f
                 eps = torch.randn(task.x_0.shape, generator=generator).to(task.x_0)
                 x_t = prediction.schedule.add_noise(task.x_0, task.prior, timestep, eps)
                 correction = predict(task, prediction, x_t, timestep, pretext.dtype)
-                x_0 = prediction.x_0(correction, x_t, task.prior, timestep)
+                x_0 = prediction.x_0(correction, x_t, task.prior, x_t, timestep)
                 row.append(float((x_0 - task.x_0)[_INNER].abs().mean()) / max(baseline, 1e-6))
     return {name: [float(np.mean(row)) for row in rows] for name, rows in sums.items()}
 
@@ -105,11 +105,11 @@ def pictures(model: CrossDiff, held: Held, pretext: Pretext, target: Path, count
         p2m, m2p = found["p2m"], found["m2p"]
         shown = [
             p2m.condition,
-            _drawn(p2m, prediction, torch.zeros_like(p2m.prior), pretext, noise=1.0),
+            _drawn(p2m, prediction, pretext),
             p2m.prior,
-            _drawn(p2m, prediction, p2m.prior, pretext, noise=0.0),
+            _restored(p2m, prediction, pretext),
             p2m.x_0,
-            _drawn(m2p, prediction, torch.zeros_like(m2p.prior), pretext, noise=1.0),
+            _drawn(m2p, prediction, pretext),
         ]
         gap = np.full((3, example.pan.shape[2], _GAP), 255, np.uint8)
         cells = [cell for image in shown for cell in (_levels(image[0], example), gap)]
@@ -121,14 +121,26 @@ def pictures(model: CrossDiff, held: Held, pretext: Pretext, target: Path, count
         raise OutputError(f"cannot write {target}: {error.strerror}") from error
 
 
-def _drawn(task: Task, prediction: Prediction, prior: Tensor, pretext: Pretext, noise: float) -> Tensor:
-    eps = noise * torch.randn(prior.shape, generator=Generator().manual_seed(2)).to(prior)
+def _drawn(task: Task, prediction: Prediction, pretext: Pretext) -> Tensor:
+    """x_0 from the condition alone, one of those that the noise chooses among."""
+    alone = task.with_condition_alone(torch.ones(len(task.x_0), dtype=torch.bool))
+    eps = alone.noise(prediction.schedule, Generator().manual_seed(2))
+    return draw(_denoiser(alone, prediction, pretext), prediction.schedule, alone.prior, eps, _DRAWS)
 
+
+def _restored(task: Task, prediction: Prediction, pretext: Pretext) -> Tensor:
+    """x_0 from the prior and the condition, in one step without noise."""
+    timestep = torch.full((len(task.x_0),), prediction.schedule.timesteps)
+    return _denoiser(task, prediction, pretext)(task.prior, timestep)
+
+
+def _denoiser(task: Task, prediction: Prediction, pretext: Pretext) -> Denoiser:
     def denoise(x_t: Tensor, timestep: Tensor) -> Tensor:
         correction = predict(task, prediction, x_t, timestep, pretext.dtype)
-        return prediction.x_0(correction, x_t, prior, timestep)
+        base = task.base(prediction.schedule, x_t, timestep)
+        return prediction.x_0(correction, x_t, task.prior, base, timestep)
 
-    return draw(denoise, prediction.schedule, prior, eps, _DRAWS)
+    return denoise
 
 
 def _levels(image: Tensor, example: Example) -> NDArray[np.uint8]:
