@@ -139,6 +139,22 @@ def test_beside_the_condition_alone_x_0_is_what_x_t_shows_at_a_coarse_scale():
         assert torch.allclose(task.base(schedule, x_t, timestep), (pan + expected).expand_as(x_t), atol=1e-5)
 
 
+def test_a_run_that_asks_otherwise_does_not_go_on_from_the_checkpoint(manifest, tmp_path):
+    arguments = ["pretrain", str(manifest), "-o", str(tmp_path / "run"), *SIZES, "--branch", "m2p"]
+    assert CliRunner().invoke(main, arguments).exit_code == 0
+    for asked, words in (
+        (
+            ["--prior-dropout", "0.9"],
+            "is of a run with dropout 0.1 of condition, 0.05 of prior, not 0.1 of condition, 0.9",
+        ),
+        (["--condition-dropout", "0"], "not 0.0 of condition, 0.05 of prior"),
+        (["--full-scale"], "is of a run with target of P2M original MS one ratio down, not upsampled MS"),
+    ):
+        other = CliRunner().invoke(main, [*arguments, *asked])
+        assert other.exit_code == 1, other.output
+        assert words in other.output
+
+
 def test_bad_choices_are_one_line(manifest, tmp_path):
     for arguments, code, words in (
         (["--patch", "33"], 1, "no multiple of 8"),

@@ -134,6 +134,8 @@ def _identity(pretext: Pretext, architecture: Architecture, start: Path | None) 
     """What a checkpoint of stage 1 has to agree with, besides the budget and the scenes."""
     return {
         "objective": f"{pretext.objective}, min-SNR {pretext.min_snr}",
+        "dropout": f"{pretext.condition_dropout} of condition, {pretext.prior_dropout} of prior",
+        "target of P2M": "original MS one ratio down" if pretext.octave_down else "upsampled MS",
         "branch": pretext.branch,
         "start": digest(start) if start else "untrained",
         "architecture": json.dumps(architecture.as_dict()),
