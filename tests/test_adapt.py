@@ -117,7 +117,7 @@ def forge_scores(monkeypatch, forged):
 def test_the_head_that_held_out_windows_prefer_is_kept(files, tmp_path, small_weights, monkeypatch, caplog):
     """Scores are forged to peak at the mean of the head in the middle and the first one: that is written."""
     heads = []
-    hqnr = iter([0.5, 0.8, 0.9, 0.7, 0.7])
+    hqnr = iter([0.5, 0.8, 0.9, 0.7, 0.7, 0.7, 0.7])
 
     def forged(model, windows):
         heads.append({n: v.clone() for n, v in model.head.state_dict().items()})
@@ -133,8 +133,9 @@ def test_the_head_that_held_out_windows_prefer_is_kept(files, tmp_path, small_we
     name = "out.kernels.out.weight"
     assert torch.allclose(written[name], heads[2][name], atol=1e-2)
     assert torch.allclose(heads[2][name], (heads[0][name] + heads[1][name]) / 2, atol=1e-6)
+    assert torch.allclose(heads[3][name], (3 * heads[0][name] + heads[1][name]) / 4, atol=1e-6)
     assert not torch.equal(heads[1][name], heads[0][name])
-    assert not torch.equal(heads[3][name], heads[2][name])
+    assert not torch.equal(heads[4][name], heads[1][name])
     assert sorted(p.name for p in tmp_path.glob("h*")) == ["h.safetensors"]
 
 
@@ -212,7 +213,7 @@ def test_without_selection_a_share_of_the_fitted_head_is_kept(files, tmp_path, s
 
 
 def test_no_gain_keeps_the_head(files, tmp_path, small_weights, monkeypatch):
-    hqnr = iter([0.5, 0.4, 0.4, 0.3, 0.3])
+    hqnr = iter([0.5, 0.4, 0.4, 0.4, 0.3, 0.3, 0.3])
     forge_scores(monkeypatch, lambda *_: Score(next(hqnr), 0.1))
     result = run_adapt(
         Sources(scenes=(files.pan, files.ms), sensor="vhr"),
@@ -229,13 +230,13 @@ def test_a_better_head_is_not_overwritten(files, tmp_path, small_weights, monkey
     target = tmp_path / "h.safetensors"
     save(small_model(seed=5), target, {})
     kept = digest(target)
-    hqnr = iter([0.5, 0.6, 0.6, 0.6, 0.6, 0.7])
+    hqnr = iter([0.5] + 6 * [0.6] + [0.7])
     forge_scores(monkeypatch, lambda *_: Score(next(hqnr), 0.1))
     sources = Sources(scenes=(files.pan, files.ms), sensor="vhr")
     with pytest.raises(OutputError, match=r"holds a better head: HQNR 0\.7000 against 0\.6000 .* --force"):
         run_adapt(sources, target, AdaptOptions(BUDGET, small_weights))
     assert digest(target) == kept
-    hqnr = iter([0.5, 0.6, 0.6, 0.6, 0.6])
+    hqnr = iter([0.5] + 6 * [0.6])
     run_adapt(sources, target, AdaptOptions(BUDGET, small_weights, force=True))
     assert digest(target) != kept
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import rasterio
+import torch
 from rasterio.transform import Affine
 
 from crossdiff_cli.quality.files import JudgedFiles
@@ -104,3 +105,25 @@ def test_the_faults_are_as_the_documentation_says():
     assert len(told) == 12
     for name, figures in told.items():
         assert found[name] == pytest.approx(figures, abs=0.01), name
+
+
+def test_sharpness_is_told_by_contrast(manifest):
+    """The flat half of a made-up pair has noise of its own in the result; in the other half the result is the PAN."""
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        from sharpness import by_contrast
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+    draw = torch.Generator().manual_seed(0)
+    pan, noise = (100 + torch.randn(1, 64, 64, generator=draw, dtype=torch.float64) for _ in range(2))
+    fused = noise.clone()
+    pan[:, :, 32:] *= 50
+    fused[:, :, 32:] = 3 * pan[:, :, 32:]
+    flattest, second, third, most = by_contrast(fused, pan, torch.ones(64, 64, dtype=torch.bool), 4)
+    assert min(flattest, second) > 0.7
+    assert max(third, most) < 0.1
+    command = [sys.executable, str(BENCHMARKS / "sharpness.py"), str(manifest), "-m", "EXP", "-m", "truth"]
+    table = subprocess.run([*command, "--aside", "plain"], capture_output=True, text=True, check=True).stdout
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines()[2:]]
+    assert [row[:3] for row in rows] == [["VHR", "reduced", "EXP"], ["VHR", "reduced", "truth"], ["VHR", "full", "EXP"]]
+    assert all(len(row) == 7 and 0 < float(cell) < 2 for row in rows for cell in row[3:])

@@ -59,6 +59,23 @@ def test_manifest_splits_and_refusals(manifest, tmp_path):
         read_manifest(tmp_path / "none.json", "train")
 
 
+def test_no_sensor_is_drawn_more_often_for_the_number_of_its_scenes(sampler):
+    """Three scenes of one sensor, one of them four times as large, and one of another."""
+    small = replace(sampler.scenes[0], pan=sampler.scenes[0].pan[:, :, :240, :240])
+    other = replace(small, sensor="other")
+    several = replace(sampler, scenes=[small, sampler.scenes[0], small, other])
+    assert several.shares().tolist() == pytest.approx([1 / 8, 1 / 4, 1 / 8, 1 / 2])
+
+
+def test_scenes_are_drawn_by_their_shares(sampler):
+    """The MS of each scene is put to a number of its own, by which a draw is known."""
+    first, second = (replace(s, ms=torch.full_like(s.ms, n)) for n, s in enumerate(sampler.scenes))
+    known = replace(sampler, scenes=[replace(first, sensor="other"), second, second, second], augment=False)
+    draw = torch.Generator().manual_seed(0)
+    drawn = [float(known.draw(draw, reduced=False).ms.mean()) for _ in range(400)]
+    assert np.mean(drawn) == pytest.approx(0.5, abs=0.08)
+
+
 def test_a_full_resolution_example_is_a_true_window(sampler):
     """PAN and MS of one example agree where they should: the degraded PAN correlates with the MS of the same place."""
     for seed in range(6):

@@ -132,7 +132,7 @@ def pretrain(scenes: tuple[str, ...], output: Path, **choices: Any) -> None:
     "shares",
     multiple=True,
     type=click.FloatRange(0.0, 1.0, min_open=True),
-    default=(1.0, 0.5),
+    default=(1.0, 0.5, 0.25),
     show_default=True,
     help="Of the fitted head in what is kept, the rest being the one it began with; repeat to have the best taken, "
     "with --no-select the first is.",

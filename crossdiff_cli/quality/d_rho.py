@@ -12,6 +12,23 @@ from crossdiff_cli.quality.sliding import full_windows, window_sums
 from crossdiff_cli.quality.windows import zero_masked
 
 
+def correlations(fused: Tensor, pan: Tensor, mask: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Correlate each band with the PAN in all whole windows of `size` (rows, columns); arrays as `DRho.update` takes.
+
+    Returns:
+        The correlations, (bands, height - rows + 1, width - columns + 1) in [-1, 1], 0 where the band is flat; the
+        variance of the PAN and bool which windows count, both without the bands.
+    """
+    x, y = (zero_masked(image, mask) for image in (fused, pan))
+    n = size[0] * size[1]
+    mean_x, mean_y = window_sums(x, size) / n, window_sums(y, size) / n
+    var_x = window_sums(x * x, size) / n - mean_x**2
+    var_y = window_sums(y * y, size) / n - mean_y**2
+    cov = window_sums(x * y, size) / n - mean_x * mean_y
+    use = full_windows(mask, size) & (var_y > FLAT**2 * mean_y**2)[0]
+    return torch.where(var_x > FLAT**2 * mean_x**2, cov / (var_x * var_y).sqrt(), 0.0), var_y[0], use
+
+
 class DRho:
     """1 - mean correlation in sliding windows; windows with a masked pixel or a flat PAN are left out."""
 
@@ -31,15 +48,7 @@ class DRho:
         """
         if mask.shape[0] < self.size[0] or mask.shape[1] < self.size[1]:
             return
-        x, y = (zero_masked(image, mask) for image in (fused, pan))
-        use = full_windows(mask, self.size)
-        n = self.size[0] * self.size[1]
-        sum_x, sum_y = window_sums(x, self.size) / n, window_sums(y, self.size) / n
-        var_x = window_sums(x * x, self.size) / n - sum_x**2
-        var_y = window_sums(y * y, self.size) / n - sum_y**2
-        cov = window_sums(x * y, self.size) / n - sum_x * sum_y
-        use = use & (var_y > FLAT**2 * sum_y**2)[0]
-        rho = torch.where(var_x > FLAT**2 * sum_x**2, cov / (var_x * var_y).sqrt(), 0.0)
+        rho, _, use = correlations(fused, pan, mask, self.size)
         total = rho[:, use].sum(1)
         self._total = total if self._total is None else self._total + total
         self._count += int(use.sum())

@@ -1,7 +1,6 @@
 """Training examples from scenes: random windows at full resolution, and by the Wald protocol one ratio down."""
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import product
@@ -69,7 +68,7 @@ class Sampler:
     def draw(self, generator: Generator, *, reduced: bool) -> Example:
         """One augmented batch of a random scene, at reduced resolution (with reference) or at full resolution.
 
-        Large scenes are drawn more often than small ones, and no sensor dominates by the number of its scenes.
+        Every sensor is drawn as often as every other, and of its scenes the large ones more often than the small.
         """
         for _ in range(_TRIES):
             example = self.attempt(generator, reduced=reduced)
@@ -79,11 +78,16 @@ class Sampler:
             f"no valid window of {self.size} pixels in the scenes, of which the first is {self.scenes[0].name}"
         )
 
+    def shares(self) -> Tensor:
+        """How often each scene is drawn, (scenes,), summing to 1."""
+        total: dict[str, float] = {}
+        for scene in self.scenes:
+            total[scene.sensor] = total.get(scene.sensor, 0.0) + math.sqrt(scene.pixels)
+        return torch.tensor([math.sqrt(scene.pixels) / total[scene.sensor] / len(total) for scene in self.scenes])
+
     def attempt(self, generator: Generator, *, reduced: bool) -> Example | None:
         """One batch of a random scene as it is; None where its windows lie outside the valid pixels."""
-        alike = Counter(scene.sensor for scene in self.scenes)
-        weights = torch.tensor([math.sqrt(scene.pixels / alike[scene.sensor]) for scene in self.scenes])
-        scene = self.scenes[int(torch.multinomial(weights, 1, generator=generator))]
+        scene = self.scenes[int(torch.multinomial(self.shares(), 1, generator=generator))]
         if not reduced or scene.reference is not None:
             return _batch(scene, self.size, self.batch, _origins(scene, self.size, generator))
         if min(scene.ms_mask.shape) < self.size:

@@ -27,9 +27,10 @@ ROOM_FOR_TRUTH = 450
 """MS pixels along the longer side from which on the quarter held out has room for a window one ratio down."""
 _SHARPNESS = 1.05
 """How much D_rho may grow where HQNR is gained: HQNR alone is won by not sharpening."""
-SHARES = (1.0, 0.5)
+SHARES = (1.0, 0.5, 0.25)
 """Shares of the fitted head in those that are judged; the rest is the head it began with. Means of weights do better on
-what neither was trained on (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models")."""
+what neither was trained on (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models"), and a quarter may stay as
+sharp where a half does not."""
 _UNKNOWN = -1.0
 """ERGAS, among figures that are kept, where there is none."""
 _TRUTH = 1.005
