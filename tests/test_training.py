@@ -59,12 +59,16 @@ def test_manifest_splits_and_refusals(manifest, tmp_path):
         read_manifest(tmp_path / "none.json", "train")
 
 
-def test_no_sensor_is_drawn_more_often_for_the_number_of_its_scenes(sampler):
+def test_scenes_count_by_the_root_of_their_size_and_number(sampler):
     """Three scenes of one sensor, one of them four times as large, and one of another."""
     small = replace(sampler.scenes[0], pan=sampler.scenes[0].pan[:, :, :240, :240])
     other = replace(small, sensor="other")
     several = replace(sampler, scenes=[small, sampler.scenes[0], small, other])
-    assert several.shares().tolist() == pytest.approx([1 / 8, 1 / 4, 1 / 8, 1 / 2])
+    of_three, of_one = 3**-0.5, 1
+    total = 4 * of_three + of_one
+    assert several.shares().tolist() == pytest.approx(
+        [of_three / total, 2 * of_three / total, of_three / total, of_one / total]
+    )
 
 
 def test_scenes_are_drawn_by_their_shares(sampler):
@@ -73,7 +77,7 @@ def test_scenes_are_drawn_by_their_shares(sampler):
     known = replace(sampler, scenes=[replace(first, sensor="other"), second, second, second], augment=False)
     draw = torch.Generator().manual_seed(0)
     drawn = [float(known.draw(draw, reduced=False).ms.mean()) for _ in range(400)]
-    assert np.mean(drawn) == pytest.approx(0.5, abs=0.08)
+    assert np.mean(drawn) == pytest.approx(3**0.5 / (1 + 3**0.5), abs=0.07)
 
 
 def test_a_full_resolution_example_is_a_true_window(sampler):

@@ -1,6 +1,7 @@
 """Training examples from scenes: random windows at full resolution, and by the Wald protocol one ratio down."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import product
@@ -68,7 +69,7 @@ class Sampler:
     def draw(self, generator: Generator, *, reduced: bool) -> Example:
         """One augmented batch of a random scene, at reduced resolution (with reference) or at full resolution.
 
-        Every sensor is drawn as often as every other, and of its scenes the large ones more often than the small.
+        Scenes are drawn as `shares` says.
         """
         for _ in range(_TRIES):
             example = self.attempt(generator, reduced=reduced)
@@ -79,11 +80,14 @@ class Sampler:
         )
 
     def shares(self) -> Tensor:
-        """How often each scene is drawn, (scenes,), summing to 1."""
-        total: dict[str, float] = {}
-        for scene in self.scenes:
-            total[scene.sensor] = total.get(scene.sensor, 0.0) + math.sqrt(scene.pixels)
-        return torch.tensor([math.sqrt(scene.pixels) / total[scene.sensor] / len(total) for scene in self.scenes])
+        """How often each scene is drawn, (scenes,), summing to 1.
+
+        A large scene more often than a small one, a sensor of many scenes more often than one of few, each by the
+        square root: sensors alike made encoders worse (benchmarks/encoders.md).
+        """
+        alike = Counter(scene.sensor for scene in self.scenes)
+        weights = torch.tensor([math.sqrt(scene.pixels / alike[scene.sensor]) for scene in self.scenes])
+        return weights / weights.sum()
 
     def attempt(self, generator: Generator, *, reduced: bool) -> Example | None:
         """One batch of a random scene as it is; None where its windows lie outside the valid pixels."""
