@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import rasterio
 import torch
+from click import Context
 from click.testing import CliRunner
 from conftest import small_model
 from safetensors import safe_open
@@ -22,7 +23,7 @@ from crossdiff_cli.training.adapt import LossWeights
 from crossdiff_cli.training.manifest import Entry
 from crossdiff_cli.training.patches import Sampler, fitting_patch
 from crossdiff_cli.training.run_adapt import AdaptOptions, run_adapt
-from crossdiff_cli.training.selection import EDGE, Score, hold_out, score
+from crossdiff_cli.training.selection import EDGE, SHARES, Score, hold_out, score
 from crossdiff_cli.training.setup import Budget, Sources
 from crossdiff_cli.training.training_scene import load_scene
 
@@ -210,6 +211,11 @@ def test_without_selection_a_share_of_the_fitted_head_is_kept(files, tmp_path, s
     whole, quarter = (head - first for head in heads)
     assert float(whole.norm()) > 1e-3
     assert float(whole @ quarter / whole.square().sum()) == pytest.approx(0.25, abs=0.03)
+
+
+def test_the_command_judges_the_shares_that_a_fit_to_one_scene_judges():
+    (option,) = (option for option in main.get_command(Context(main), "adapt").params if option.name == "shares")
+    assert option.default == SHARES
 
 
 def test_no_gain_keeps_the_head(files, tmp_path, small_weights, monkeypatch):

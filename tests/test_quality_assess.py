@@ -15,6 +15,7 @@ from crossdiff_cli.errors import SceneError
 from crossdiff_cli.mtf import degrade, expand, mtf_kernel
 from crossdiff_cli.quality.assess import assess, assess_arrays
 from crossdiff_cli.quality.blocks import block_moments
+from crossdiff_cli.quality.d_rho import DRho
 from crossdiff_cli.quality.judged import Judged, Reader, judged_arrays
 from crossdiff_cli.quality.q2n import Q2n, block_q2n
 from crossdiff_cli.quality.report import QualityReport
@@ -132,6 +133,18 @@ def test_full_resolution_agrees_with_a_dense_derivation() -> None:
         for c in range(93)
     ]
     assert report.d_rho == pytest.approx(1 - np.mean(rho), rel=1e-9)
+
+
+def test_a_flat_band_follows_the_pan_nowhere():
+    """Its correlation is 0 / 0; what counts is none. A PAN that is flat has nothing to be followed."""
+    pan = torch.rand(1, 16, 24, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    fused, mask = torch.cat([torch.full_like(pan, 3.0), 2 * pan]), torch.ones(16, 24, dtype=torch.bool)
+    figure = DRho((4, 4))
+    figure.update(fused, pan, mask)
+    assert figure.per_band().tolist() == pytest.approx([1.0, 0.0], abs=1e-9)
+    flat = DRho((4, 4))
+    flat.update(fused, torch.ones_like(pan), mask)
+    assert math.isnan(flat.compute())
 
 
 def test_consistency_agrees_with_a_dense_derivation() -> None:
