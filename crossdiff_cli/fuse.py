@@ -1,5 +1,6 @@
 """One window, from normalised PAN and MS to normalised HRMS: expand, degrade, network, back-projection."""
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,12 @@ from crossdiff_cli.mtf import EXPAND_RADIUS, Pixels, degrade, expand, mtf_radius
 BETA_RADIUS = 3
 """Half-width, in MS pixels, of the window of the local regression of MS on PAN."""
 _BETA_SHRINKAGE = 0.02
+_COARSE_RADIUS = 1
+"""Half-width, in MS pixels, of the mean that back-projection always believes."""
+_POWER_RADIUS = 2
+"""Half-width, in MS pixels, of the window in which the rest has to be stronger than noise."""
+_OVER = 2.0
+"""How much more power noise may have, by chance and because the quietest blocks told it."""
 ROUNDS = 2
 """Back-projections of a result: more bring less and cost the same (benchmarks/choices.md)."""
 STEPS = (1.0, 2.0)
@@ -36,6 +43,8 @@ class Sampling:
     """Nyquist gain of each band."""
     shifts: tuple[Pixels, ...] = ()
     """How far each band lies from `offset`, in PAN pixels, (row, column); empty where all lie alike."""
+    noise: tuple[float, ...] = ()
+    """Deviation of the white noise of each MS band, normalised; empty where nothing is known of it."""
 
     def within(self, part: Region) -> "Sampling":
         """The same on a part of the PAN window."""
@@ -57,6 +66,7 @@ class Sampling:
             self,
             gains=tuple(self.gains[band] for band in bands),
             shifts=tuple(self.shifts[band] for band in bands) if self.shifts else (),
+            noise=tuple(self.noise[band] for band in bands) if self.noise else (),
         )
 
     def alike(self) -> list[tuple[Pixels, list[int]]]:
@@ -101,9 +111,10 @@ def halo(model: CrossDiff, ratio: Pixels, gains: Sequence[float], rounds: int) -
 
 
 def _consistency_radius(ratio: Pixels, gains: Sequence[float]) -> int:
-    """Reach of `degrade` followed by `expand`, in PAN pixels."""
+    """Reach of a back-projection: `degrade`, `believed` and `expand`, in PAN pixels."""
     largest = max(ratio)
-    return max(mtf_radius(gain, largest) for gain in gains) + 1 + math.ceil(EXPAND_RADIUS * largest)
+    believed = math.ceil((_COARSE_RADIUS + _POWER_RADIUS) * largest)
+    return max(mtf_radius(gain, largest) for gain in gains) + 1 + math.ceil(EXPAND_RADIUS * largest) + believed
 
 
 def local_gain(ms: Tensor, pan_ms: Tensor) -> Tensor:
@@ -116,14 +127,9 @@ def local_gain(ms: Tensor, pan_ms: Tensor) -> Tensor:
     Returns:
         (B, C, h, w), clipped to [-1, 3] (context-based injection, Aiazzi et al. 2002).
     """
-
-    def mean(x: Tensor) -> Tensor:
-        total = box_sum(F.pad(x, [BETA_RADIUS] * 4, mode="replicate"), BETA_RADIUS)
-        return total[..., BETA_RADIUS:-BETA_RADIUS, BETA_RADIUS:-BETA_RADIUS] / (2 * BETA_RADIUS + 1) ** 2
-
-    mean_pan = mean(pan_ms)
-    covariance = mean(ms * pan_ms) - mean(ms) * mean_pan
-    variance = mean(pan_ms * pan_ms) - mean_pan * mean_pan
+    mean_pan = _local_mean(pan_ms, BETA_RADIUS)
+    covariance = _local_mean(ms * pan_ms, BETA_RADIUS) - _local_mean(ms, BETA_RADIUS) * mean_pan
+    variance = _local_mean(pan_ms * pan_ms, BETA_RADIUS) - mean_pan * mean_pan
     return ((covariance + _BETA_SHRINKAGE) / (variance.clamp_min(0) + _BETA_SHRINKAGE)).clamp(-1.0, 3.0)
 
 
@@ -148,16 +154,51 @@ def _pan_on_ms(pan: Tensor, ms: Tensor, sampling: Sampling) -> Tensor:
 
 
 def back_project(hrms: Tensor, ms: Tensor, sampling: Sampling, rounds: int) -> Tensor:
-    """Make the result consistent with the MS: out += step * expand(ms - degrade(out)), `rounds` times.
+    """Make the result consistent with the MS: out += step * expand(believed(ms - degrade(out))), `rounds` times.
 
     An iteration whose steps vary (Richardson 1911): degrade after expand has eigenvalues e in [0, 1], 1 for flat areas
     and the least at the Nyquist frequency of the MS; steps of 1 and 2 in turn leave (1 - e)(1 - 2 e) of an error.
     """
     shape = (hrms.shape[2], hrms.shape[3])
-    for step in _steps(rounds):
+    for turn, step in enumerate(_steps(rounds)):
         seen = to_ms(hrms, (ms.shape[2], ms.shape[3]), sampling)
-        hrms = hrms + step * to_pan(ms - seen, shape, sampling)
+        hrms = hrms + step * to_pan(believed(ms - seen, sampling, turn), shape, sampling)
     return hrms
+
+
+def believed(left: Tensor, sampling: Sampling, turn: int) -> Tensor:
+    """What of a difference from the MS, (B, C, h, w) normalised, is no noise, before back-projection number `turn`.
+
+    Its mean over 3 x 3 pixels, and of the rest the share by which its local power is above that of noise: an empirical
+    Wiener filter (Lee 1980). Without it back-projection, a deconvolution, sharpens the noise with everything else.
+    """
+    if not sampling.noise:
+        return left
+    kept = _noise_left(sampling.ratio, sampling.gains, turn)
+    power = [_OVER * share * deviation**2 for share, deviation in zip(kept, sampling.noise, strict=True)]
+    noise = left.new_tensor(power)[:, None, None]
+    coarse = _local_mean(left, _COARSE_RADIUS)
+    fine = left - coarse
+    return coarse + fine * (1 - noise / _local_mean(fine.square(), _POWER_RADIUS).clamp_min(1e-12)).clamp_min(0)
+
+
+@functools.cache
+def _noise_left(ratio: Pixels, gains: tuple[float, ...], turn: int) -> list[float]:
+    """Power of the fine part of what white noise of power 1 leaves before back-projection number `turn`, by band."""
+    size = 64
+    drawn = torch.randn(1, len(gains), size, size, generator=torch.Generator().manual_seed(0))
+    sampling, shape = Sampling(ratio, (0.0, 0.0), gains), (round(size * ratio[0]), round(size * ratio[1]))
+    left = drawn - to_ms(to_pan(drawn, shape, sampling), (size, size), sampling)
+    for step in _steps(turn):
+        left = left - to_ms(to_pan(step * left, shape, sampling), (size, size), sampling)
+    fine = left - _local_mean(left, _COARSE_RADIUS)
+    return fine[0, :, 8:-8, 8:-8].square().mean(dim=(1, 2)).tolist()
+
+
+def _local_mean(x: Tensor, radius: int) -> Tensor:
+    """Mean over windows of 2 radius + 1 pixels, the border repeated: (B, C, h, w)."""
+    total = box_sum(F.pad(x, [radius] * 4, mode="replicate"), radius)
+    return total[..., radius:-radius, radius:-radius] / (2 * radius + 1) ** 2
 
 
 def _steps(rounds: int) -> list[float]:
@@ -231,9 +272,9 @@ def fuse_core(
     left = ms - to_ms(hrms, coarse, kept)
     out = inner.of(hrms).clone()
     del hrms
-    for step in _steps(rounds):
+    for turn, step in enumerate(_steps(rounds)):
         # Both operators are linear: what the update takes away is known without the result.
-        update = to_pan(step * left, keep.shape, kept)
+        update = to_pan(step * believed(left, kept, turn), keep.shape, kept)
         out += inner.of(update)
         left -= to_ms(update, coarse, kept)
     return out, left

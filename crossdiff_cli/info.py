@@ -33,5 +33,6 @@ def describe(pan: str, ms: Sequence[str], options: PairOptions | None = None) ->
             "shift_px": [round(found.registered.shift[1], 3), round(found.registered.shift[0], 3)],
             "stretch": [round(value, 6) for value in reversed(found.registered.stretch)],
             "correlation": round(found.registered.correlation, 4),
+            "noise": [float(f"{deviation:.3g}") for deviation in found.noise_dn],
             "notes": pair.notes,
         }

@@ -131,7 +131,9 @@ class Lane:
             return Fused(tile, np.zeros((len(self._gains), *tile.core.shape), np.float32), mask, 0.0, 0.0)
         statistics, place = self._found.statistics, self._found.registered
         offset = place.offset(patch.offset, (tile.window.row, tile.window.col))
-        sampling = Sampling(place.ratio(self._pair.grid.ratio), offset, self._gains, place.band_shifts)
+        sampling = Sampling(
+            place.ratio(self._pair.grid.ratio), offset, self._gains, place.band_shifts, self._found.noise
+        )
         pan = statistics.normalise_pan(self._here(patch.pan))[None]
         ms = statistics.normalise_ms(self._here(patch.ms))[None]
         pan_mask, ms_mask = (self._here(m)[None, None] for m in (patch.pan_mask, patch.ms_mask))

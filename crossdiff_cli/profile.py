@@ -13,6 +13,8 @@ from crossdiff_cli.scene.writer import Profile
 from crossdiff_cli.sensors import Band
 from crossdiff_cli.survey import Survey
 
+_NOISY = 0.05
+"""Deviation of noise, of that of its band, from which it shows."""
 CARRIED_TAGS = ("ACQUISITIONDATETIME", "SATELLITEID", "CLOUDCOVER", "TIFFTAG_DATETIME", "AREA_OR_POINT")
 
 
@@ -20,6 +22,12 @@ def bands_apart(pair: ScenePair, found: Survey) -> str:
     """How far each band lies from where all lie, `name:x,y` in PAN pixels; those that do not are left out."""
     shifts = zip(pair.bands, found.registered.band_shifts, strict=True)
     return " ".join(f"{band.name}:{col:+.2f},{row:+.2f}" for band, (row, col) in shifts if (row, col) != (0.0, 0.0))
+
+
+def noisy_bands(pair: ScenePair, found: Survey) -> str:
+    """How noisy those bands are in which it shows, `name deviation` in DN."""
+    levels = zip(pair.bands, found.noise, found.noise_dn, strict=True)
+    return ", ".join(f"{band.name} {dn:.2g}" for band, share, dn in levels if share > _NOISY)
 
 
 def stretched(pair: ScenePair, found: Survey) -> str:

@@ -30,7 +30,7 @@ from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.region import STRIDE
 from crossdiff_cli.model.weights import WeightStore
 from crossdiff_cli.pipeline import Encoder, Fused, Lane, flow
-from crossdiff_cli.profile import bands_apart, profile_of, stretched
+from crossdiff_cli.profile import bands_apart, noisy_bands, profile_of, stretched
 from crossdiff_cli.scene.pair import PairOptions, Patch, ScenePair
 from crossdiff_cli.scene.part import Bounds, chosen_bands, extent_of
 from crossdiff_cli.scene.raster import bounded_cache
@@ -295,3 +295,6 @@ def _report(pair: ScenePair, found: Survey) -> None:
         )
     if place.band_shifts:
         _log.info("beyond that, bands lie apart (x,y in PAN pixels): %s; corrected", bands_apart(pair, found))
+    noisy = noisy_bands(pair, found)
+    if noisy:
+        _log.info("the MS is noisy (deviation, DN): %s; what is no stronger is sharpened less", noisy)

@@ -1,4 +1,4 @@
-"""What a few windows tell of a whole scene: normalisation and the misregistration of PAN and MS.
+"""What a few windows tell of a whole scene: normalisation, noise and the misregistration of PAN and MS.
 
 Bounded in memory: at most `WINDOWS` windows are read, spread evenly over the common footprint.
 """
@@ -12,6 +12,7 @@ from torch import Tensor
 from crossdiff_cli.errors import SceneError
 from crossdiff_cli.matching import Optics, View
 from crossdiff_cli.mtf import degrade
+from crossdiff_cli.noise import noise_of
 from crossdiff_cli.registration import Registration, register
 from crossdiff_cli.scene.pair import ScenePair
 from crossdiff_cli.scene.tiles import Window, spread
@@ -53,6 +54,13 @@ class Survey:
     statistics: Statistics
     registered: Registration
     """Where the MS lies; at its nominal place where that was not measured."""
+    noise: tuple[float, ...]
+    """Deviation of the white noise of each MS band, normalised."""
+
+    @property
+    def noise_dn(self) -> list[float]:
+        """The same in DN."""
+        return [share * deviation for share, deviation in zip(self.noise, self.statistics.ms_std.tolist(), strict=True)]
 
 
 def survey(pair: ScenePair, *, align: bool = True) -> Survey:
@@ -68,6 +76,7 @@ def survey(pair: ScenePair, *, align: bool = True) -> Survey:
             "everywhere (--nodata none takes every number for data)"
         )
     statistics = _statistics(pair, samples)
+    optics = Optics(pair.grid.ratio, pair.bands[0].nyquist_gain)
     registered = Registration()
     if align:
         views = [
@@ -75,8 +84,9 @@ def survey(pair: ScenePair, *, align: bool = True) -> Survey:
             for view in _some(samples)
         ]
         row, col = pair.footprint.row + pair.footprint.height / 2, pair.footprint.col + pair.footprint.width / 2
-        registered = register(views, Optics(pair.grid.ratio, pair.bands[0].nyquist_gain), (row, col))
-    return Survey(statistics, registered)
+        registered = register(views, optics, (row, col))
+    noise = noise_of(samples, optics, registered) / statistics.ms_std
+    return Survey(statistics, registered, tuple(noise.tolist()))
 
 
 def _some(samples: list[View]) -> list[View]:

@@ -92,6 +92,20 @@ def test_a_full_resolution_example_is_a_true_window(sampler):
         assert np.corrcoef(a.flatten(), b.flatten())[0, 1] > 0.6, seed
 
 
+def test_an_example_knows_the_noise_of_its_bands(sampler):
+    """Bands are told by their wavelengths, which are jittered by less than they differ."""
+    levels = (0.1, 0.2, 0.3, 0.4)
+    scene = replace(sampler.scenes[0], sampling=replace(sampler.scenes[0].sampling, noise=levels))
+    known = replace(sampler, scenes=[scene])
+    counts = set()
+    for seed in range(12):
+        example = known.draw(torch.Generator().manual_seed(seed), reduced=False)
+        nearest = (example.spectrum.center_nm[:, None] - scene.spectrum.center_nm).abs().argmin(dim=1)
+        assert example.sampling.noise == tuple(levels[band] for band in nearest.tolist())
+        counts.add(len(nearest))
+    assert len(counts) > 1
+
+
 def test_a_reduced_example_has_the_ms_as_its_truth(sampler):
     """The reference, degraded by the MTF, is the MS of the example: the Wald protocol."""
     ratios = set()

@@ -265,8 +265,11 @@ def _augment(example: Example, generator: Generator, jitter_px: float) -> Exampl
     return Example(
         pan.contiguous(),
         ms.contiguous(),
-        Sampling(
-            (ratio[0], ratio[1]), (offset[0], offset[1]), sampling.gains, tuple((row, col) for row, col in shifts)
+        replace(
+            sampling,
+            ratio=(ratio[0], ratio[1]),
+            offset=(offset[0], offset[1]),
+            shifts=tuple((row, col) for row, col in shifts),
         ),
         replace(spectrum, center_nm=center, width_nm=width),
         reference,

@@ -169,6 +169,7 @@ def scene_of(pair: ScenePair, found: Survey, window: Window, name: str) -> Train
             place.offset(patch.offset, (window.row, window.col)),
             tuple(band.nyquist_gain for band in bands),
             tuple(place.band_shifts[i] for i in keep) if place.band_shifts else (),
+            tuple(found.noise[i] for i in keep),
         ),
         spectrum=Spectrum(
             torch.tensor([band.center_nm for band in bands]),
