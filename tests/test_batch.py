@@ -7,7 +7,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,14 @@ def strike(folder: Path, target: str, blow: Callable[[int], None]) -> threading.
     thread = threading.Thread(target=wait)
     thread.start()
     return thread
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """What begins herein hears SIGINT: tests may run in the background, where it is ignored, and that is inherited."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
 
 
 def test_fifty_scenes_of_which_three_are_special(run, make_pair, tmp_path):
@@ -135,12 +144,10 @@ def test_ctrl_c_ends_in_order(make_pair, tmp_path, small_weights):
     rows = [("done", good.pan, good.ms), *((f"big{k}", big.pan, big.ms) for k in range(4))]
     out, manifest = tmp_path / "out", table(tmp_path / "m.csv", rows)
     command = [sys.executable, "-m", "crossdiff_cli", "batch", str(manifest), "-o", str(out), "--jobs", "2", *QUICK]
-    # Whoever runs the tests in the background has SIGINT ignored, and children inherit that.
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
-    process = subprocess.Popen(
-        [*command, "--weights", str(small_weights)], stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    signal.signal(signal.SIGINT, previous)
+    with interruptible():
+        process = subprocess.Popen(
+            [*command, "--weights", str(small_weights)], stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
     strike(out, "big?", lambda _: os.killpg(process.pid, signal.SIGINT)).join()
     _, heard = process.communicate(timeout=60)
     assert process.returncode == 130, heard
@@ -149,6 +156,30 @@ def test_ctrl_c_ends_in_order(make_pair, tmp_path, small_weights):
     assert f"5 scenes: {len(finished)} sharpened, 0 skipped, 0 failed, {5 - len(finished)} not finished" in heard
     assert len(finished) < 5
     assert "Traceback" not in heard
+    assert "leaked" not in heard
+
+
+def test_ctrl_c_reaches_no_process_that_only_begins(tmp_path):
+    """Each process of a batch has SIGINT blocked from its first instruction on, the very first one too."""
+    script = tmp_path / "begin.py"
+    script.write_text(
+        "import signal\n"
+        "from pathlib import Path\n"
+        "from crossdiff_cli.batch.manifest import Scene\n"
+        "from crossdiff_cli.batch.processes import _Worker\n"
+        "from crossdiff_cli.sharpen import SharpenOptions\n"
+        "if __name__ == '__main__':\n"
+        "    scene = Scene('a', 'p.tif', ('m.tif',), Path('a.tif'))\n"
+        "    for _ in range(2):\n"
+        "        worker = _Worker(scene, SharpenOptions(), 1, None)\n"
+        "        status = Path(f'/proc/{worker._process.pid}/status').read_text()\n"
+        "        blocked = int(status.split('SigBlk:')[1].split()[0], 16)\n"
+        "        print(blocked >> signal.SIGINT - 1 & 1)\n"
+        "        worker.clear()\n"
+    )
+    with interruptible():
+        done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["1", "1"], done.stderr
 
 
 def test_late_scenes_are_given_up_and_fail_fast_begins_no_other(run, make_pair, tmp_path):

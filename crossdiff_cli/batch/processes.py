@@ -3,14 +3,17 @@
 import logging
 import multiprocessing
 import signal
+import threading
 import time
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from crossdiff_cli.batch.manifest import Scene
 from crossdiff_cli.batch.outcome import Outcome, attempt
@@ -80,6 +83,8 @@ class _Worker:
         verbose = {"verbose": _log.isEnabledFor(logging.DEBUG)}
         self._process = _SPAWN.Process(target=_work, args=(remote, options, threads), kwargs=verbose, daemon=True)
         # The process inherits the blocked signal: a Ctrl-C reaches this process alone, which ends the others in order.
+        # Beginning the first would begin Python's resource tracker as well, and that unblocks the signal.
+        resource_tracker.ensure_running()
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             self._process.start()
@@ -163,6 +168,7 @@ def _work(connection: "Connection[Any, Any]", options: SharpenOptions, threads: 
         logging.basicConfig(format="%(levelname)s: %(processName)s: %(message)s", force=True)
         logging.getLogger("crossdiff_cli").setLevel(logging.DEBUG)
     torch.set_num_threads(threads)
+    tqdm.set_lock(threading.RLock())  # its own is between processes, and who ends in mid-scene would leave it behind
     store = WeightStore()
     with orderly_end(), suppress(EOFError, OSError):
         while True:
