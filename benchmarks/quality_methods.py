@@ -58,8 +58,8 @@ def parse_methods(specifications: list[str]) -> tuple[dict[str, Method], list[st
     """Methods by name, and a line for each that cannot run here.
 
     A specification is `baselines`, the name of one, `external`, the name of an external tool, `truth` (the reference
-    itself), `NAME=FILE.safetensors` for the network with those weights, with `,adapt=STEPS`, `,rounds=N`, `,align=off`
-    or `,precision=fp32` after it for how it is used, or `NAME=FOLDER` with results `SCENE.full.tif` and
+    itself), `NAME=FILE.safetensors` for the network with those weights, with `,adapt=STEPS`, `,rounds=N`, `,align=off`,
+    `,noise=off` or `,precision=fp32` after it for how it is used, or `NAME=FOLDER` with results `SCENE.full.tif` and
     `SCENE.reduced.tif`.
     """
     methods: dict[str, Method] = {}
@@ -118,18 +118,18 @@ def _network(weights: Path, changes: list[str]) -> Method:
     precision = used.get("precision", "auto")
     if (
         len(used) < len(changes)
-        or set(used) - {"adapt", "rounds", "align", "precision"}
+        or set(used) - {"adapt", "rounds", "align", "noise", "precision"}
         or precision not in _PRECISIONS
     ):
         raise SystemExit(
-            f"{','.join(changes)}: write adapt=STEPS, rounds=N, align=off or precision={'|'.join(_PRECISIONS)} after "
-            "the weights"
+            f"{','.join(changes)}: write adapt=STEPS, rounds=N, align=off, noise=off or precision="
+            f"{'|'.join(_PRECISIONS)} after the weights"
         )
     steps = int(used.get("adapt", 0))
     options = SharpenOptions(
         weights=weights, extent="pan", overwrite=True, quiet=True, rounds=int(used.get("rounds", ROUNDS)),
         precision=precision,
-        align=used.get("align") != "off", tune=ZeroShot(steps) if steps else None,
+        align=used.get("align") != "off", noise=used.get("noise") != "off", tune=ZeroShot(steps) if steps else None,
     )  # fmt: skip
 
     def run(case: Case, out: Path) -> None:

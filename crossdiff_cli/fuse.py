@@ -19,11 +19,13 @@ BETA_RADIUS = 3
 """Half-width, in MS pixels, of the window of the local regression of MS on PAN."""
 _BETA_SHRINKAGE = 0.02
 _COARSE_RADIUS = 1
-"""Half-width, in MS pixels, of the mean that back-projection always believes."""
+"""Half-width of the mean that is always believed, in pixels of the PAN, or of the MS in back-projection."""
 _POWER_RADIUS = 2
-"""Half-width, in MS pixels, of the window in which the rest has to be stronger than noise."""
+"""Half-width of the window in which the rest has to be stronger than noise."""
+_FINE_NOISE = 1 - 1 / (2 * _COARSE_RADIUS + 1) ** 2
+"""Share of the power of white noise that is not in such a mean."""
 _OVER = 2.0
-"""How much more power noise may have, by chance and because the quietest blocks told it."""
+"""Times the power of the noise of the MS that is not believed: back-projection makes larger what it is wrong about."""
 ROUNDS = 2
 """Back-projections of a result: more bring less and cost the same (benchmarks/choices.md)."""
 STEPS = (1.0, 2.0)
@@ -45,6 +47,8 @@ class Sampling:
     """How far each band lies from `offset`, in PAN pixels, (row, column); empty where all lie alike."""
     noise: tuple[float, ...] = ()
     """Deviation of the white noise of each MS band, normalised; empty where nothing is known of it."""
+    pan_noise: float = 0.0
+    """That of the PAN, normalised; 0 where nothing is known of it."""
 
     def within(self, part: Region) -> "Sampling":
         """The same on a part of the PAN window."""
@@ -107,7 +111,8 @@ def halo(model: CrossDiff, ratio: Pixels, gains: Sequence[float], rounds: int) -
     consistency = _consistency_radius(ratio, gains)
     beta = consistency + math.ceil((BETA_RADIUS + 1) * largest) + 4  # found at half of the grid and interpolated
     ms_up = math.ceil(EXPAND_RADIUS * largest)
-    return max(model.radius + ms_up, model.head.fine_radius + beta) + rounds * consistency
+    around = _COARSE_RADIUS + _POWER_RADIUS
+    return around + max(model.radius + ms_up, model.head.fine_radius + beta) + rounds * consistency
 
 
 def _consistency_radius(ratio: Pixels, gains: Sequence[float]) -> int:
@@ -169,16 +174,29 @@ def back_project(hrms: Tensor, ms: Tensor, sampling: Sampling, rounds: int) -> T
 def believed(left: Tensor, sampling: Sampling, turn: int) -> Tensor:
     """What of a difference from the MS, (B, C, h, w) normalised, is no noise, before back-projection number `turn`.
 
-    Its mean over 3 x 3 pixels, and of the rest the share by which its local power is above that of noise: an empirical
-    Wiener filter (Lee 1980). Without it back-projection, a deconvolution, sharpens the noise with everything else.
+    Without it back-projection, a deconvolution, sharpens the noise with everything else.
     """
-    if not sampling.noise:
+    if not any(sampling.noise):
         return left
     kept = _noise_left(sampling.ratio, sampling.gains, turn)
     power = [_OVER * share * deviation**2 for share, deviation in zip(kept, sampling.noise, strict=True)]
-    noise = left.new_tensor(power)[:, None, None]
-    coarse = _local_mean(left, _COARSE_RADIUS)
-    fine = left - coarse
+    return _above(left, left.new_tensor(power)[:, None, None])
+
+
+def cleaned(pan: Tensor, sampling: Sampling) -> Tensor:
+    """The PAN, (B, 1, H, W) normalised, without what is no stronger than its noise: it is no detail of any band."""
+    if not sampling.pan_noise:
+        return pan
+    return _above(pan, pan.new_tensor(_FINE_NOISE * sampling.pan_noise**2))
+
+
+def _above(image: Tensor, noise: Tensor) -> Tensor:
+    """The mean over 3 x 3 pixels, and of the rest the share by which its local power is above that of noise.
+
+    An empirical Wiener filter (Lee 1980); `noise` is the power of noise in that rest, by band.
+    """
+    coarse = _local_mean(image, _COARSE_RADIUS)
+    fine = image - coarse
     return coarse + fine * (1 - noise / _local_mean(fine.square(), _POWER_RADIUS).clamp_min(1e-12)).clamp_min(0)
 
 
@@ -221,6 +239,7 @@ def fuse(
     Returns:
         (B, C, H, W), normalised, float32.
     """
+    pan = cleaned(pan, sampling)
     pan_low, ms_up, beta = prepare(pan, ms, sampling)
     with torch.autocast(pan.device.type, dtype, enabled=dtype != torch.float32):
         hrms = model(pan, pan_low, ms_up, beta, spectrum)
@@ -243,6 +262,7 @@ def fuse_core(
         The core, (B, C, rows, columns), equal to that of `fuse` where the window reaches `halo` beyond it; and what the
         result, degraded, leaves of the MS: (B, C, h, w), of meaning for MS pixels whose centres lie in the core.
     """
+    pan = cleaned(pan, sampling)
     window = Region.whole(pan)
     keep = core.grown(max(rounds, 1) * _consistency_radius(sampling.ratio, sampling.gains), window)
     seen = keep.grown(model.radius, window)

@@ -34,5 +34,6 @@ def describe(pan: str, ms: Sequence[str], options: PairOptions | None = None) ->
             "stretch": [round(value, 6) for value in reversed(found.registered.stretch)],
             "correlation": round(found.registered.correlation, 4),
             "noise": [float(f"{deviation:.3g}") for deviation in found.noise_dn],
+            "pan_noise": float(f"{found.pan_noise_dn:.3g}"),
             "notes": pair.notes,
         }

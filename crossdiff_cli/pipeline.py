@@ -132,7 +132,12 @@ class Lane:
         statistics, place = self._found.statistics, self._found.registered
         offset = place.offset(patch.offset, (tile.window.row, tile.window.col))
         sampling = Sampling(
-            place.ratio(self._pair.grid.ratio), offset, self._gains, place.band_shifts, self._found.noise
+            place.ratio(self._pair.grid.ratio),
+            offset,
+            self._gains,
+            place.band_shifts,
+            self._found.noise,
+            self._found.pan_noise,
         )
         pan = statistics.normalise_pan(self._here(patch.pan))[None]
         ms = statistics.normalise_ms(self._here(patch.ms))[None]

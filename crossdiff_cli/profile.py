@@ -14,7 +14,7 @@ from crossdiff_cli.sensors import Band
 from crossdiff_cli.survey import Survey
 
 _NOISY = 0.05
-"""Deviation of noise, of that of its band, from which it shows."""
+"""Deviation of noise, of that of its image, from which it shows."""
 CARRIED_TAGS = ("ACQUISITIONDATETIME", "SATELLITEID", "CLOUDCOVER", "TIFFTAG_DATETIME", "AREA_OR_POINT")
 
 
@@ -24,10 +24,11 @@ def bands_apart(pair: ScenePair, found: Survey) -> str:
     return " ".join(f"{band.name}:{col:+.2f},{row:+.2f}" for band, (row, col) in shifts if (row, col) != (0.0, 0.0))
 
 
-def noisy_bands(pair: ScenePair, found: Survey) -> str:
-    """How noisy those bands are in which it shows, `name deviation` in DN."""
-    levels = zip(pair.bands, found.noise, found.noise_dn, strict=True)
-    return ", ".join(f"{band.name} {dn:.2g}" for band, share, dn in levels if share > _NOISY)
+def noisy(pair: ScenePair, found: Survey) -> str:
+    """How noisy the PAN and the bands are where it shows, `name:deviation` in DN."""
+    names = ["PAN", *(band.name for band in pair.bands)]
+    levels = zip(names, [found.pan_noise, *found.noise], [found.pan_noise_dn, *found.noise_dn], strict=True)
+    return " ".join(f"{name}:{dn:.2g}" for name, share, dn in levels if share > _NOISY)
 
 
 def stretched(pair: ScenePair, found: Survey) -> str:
@@ -108,6 +109,8 @@ def _tags(
         tags["CROSSDIFF_STRETCH"] = f"{place.stretch[1]:.6f},{place.stretch[0]:.6f}"
     if place.band_shifts:
         tags["CROSSDIFF_BAND_SHIFTS_PX"] = bands_apart(pair, found)
+    if noisy(pair, found):
+        tags["CROSSDIFF_NOISE_DN"] = noisy(pair, found)
     tags["CROSSDIFF_SOURCES"] = ",".join(Path(raster.path).name for raster in (pair.pan, *pair.ms))
     return tags
 

@@ -30,7 +30,7 @@ from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.region import STRIDE
 from crossdiff_cli.model.weights import WeightStore
 from crossdiff_cli.pipeline import Encoder, Fused, Lane, flow
-from crossdiff_cli.profile import bands_apart, noisy_bands, profile_of, stretched
+from crossdiff_cli.profile import bands_apart, noisy, profile_of, stretched
 from crossdiff_cli.scene.pair import PairOptions, Patch, ScenePair
 from crossdiff_cli.scene.part import Bounds, chosen_bands, extent_of
 from crossdiff_cli.scene.raster import bounded_cache
@@ -68,6 +68,8 @@ class SharpenOptions:
     tile: int | None = None
     """Side of a tile's core in PAN pixels, a multiple of 256; None for what the memory at hand allows."""
     align: bool = True
+    noise: bool = True
+    """Take what is no stronger than the noise of PAN and MS for no detail."""
     tune: Tune | None = None
     """Fits the network to the scene before it is sharpened."""
     rounds: int = ROUNDS
@@ -139,7 +141,7 @@ def sharpen(
     networks = _networks(options, devices, store or WeightStore(keep=len(devices)))
     with bounded_cache(), ScenePair(pan, ms, options.pair) as pair:
         refuse_target(output, (pair.pan, *pair.ms))
-        found = survey(pair, align=options.align)
+        found = survey(pair, align=options.align, noise=options.noise)
         _report(pair, found)
         extent = extent_of(pair, options.extent, options.bounds, options.bounds_crs)
         chosen = chosen_bands(pair, options.out_bands)
@@ -295,6 +297,6 @@ def _report(pair: ScenePair, found: Survey) -> None:
         )
     if place.band_shifts:
         _log.info("beyond that, bands lie apart (x,y in PAN pixels): %s; corrected", bands_apart(pair, found))
-    noisy = noisy_bands(pair, found)
-    if noisy:
-        _log.info("the MS is noisy (deviation, DN): %s; what is no stronger is sharpened less", noisy)
+    levels = noisy(pair, found)
+    if levels:
+        _log.info("noisy (deviation, DN): %s; what is no stronger is not taken for detail", levels)

@@ -12,7 +12,7 @@ from torch import Tensor
 from crossdiff_cli.errors import SceneError
 from crossdiff_cli.matching import Optics, View
 from crossdiff_cli.mtf import degrade
-from crossdiff_cli.noise import noise_of
+from crossdiff_cli.noise import ms_noise, pan_noise
 from crossdiff_cli.registration import Registration, register
 from crossdiff_cli.scene.pair import ScenePair
 from crossdiff_cli.scene.tiles import Window, spread
@@ -55,16 +55,23 @@ class Survey:
     registered: Registration
     """Where the MS lies; at its nominal place where that was not measured."""
     noise: tuple[float, ...]
-    """Deviation of the white noise of each MS band, normalised."""
+    """Deviation of the white noise of each MS band, normalised; 0 where it was not measured."""
+    pan_noise: float
+    """That of the PAN, normalised."""
 
     @property
     def noise_dn(self) -> list[float]:
-        """The same in DN."""
+        """That of the MS bands in DN."""
         return [share * deviation for share, deviation in zip(self.noise, self.statistics.ms_std.tolist(), strict=True)]
 
+    @property
+    def pan_noise_dn(self) -> float:
+        """That of the PAN in DN."""
+        return self.pan_noise * self.statistics.pan_std
 
-def survey(pair: ScenePair, *, align: bool = True) -> Survey:
-    """Read the sample windows once; derive statistics and, if asked, the shift.
+
+def survey(pair: ScenePair, *, align: bool = True, noise: bool = True) -> Survey:
+    """Read the sample windows once; derive statistics and, if asked, the shift and the noise.
 
     Raises:
         SceneError: no valid pixel where PAN and MS overlap.
@@ -85,8 +92,11 @@ def survey(pair: ScenePair, *, align: bool = True) -> Survey:
         ]
         row, col = pair.footprint.row + pair.footprint.height / 2, pair.footprint.col + pair.footprint.width / 2
         registered = register(views, optics, (row, col))
-    noise = noise_of(samples, optics, registered) / statistics.ms_std
-    return Survey(statistics, registered, tuple(noise.tolist()))
+    if not noise:
+        return Survey(statistics, registered, (0.0,) * len(pair.bands), 0.0)
+    levels = ms_noise(samples, optics, registered) / statistics.ms_std
+    of_pan = pan_noise(samples, pair.grid.ratio) / statistics.pan_std
+    return Survey(statistics, registered, tuple(levels.tolist()), of_pan)
 
 
 def _some(samples: list[View]) -> list[View]:

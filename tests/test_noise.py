@@ -1,18 +1,23 @@
-"""How noisy the MS is, and that back-projection does not sharpen its noise."""
+"""How noisy PAN and MS are, and that noise is taken for no detail."""
+
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import rasterio
 import torch
 import torch.nn.functional as F
+from click.testing import CliRunner
 from conftest import BAND_OF_PAN, shifted_pair
+from scipy import ndimage
 
-from crossdiff_cli import survey as surveying
-from crossdiff_cli.fuse import Sampling, back_project, believed, to_pan
+from crossdiff_cli.cli import main
+from crossdiff_cli.fuse import Sampling, back_project, believed, cleaned, to_pan
 from crossdiff_cli.info import describe
 from crossdiff_cli.matching import Optics, View
-from crossdiff_cli.noise import noise_of
-from crossdiff_cli.profile import noisy_bands
+from crossdiff_cli.noise import ms_noise, pan_noise
+from crossdiff_cli.profile import noisy
 from crossdiff_cli.registration import Registration
 from crossdiff_cli.scene.pair import PairOptions, ScenePair
 from crossdiff_cli.scene.tiles import Window
@@ -40,20 +45,20 @@ def view(noise, size=96, seed=0, texture=40.0, calm=0.01):
 
 
 def test_noise_is_told_from_texture():
-    """The deviations put in come out, a little small since the quietest blocks tell them, in the unit of the MS."""
+    """The deviations put in come out, in the unit of the MS."""
     known = [(1.0, 2.0), (0.6, 5.0), (1.5, 0.5)]
-    found = noise_of([view(known, seed=1), view(known, seed=2)], OPTICS, PLACE)
-    assert found.tolist() == pytest.approx([2.0, 5.0, 0.5], rel=0.3)
+    found = ms_noise([view(known, seed=1), view(known, seed=2)], OPTICS, PLACE)
+    assert found.tolist() == pytest.approx([2.0, 5.0, 0.5], rel=0.15)
     scaled = [View(v.pan, 10 * v.ms, v.mask, v.offset, v.origin) for v in (view(known, seed=1), view(known, seed=2))]
-    assert torch.allclose(noise_of(scaled, OPTICS, PLACE), 10 * found, rtol=1e-4)
+    assert torch.allclose(ms_noise(scaled, OPTICS, PLACE), 10 * found, rtol=1e-4)
 
 
 def test_texture_that_the_pan_has_too_is_no_noise():
     """One band, texture everywhere, and an MS that lies two PAN pixels from where it should."""
     sample = view([(1.0, 2.0)], texture=1000.0, calm=1.0)
     moved = View(sample.pan, sample.ms, sample.mask, (-2.0, 0.0), sample.origin)
-    assert float(noise_of([moved], OPTICS, Registration(shift=(2.0, 0.0)))) == pytest.approx(2.0, rel=0.3)
-    assert float(noise_of([moved], OPTICS, PLACE)) > 4
+    assert float(ms_noise([moved], OPTICS, Registration(shift=(2.0, 0.0)))) == pytest.approx(2.0, rel=0.3)
+    assert float(ms_noise([moved], OPTICS, PLACE)) > 4
 
 
 def test_texture_of_its_own_counts_where_it_is_least():
@@ -62,23 +67,72 @@ def test_texture_of_its_own_counts_where_it_is_least():
     own = 30 * torch.randn(96, 96, generator=torch.Generator().manual_seed(7))
     own[:48, :48] = 0
     sample.ms[0] += own
-    assert float(noise_of([sample], OPTICS, PLACE)[0]) == pytest.approx(2.0, rel=0.3)
+    assert float(ms_noise([sample], OPTICS, PLACE)[0]) == pytest.approx(2.0, rel=0.3)
+
+
+def pan_view(deviation, *, calm=0.05, size=96, seed=0):
+    """A view whose PAN has noise on texture as a sensor sees it, through its MTF."""
+    sample = view([(1.0, 0.0)], size=size, seed=seed, texture=400.0, calm=calm)
+    noise = deviation * torch.randn(sample.pan.shape, generator=torch.Generator().manual_seed(100 + seed))
+    return View(sample.pan + noise, sample.ms, sample.mask, sample.offset, sample.origin)
+
+
+@pytest.mark.parametrize("calm", [0.05, 0.2])
+def test_the_noise_of_the_pan_is_told_from_its_texture(calm):
+    """Where the calm quarter of the PAN has as much texture as noise, and where it has four times as much."""
+    for deviation in (4.0, 8.0):
+        assert pan_noise([pan_view(deviation, calm=calm)], (4.0, 4.0)) == pytest.approx(deviation, rel=0.15)
+    scaled = pan_view(2.0)
+    assert pan_noise(
+        [View(10 * scaled.pan, scaled.ms, scaled.mask, scaled.offset, scaled.origin)], (4.0, 4.0)
+    ) == pytest.approx(10 * pan_noise([scaled], (4.0, 4.0)), rel=1e-4)
+
+
+def test_texture_alone_is_hardly_noise():
+    assert pan_noise([pan_view(0.0)], (4.0, 4.0)) < 0.5
+
+
+@pytest.mark.parametrize("town", [0.0, 80.0])
+def test_texture_as_sharp_as_a_sensor_can_see_it_is_no_noise(town):
+    """Texture of many strengths of which a good part is in its finest structure; half of it a town of single pixels."""
+    draw = torch.Generator().manual_seed(1)
+    strength = torch.rand(32, 32, generator=draw).repeat_interleave(12, 0).repeat_interleave(12, 1)
+    pan = 500 + 48 * strength * F.avg_pool2d(torch.randn(1, 1, 385, 385, generator=draw), 2, stride=1)
+    pan[..., 192:] += town * (strength * torch.randn(384, 384, generator=draw))[:, 192:]
+    pan += 4 * torch.randn(pan.shape, generator=draw)
+    sample = View(pan, torch.zeros(1, 96, 96), torch.ones(96, 96) > 0, (0.0, 0.0), (0.0, 0.0))
+    assert pan_noise([sample], (4.0, 4.0)) == pytest.approx(4.0, rel=0.05)
+
+
+def test_pixels_that_are_not_valid_tell_nothing():
+    """Half of the PAN is filled with 0, a third with noise of another kind, and the MS says so; none lies under it."""
+    sample = pan_view(2.0)
+    pan, mask = sample.pan.flip(3), sample.mask.clone()
+    pan[..., :190], pan[..., 190:322] = 0.0, 50 * torch.randn(384, 132)
+    mask[:, :80] = False
+    assert pan_noise([View(pan, sample.ms, mask, (0.0, 2.0), (0.0, 0.0))], (4.0, 4.0)) == pytest.approx(2.0, rel=0.3)
+    constant = View(torch.full_like(pan, 7.0), sample.ms, sample.mask, (0.0, 0.0), (0.0, 0.0))
+    assert pan_noise([constant], (4.0, 4.0)) == 0.0
 
 
 def test_nothing_is_said_of_noise_where_little_is_valid():
     sample = view([(1.0, 2.0)])
     mask = torch.zeros_like(sample.mask)
-    mask[:20, :20] = True
-    assert noise_of([View(sample.pan, sample.ms, mask, sample.offset, sample.origin)], OPTICS, PLACE).tolist() == [0.0]
+    mask[:11, :11] = True
+    hidden = View(sample.pan, sample.ms, mask, sample.offset, sample.origin)
+    assert ms_noise([hidden], OPTICS, PLACE).tolist() == [0.0]
+    assert pan_noise([hidden], (4.0, 4.0)) == 0.0
 
 
-@pytest.mark.parametrize("size", [1, 2, 9, 10])
+@pytest.mark.parametrize("size", [1, 2, 9, 11])
 def test_nothing_is_said_of_noise_in_a_scene_of_a_few_pixels(size):
-    assert noise_of([view([(1.0, 2.0), (1.0, 2.0)], size=size)], OPTICS, PLACE).tolist() == [0.0, 0.0]
+    small = view([(1.0, 2.0), (1.0, 2.0)], size=size)
+    assert ms_noise([small], OPTICS, PLACE).tolist() == [0.0, 0.0]
+    assert pan_noise([small], (4.0, 4.0)) == 0.0
 
 
 def test_a_constant_band_has_no_noise():
-    assert float(noise_of([view([(1.0, 2.0), (0.0, 0.0)])], OPTICS, PLACE)[1]) == pytest.approx(0.0, abs=1e-6)
+    assert float(ms_noise([view([(1.0, 2.0), (0.0, 0.0)])], OPTICS, PLACE)[1]) == pytest.approx(0.0, abs=1e-6)
 
 
 def test_the_noise_of_the_ms_is_not_sharpened():
@@ -102,24 +156,46 @@ def test_what_is_stronger_than_noise_is_believed():
     assert believed(left, SAMPLING, 0) is left
 
 
+def test_what_is_no_stronger_than_the_noise_of_the_pan_is_no_detail():
+    """Of noise alone a fifth of the deviation remains, most of it the mean that is always believed; a line stays."""
+    pan = torch.randn(1, 1, 256, 256, generator=torch.Generator().manual_seed(0))
+    noisy = replace(SAMPLING, pan_noise=1.0)
+    fine = pan - F.avg_pool2d(pan, 3, stride=1, padding=1)
+    kept = cleaned(pan, noisy) - F.avg_pool2d(pan, 3, stride=1, padding=1)
+    assert float(kept[..., 8:-8, 8:-8].std()) < 0.25 * float(fine[..., 8:-8, 8:-8].std())
+    pan[..., 100, 20:200] += 20
+    line = (..., 100, slice(30, 190))
+    assert torch.allclose(cleaned(pan, noisy)[line], pan[line], atol=1.0)
+    assert cleaned(pan, SAMPLING) is pan
+
+
+def put_noise(path, band, deviation):
+    with rasterio.open(path, "r+") as file:
+        image = file.read(band)
+        file.write(image + np.random.default_rng(0).normal(0, deviation, image.shape).astype("float32"), band)
+
+
 @pytest.fixture
 def noisy_pair(tmp_path):
     """Noise of 9 DN in the red band of a pair that has none, and whose MS does not lie where it should."""
     pan, ms = shifted_pair(tmp_path, (-2.4, 3.1))
-    with rasterio.open(ms, "r+") as file:
-        red = file.read(3)
-        file.write(red + np.random.default_rng(0).normal(0, 9, red.shape).astype("float32"), 3)
+    put_noise(ms, 3, 9)
     return pan, ms
 
 
-def test_the_log_and_info_tell_which_bands_are_noisy(noisy_pair):
+def test_the_log_and_info_tell_what_is_noisy(noisy_pair):
     pan, ms = noisy_pair
-    with ScenePair(pan, [ms], FOUR) as pair:
-        told = noisy_bands(pair, survey(pair))
-    levels = describe(pan, [ms], FOUR)["noise"]
-    assert levels[2] == pytest.approx(9, rel=0.3)
+    known = describe(pan, [ms], FOUR)
+    levels = known["noise"]
+    assert levels[2] == pytest.approx(9, rel=0.15)
     assert max(levels[:2] + levels[3:]) < 1
-    assert told == f"R {levels[2]:.2g}"
+    assert known["pan_noise"] < 1
+    with ScenePair(pan, [ms], FOUR) as pair:
+        assert noisy(pair, survey(pair)) == f"R:{levels[2]:.2g}"
+    put_noise(pan, 1, 12)
+    assert describe(pan, [ms], FOUR)["pan_noise"] == pytest.approx(12, rel=0.15)
+    with ScenePair(pan, [ms], FOUR) as pair:
+        assert re.fullmatch(r"PAN:1[123] R:[\d.]+", noisy(pair, survey(pair)))
 
 
 def test_a_scene_for_training_knows_its_noise(noisy_pair):
@@ -128,19 +204,61 @@ def test_a_scene_for_training_knows_its_noise(noisy_pair):
         found = survey(pair)
         scene = scene_of(pair, found, Window(0, 0, 256, 256), "noisy")
     assert scene.sampling.noise == found.noise
+    assert scene.sampling.pan_noise == found.pan_noise > 0
 
 
-def test_a_noisy_scene_is_sharpened_with_less_noise(noisy_pair, tmp_path, read_all, monkeypatch, small_weights):
-    """Beside the same with nothing known of the noise; the bands without noise stay as they are."""
-    pan, ms = noisy_pair
-    options = SharpenOptions(pair=FOUR, weights=small_weights, device="cpu", precision="fp32", quiet=True)
-    sharpen(pan, [ms], tmp_path / "known.tif", options)
-    monkeypatch.setattr(surveying, "noise_of", lambda samples, *_: torch.zeros(len(samples[0].ms)))
-    sharpen(pan, [ms], tmp_path / "unknown.tif", options)
-    known, unknown = (read_all(tmp_path / name)[:, 50:-50, 50:-50] for name in ("known.tif", "unknown.tif"))
-    change = np.abs(known - unknown).mean(axis=(1, 2))
-    assert change[2] > 20 * max(change[0], change[1], change[3])
-    clean, _ = shifted_pair(tmp_path, (-2.4, 3.1))
+@pytest.fixture
+def sharpened(tmp_path, read_all, small_weights):
+    """The inner part of a result, with noise told from detail or not, and of what the bands truly are."""
+
+    def one(pan, ms, *, noise):
+        out = tmp_path / f"{noise}.tif"
+        options = SharpenOptions(FOUR, small_weights, "cpu", "fp32", noise=noise, quiet=True, overwrite=True)
+        sharpen(pan, [ms], out, options)
+        with rasterio.open(out) as file:
+            told = file.tags().get("CROSSDIFF_NOISE_DN", "")
+        return read_all(out)[:, 50:-50, 50:-50], told
+
+    return one
+
+
+@pytest.fixture
+def truth(tmp_path):
+    (tmp_path / "clean").mkdir()
+    clean, _ = shifted_pair(tmp_path / "clean", (-2.4, 3.1))
     with rasterio.open(clean) as file:
-        red = BAND_OF_PAN[2][0] * file.read(1)[50:-50, 50:-50] + BAND_OF_PAN[2][1]
-    assert np.std(known[2] - red) < 0.9 * np.std(unknown[2] - red)
+        pan = file.read(1)[50:-50, 50:-50]
+    return np.stack([gain * pan + offset for gain, offset in BAND_OF_PAN])
+
+
+def test_a_noisy_band_is_sharpened_with_less_noise(noisy_pair, sharpened, truth):
+    """Beside the same with `--noise off`; the bands without noise stay as they are."""
+    (known, told), (unknown, nothing) = (sharpened(*noisy_pair, noise=noise) for noise in (True, False))
+    change = np.abs(known - unknown).mean(axis=(1, 2))
+    assert change[2] > 5 * max(change[0], change[1], change[3])
+    assert np.std(known[2] - truth[2]) < 0.9 * np.std(unknown[2] - truth[2])
+    assert told.startswith("R:")
+    assert nothing == ""
+
+
+def test_the_command_tells_the_noise_unless_it_is_off(noisy_pair, tmp_path, small_weights):
+    pan, ms = noisy_pair
+    command = ["sharpen", pan, ms, "--sensor", "vhr", "--bands", "B,G,R,NIR", "--weights", str(small_weights)]
+    for choice, count in (("auto", 1), ("off", 0)):
+        done = CliRunner().invoke(main, [*command, "-o", str(tmp_path / f"{choice}.tif"), "--noise", choice])
+        assert done.exit_code == 0, done.output
+        assert done.output.count("noisy (deviation, DN): R:") == count
+
+
+def test_the_noise_of_the_pan_does_not_reach_the_bands(tmp_path, sharpened):
+    """Beside the same with `--noise off`, in the calmer half: what noise in the PAN changes of the result."""
+    pan, ms = shifted_pair(tmp_path, (-2.4, 3.1))
+    clean, nothing = sharpened(pan, ms, noise=True)
+    put_noise(pan, 1, 30)
+    (known, told), (unknown, _) = (sharpened(pan, ms, noise=noise) for noise in (True, False))
+    calm = ndimage.uniform_filter(np.abs(np.gradient(clean[0])[0]), 15)
+    calm = calm < np.median(calm)
+    for band in range(4):
+        assert np.std((known - clean)[band][calm]) < 0.6 * np.std((unknown - clean)[band][calm])
+    assert nothing == ""
+    assert told.startswith("PAN:")

@@ -53,7 +53,7 @@ def test_the_core_alone_is_the_core_of_the_whole_window(rounds, encoders):
     margin = -(-reach // STRIDE) * STRIDE
     core = Region(margin, margin, margin + 300, margin + 92)
     height, width = (-(-n // STRIDE) * STRIDE for n in (core.bottom + margin, core.right + margin))
-    sampling = Sampling((4.0, 4.0), (-15.3, -16.2), GAINS, noise=(0.0, 0.3, 1.0, 2.0))
+    sampling = Sampling((4.0, 4.0), (-15.3, -16.2), GAINS, noise=(0.0, 0.3, 1.0, 2.0), pan_noise=0.9)
     pan, ms = torch.randn(1, 1, height, width), torch.randn(1, 4, height // 4 + 8, width // 4 + 8)
     with torch.inference_mode():
         whole = fuse(model, pan, ms, sampling, SPECTRUM, rounds)

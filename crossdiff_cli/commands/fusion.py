@@ -26,6 +26,9 @@ _OPTIONS = (
         "--align", type=click.Choice(["auto", "off"]), default="auto", show_default=True, help="Correct a PAN/MS shift."
     ),
     click.option(
+        "--noise", type=click.Choice(["auto", "off"]), default="auto", show_default=True, help="Tell noise from detail."
+    ),
+    click.option(
         "--adapt-steps",
         type=click.IntRange(0),
         default=0,
@@ -92,8 +95,9 @@ def fusion_of(**choices: Any) -> "SharpenOptions":
     rounds: dict[str, Any] = {"rounds": 0} if choices.pop("no_consistency") else {}
     steps = choices.pop("adapt_steps")
     choices["tune"] = ZeroShot(steps) if steps else None
-    align, creation = choices.pop("align") == "auto", dict(choices.pop("creation"))
-    return SharpenOptions(pair=pair, align=align, creation=creation, **rounds, **choices)
+    align, noise = (choices.pop(name) == "auto" for name in ("align", "noise"))
+    creation = dict(choices.pop("creation"))
+    return SharpenOptions(pair=pair, align=align, noise=noise, creation=creation, **rounds, **choices)
 
 
 def _numbers(names: tuple[str, ...]) -> tuple[int, ...]:

@@ -170,6 +170,7 @@ def scene_of(pair: ScenePair, found: Survey, window: Window, name: str) -> Train
             tuple(band.nyquist_gain for band in bands),
             tuple(place.band_shifts[i] for i in keep) if place.band_shifts else (),
             tuple(found.noise[i] for i in keep),
+            found.pan_noise,
         ),
         spectrum=Spectrum(
             torch.tensor([band.center_nm for band in bands]),

@@ -1,0 +1,77 @@
+"""White noise put into PAN or MS, one ratio down: how near to the truth does a method stay, which has none of it?
+
+    python benchmarks/noise.py index.json -m crossdiff=weights.safetensors -m "off=weights.safetensors,noise=off" -m GSA
+
+Means over the scenes of the split `validation`, by image and by the deviation of the noise in deviations of each band.
+"""
+
+import argparse
+import logging
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+import rasterio
+from quality import cases, evaluate
+from quality_methods import Case, parse_methods, write
+
+from crossdiff_cli.scene.pair import ScenePair
+from crossdiff_cli.scene.writer import to_dtype
+from crossdiff_cli.survey import survey
+from crossdiff_cli.training.manifest import read_manifest
+
+LEVELS = (0.0, 0.03, 0.06, 0.12)
+_FIGURES = ("ergas", "sam", "scc")
+
+
+def with_noise(case: Case, image: str, share: float, folder: Path) -> tuple[Case, float]:
+    """The case with noise of `share` of each band's deviation in its `pan` or `ms`, on disk, and the share measured."""
+    with rasterio.open(getattr(case, image)) as file:
+        data, mask = file.read().astype("float64"), file.dataset_mask() > 0
+        deviation = data[:, mask].std(axis=1)[:, None, None]
+        noise = np.random.default_rng(0).normal(size=data.shape) * share * deviation
+        path = folder / f"{case.scene}.{image}.{share}.tif"
+        whole = to_dtype((data + noise * mask).astype("float32"), mask, file.dtypes[0], file.nodata)
+        write(path, whole, file.transform, file.crs, file.nodata)
+    noisy = replace(case, **{image: str(path)})
+    with ScenePair(noisy.pan, [noisy.ms], noisy.options) as pair:
+        found = survey(pair)
+    levels = [found.pan_noise_dn] if image == "pan" else found.noise_dn
+    return noisy, fmean(level / band for level, band in zip(levels, deviation.flat, strict=True))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("manifest", type=Path, help="JSON list of scenes, as for `crossdiff adapt`")
+    parser.add_argument("-m", "--method", action="append", default=[], help="as for quality.py")
+    parser.add_argument("--aside", default="", help="scenes to leave out, comma-separated")
+    options = parser.parse_args(arguments)
+    logging.disable(logging.WARNING)
+    methods, _ = parse_methods(options.method)
+    figures: dict[tuple[str, float, str], list[list[float]]] = {}
+    levels: dict[tuple[str, float], list[float]] = {}
+    for entry in read_manifest(options.manifest, "validation"):
+        if entry.name in options.aside.split(","):
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            clean = cases(entry, Path(folder))[-1]
+            for image in ("pan", "ms"):
+                for share in LEVELS:
+                    case, measured = with_noise(clean, image, share, Path(folder))
+                    levels.setdefault((image, share), []).append(measured)
+                    for name, method in methods.items():
+                        row = evaluate(case, name, method, Path(folder))
+                        figures.setdefault((image, share, name), []).append([row[key] for key in _FIGURES])
+    print("| noise in | added | measured | method | ERGAS | SAM | SCC |")
+    print("|---|---:|---:|---|---:|---:|---:|")
+    for (image, share, name), rows in figures.items():
+        ergas, sam, scc = (fmean(column) for column in zip(*rows, strict=True))
+        level = fmean(levels[image, share])
+        print(f"| {image.upper()} | {share:g} | {level:.3f} | {name} | {ergas:.3f} | {sam:.3f} | {scc:.4f} |")
+
+
+if __name__ == "__main__":
+    main()
