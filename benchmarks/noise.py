@@ -7,21 +7,20 @@ Means over the scenes of the split `validation`, by image and by the deviation o
 
 import argparse
 import logging
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 
 import numpy as np
 import rasterio
-from quality import cases, evaluate
+from quality import evaluate, validation_cases
 from quality_methods import Case, parse_methods, write
 
 from crossdiff_cli.scene.pair import ScenePair
 from crossdiff_cli.scene.writer import to_dtype
 from crossdiff_cli.survey import survey
-from crossdiff_cli.training.manifest import read_manifest
 
 LEVELS = (0.0, 0.03, 0.06, 0.12)
 _FIGURES = ("ergas", "sam", "scc")
@@ -53,18 +52,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     methods, _ = parse_methods(options.method)
     figures: dict[tuple[str, float, str], list[list[float]]] = {}
     levels: dict[tuple[str, float], list[float]] = {}
-    for entry in read_manifest(options.manifest, "validation"):
-        if entry.name in options.aside.split(","):
-            continue
-        with tempfile.TemporaryDirectory() as folder:
-            clean = cases(entry, Path(folder))[-1]
-            for image in ("pan", "ms"):
-                for share in LEVELS:
-                    case, measured = with_noise(clean, image, share, Path(folder))
-                    levels.setdefault((image, share), []).append(measured)
-                    for name, method in methods.items():
-                        row = evaluate(case, name, method, Path(folder))
-                        figures.setdefault((image, share, name), []).append([row[key] for key in _FIGURES])
+    for (*_, clean), folder in validation_cases(options.manifest, options.aside):
+        for image, share in product(("pan", "ms"), LEVELS):
+            case, measured = with_noise(clean, image, share, folder)
+            levels.setdefault((image, share), []).append(measured)
+            for name, method in methods.items():
+                row = evaluate(case, name, method, folder)
+                figures.setdefault((image, share, name), []).append([row[key] for key in _FIGURES])
     print("| noise in | added | measured | method | ERGAS | SAM | SCC |")
     print("|---|---:|---:|---|---:|---:|---:|")
     for (image, share, name), rows in figures.items():

@@ -14,7 +14,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,6 +49,14 @@ def cases(entry: Entry, folder: Path) -> list[Case]:
         return [full, replace(full, scale="reduced", reference=_reference(entry, full, folder))]
     made = degrade(full.pan, [full.ms], folder / "reduced", DegradeOptions(pair=full.options, overwrite=True))
     return [full, replace(full, scale="reduced", pan=made.pan, ms=made.ms, reference=made.reference)]
+
+
+def validation_cases(manifest: Path, aside: str) -> Iterator[tuple[list[Case], Path]]:
+    """The cases of each validation scene but those `aside`, comma-separated, in a folder that lasts until the next."""
+    for entry in read_manifest(manifest, "validation"):
+        if entry.name not in aside.split(","):
+            with tempfile.TemporaryDirectory() as folder:
+                yield cases(entry, Path(folder)), Path(folder)
 
 
 def _kept(entry: Entry) -> list[int]:

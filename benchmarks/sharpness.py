@@ -7,18 +7,16 @@ The windows of D_rho are parted into quarters by the variance of the PAN in them
 
 import argparse
 import logging
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import rasterio
 import torch
-from quality import cases
+from quality import validation_cases
 from quality_methods import Case, parse_methods
 from quality_table import TRUTH, group_of
 
 from crossdiff_cli.quality.d_rho import correlations
-from crossdiff_cli.training.manifest import read_manifest
 
 _PARTS = 4
 
@@ -54,18 +52,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.disable(logging.WARNING)
     methods, _ = parse_methods(options.method)
     found: dict[tuple[str, str, str], list[list[float]]] = {}
-    for entry in read_manifest(options.manifest, "validation"):
-        if entry.name in options.aside.split(","):
-            continue
-        with tempfile.TemporaryDirectory() as folder:
-            for case in cases(entry, Path(folder)):
-                for name, method in methods.items():
-                    if name == TRUTH and case.reference is None:
-                        continue
-                    out = Path(folder) / f"{case.scale}.{len(found)}.tif"
-                    method(case, out)
-                    key = group_of(case.sensor), case.scale, name
-                    found.setdefault(key, []).append(judged(case, out))
+    for scene, folder in validation_cases(options.manifest, options.aside):
+        for case in scene:
+            for name, method in methods.items():
+                if name == TRUTH and case.reference is None:
+                    continue
+                out = folder / f"{case.scale}.{len(found)}.tif"
+                method(case, out)
+                key = group_of(case.sensor), case.scale, name
+                found.setdefault(key, []).append(judged(case, out))
     print("| group | scale | method | flattest quarter | second | third | most contrast |")
     print("|---|---|---|---:|---:|---:|---:|")
     for (group, scale, name), rows in sorted(found.items(), key=lambda item: item[0][:2], reverse=True):

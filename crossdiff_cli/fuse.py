@@ -118,8 +118,8 @@ def halo(model: CrossDiff, ratio: Pixels, gains: Sequence[float], rounds: int) -
 def _consistency_radius(ratio: Pixels, gains: Sequence[float]) -> int:
     """Reach of a back-projection: `degrade`, `believed` and `expand`, in PAN pixels."""
     largest = max(ratio)
-    believed = math.ceil((_COARSE_RADIUS + _POWER_RADIUS) * largest)
-    return max(mtf_radius(gain, largest) for gain in gains) + 1 + math.ceil(EXPAND_RADIUS * largest) + believed
+    around = math.ceil((_COARSE_RADIUS + _POWER_RADIUS) * largest)
+    return max(mtf_radius(gain, largest) for gain in gains) + 1 + math.ceil(EXPAND_RADIUS * largest) + around
 
 
 def local_gain(ms: Tensor, pan_ms: Tensor) -> Tensor:
@@ -180,17 +180,17 @@ def believed(left: Tensor, sampling: Sampling, turn: int) -> Tensor:
         return left
     kept = _noise_left(sampling.ratio, sampling.gains, turn)
     power = [_OVER * share * deviation**2 for share, deviation in zip(kept, sampling.noise, strict=True)]
-    return _above(left, left.new_tensor(power)[:, None, None])
+    return _above_noise(left, left.new_tensor(power)[:, None, None])
 
 
 def cleaned(pan: Tensor, sampling: Sampling) -> Tensor:
     """The PAN, (B, 1, H, W) normalised, without what is no stronger than its noise: it is no detail of any band."""
     if not sampling.pan_noise:
         return pan
-    return _above(pan, pan.new_tensor(_FINE_NOISE * sampling.pan_noise**2))
+    return _above_noise(pan, pan.new_tensor(_FINE_NOISE * sampling.pan_noise**2))
 
 
-def _above(image: Tensor, noise: Tensor) -> Tensor:
+def _above_noise(image: Tensor, noise: Tensor) -> Tensor:
     """The mean over 3 x 3 pixels, and of the rest the share by which its local power is above that of noise.
 
     An empirical Wiener filter (Lee 1980); `noise` is the power of noise in that rest, by band.

@@ -13,7 +13,7 @@ from crossdiff_cli.scene.writer import Profile
 from crossdiff_cli.sensors import Band
 from crossdiff_cli.survey import Survey
 
-_NOISY = 0.05
+NOISY = 0.05
 """Deviation of noise, of that of its image, from which it shows."""
 CARRIED_TAGS = ("ACQUISITIONDATETIME", "SATELLITEID", "CLOUDCOVER", "TIFFTAG_DATETIME", "AREA_OR_POINT")
 
@@ -28,7 +28,7 @@ def noisy(pair: ScenePair, found: Survey) -> str:
     """How noisy the PAN and the bands are where it shows, `name:deviation` in DN."""
     names = ["PAN", *(band.name for band in pair.bands)]
     levels = zip(names, [found.pan_noise, *found.noise], [found.pan_noise_dn, *found.noise_dn], strict=True)
-    return " ".join(f"{name}:{dn:.2g}" for name, share, dn in levels if share > _NOISY)
+    return " ".join(f"{name}:{dn:.2g}" for name, share, dn in levels if share > NOISY)
 
 
 def stretched(pair: ScenePair, found: Survey) -> str:

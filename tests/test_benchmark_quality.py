@@ -127,3 +127,15 @@ def test_sharpness_is_told_by_contrast(manifest):
     rows = [line.strip("| ").split(" | ") for line in table.splitlines()[2:]]
     assert [row[:3] for row in rows] == [["VHR", "reduced", "EXP"], ["VHR", "reduced", "truth"], ["VHR", "full", "EXP"]]
     assert all(len(row) == 7 and 0 < float(cell) < 2 for row in rows for cell in row[3:])
+
+
+def test_noise_is_put_into_one_image_and_judged_against_a_truth_without(manifest):
+    """The interpolated MS knows nothing of the noise of the PAN; that of the MS is in it."""
+    command = [sys.executable, str(BENCHMARKS / "noise.py"), str(manifest), "-m", "EXP", "--aside", "plain"]
+    table = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines()[2:]]
+    assert [(row[0], float(row[1])) for row in rows] == [(i, s) for i in ("PAN", "MS") for s in (0, 0.03, 0.06, 0.12)]
+    pan, ms = rows[:4], rows[4:]
+    assert len({tuple(row[4:]) for row in (*pan, ms[0])}) == 1
+    sam = [float(row[5]) for row in ms]
+    assert sam[0] <= sam[1] < sam[2] < sam[3]

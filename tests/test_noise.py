@@ -241,13 +241,22 @@ def test_a_noisy_band_is_sharpened_with_less_noise(noisy_pair, sharpened, truth)
     assert nothing == ""
 
 
-def test_the_command_tells_the_noise_unless_it_is_off(noisy_pair, tmp_path, small_weights):
-    pan, ms = noisy_pair
-    command = ["sharpen", pan, ms, "--sensor", "vhr", "--bands", "B,G,R,NIR", "--weights", str(small_weights)]
-    for choice, count in (("auto", 1), ("off", 0)):
-        done = CliRunner().invoke(main, [*command, "-o", str(tmp_path / f"{choice}.tif"), "--noise", choice])
+def test_the_command_and_its_report_tell_the_noise(noisy_pair, tmp_path, small_weights):
+    def run(pan, ms, *choices):
+        command = ["sharpen", pan, ms, "--sensor", "vhr", "--bands", "B,G,R,NIR", "--weights", str(small_weights)]
+        out, page = tmp_path / "o.tif", tmp_path / "o.html"
+        done = CliRunner().invoke(main, [*command, "-o", str(out), "--overwrite", "--report", str(page), *choices])
         assert done.exit_code == 0, done.output
-        assert done.output.count("noisy (deviation, DN): R:") == count
+        told = re.search("<dt>Noise</dt><dd>(.*?)</dd>", page.read_text(encoding="utf-8"))
+        return done.output.count("noisy (deviation, DN): R:"), told[1]
+
+    logged, told = run(*noisy_pair)
+    assert logged == 1
+    assert re.fullmatch(r"R:[\d.]+ \(deviation, DN\)", told)
+    assert run(*noisy_pair, "--noise", "off")[0] == 0
+    (tmp_path / "quiet").mkdir()
+    told = "nowhere above 5% of an image&#x27;s deviation"
+    assert run(*shifted_pair(tmp_path / "quiet", (0.0, 0.0))) == (0, told)
 
 
 def test_the_noise_of_the_pan_does_not_reach_the_bands(tmp_path, sharpened):

@@ -13,17 +13,19 @@ import torch
 from crossdiff_cli import __version__
 from crossdiff_cli.errors import OutputError, SceneError
 from crossdiff_cli.hidden import replacing
+from crossdiff_cli.profile import NOISY, noisy
 from crossdiff_cli.quality.files import JudgedFiles
 from crossdiff_cli.quality.report import QualityReport
+from crossdiff_cli.registration import Registration
 from crossdiff_cli.report.histogram import histogram
 from crossdiff_cli.report.maps import Maps, draw_maps
 from crossdiff_cli.report.places import hardest
 from crossdiff_cli.report.rivals import Rivals, score_rivals
 from crossdiff_cli.report.views import RAMPS, Samples, close_up, map_picture, overview, palette, sample
 from crossdiff_cli.report.words import WORDS
-from crossdiff_cli.scene.pair import PairOptions
+from crossdiff_cli.scene.pair import PairOptions, ScenePair
 from crossdiff_cli.scene.target import check_target
-from crossdiff_cli.survey import survey
+from crossdiff_cli.survey import Survey, survey
 
 KINDS = (".html", ".htm")
 """Endings of files that a page may replace."""
@@ -194,7 +196,7 @@ def _bands(files: JudgedFiles, report: QualityReport, maps: Maps, samples: Sampl
 
 
 def _assumed(files: JudgedFiles, report: QualityReport) -> str:
-    pair, judged = files.pair, files.judged
+    pair, judged, found = files.pair, files.judged, _surveyed(files)
     bands = "; ".join(
         f"{band.name} {band.center_nm:.0f} ± {band.width_nm / 2:.0f} nm, MTF {band.nyquist_gain:g}"
         for band in pair.bands
@@ -207,7 +209,8 @@ def _assumed(files: JudgedFiles, report: QualityReport) -> str:
         "Bands": bands,
         "MTF": "Nyquist gains published" if pair.sensor.mtf_published else "usual Nyquist gains, none published",
         "Ratio": f"{pair.grid.ratio[1]:.5g} × {pair.grid.ratio[0]:.5g} PAN pixels per MS pixel",
-        "Shift": _shift(files),
+        "Shift": "not measured" if found is None else _shift(files.registered, found.registered),
+        "Noise": "not measured" if found is None else _noise(pair, found),
         "Part judged": f"{judged.shape[1]} × {judged.shape[0]} of {pair.pan.shape[1]} × {pair.pan.shape[0]} PAN pixels",
         "Valid": f"{report.valid:.2%} of the pixels; nodata: {_nodata(files)}",
         "CRS": "none" if pair.crs is None else pair.crs.to_string(),
@@ -220,17 +223,25 @@ def _source(source: str) -> str:
     return "the command line" if source == "option" else source
 
 
-def _shift(files: JudgedFiles) -> str:
+def _surveyed(files: JudgedFiles) -> Survey | None:
     try:
-        found = files.registered or survey(files.pair).registered
+        return survey(files.pair)
     except SceneError:
-        return "not measured"
+        return None
+
+
+def _shift(corrected: Registration | None, found: Registration) -> str:
     if not found.correlation:
         return "not measured: too little common detail"
     return (
         f"the MS lies {found.shift[1]:+.2f} (x) and {found.shift[0]:+.2f} (y) PAN pixels from its nominal place "
-        f"(correlation {found.correlation:.3f}); the figures {'do not ' if files.registered is None else ''}correct it"
+        f"(correlation {found.correlation:.3f}); the figures {'do not ' if corrected is None else ''}correct it"
     )
+
+
+def _noise(pair: ScenePair, found: Survey) -> str:
+    levels = noisy(pair, found)
+    return f"{levels} (deviation, DN)" if levels else f"nowhere above {NOISY:.0%} of an image's deviation"
 
 
 def _nodata(files: JudgedFiles) -> str:
