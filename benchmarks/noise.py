@@ -5,7 +5,6 @@
 Means over the scenes of the split `validation`, by image and by the deviation of the noise in deviations of each band.
 """
 
-import argparse
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,7 +14,7 @@ from statistics import fmean
 
 import numpy as np
 import rasterio
-from quality import evaluate, validation_cases
+from quality import evaluate, parser_of, validation_cases
 from quality_methods import Case, parse_methods, write
 
 from crossdiff_cli.scene.pair import ScenePair
@@ -43,11 +42,7 @@ def with_noise(case: Case, image: str, share: float, folder: Path) -> tuple[Case
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("manifest", type=Path, help="JSON list of scenes, as for `crossdiff adapt`")
-    parser.add_argument("-m", "--method", action="append", default=[], help="as for quality.py")
-    parser.add_argument("--aside", default="", help="scenes to leave out, comma-separated")
-    options = parser.parse_args(arguments)
+    options = parser_of(__doc__).parse_args(arguments)
     logging.disable(logging.WARNING)
     methods, _ = parse_methods(options.method)
     figures: dict[tuple[str, float, str], list[list[float]]] = {}

@@ -51,6 +51,15 @@ def cases(entry: Entry, folder: Path) -> list[Case]:
     return [full, replace(full, scale="reduced", pan=made.pan, ms=made.ms, reference=made.reference)]
 
 
+def parser_of(documentation: str | None) -> argparse.ArgumentParser:
+    """A parser of what every script is told that runs methods on the validation scenes."""
+    parser = argparse.ArgumentParser(description=documentation, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("manifest", type=Path, help="JSON list of scenes, as for `crossdiff adapt`")
+    parser.add_argument("-m", "--method", action="append", default=[], help="baselines, external, or NAME=PATH")
+    parser.add_argument("--aside", default="", help="scenes to leave out of the means, comma-separated")
+    return parser
+
+
 def validation_cases(manifest: Path, aside: str) -> Iterator[tuple[list[Case], Path]]:
     """The cases of each validation scene but those `aside`, comma-separated, in a folder that lasts until the next."""
     for entry in read_manifest(manifest, "validation"):
@@ -131,14 +140,11 @@ def run(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("manifest", type=Path, help="JSON list of scenes, as for `crossdiff adapt`")
+    parser = parser_of(__doc__)
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for quality.md, .json and .png")
-    parser.add_argument("-m", "--method", action="append", default=[], help="baselines, external, or NAME=PATH")
     parser.add_argument("--split", default="validation")
     parser.add_argument("--scenes", help="comma-separated names; default all of the split")
     parser.add_argument("--add", type=Path, action="append", default=[], help="quality.json of an earlier run")
-    parser.add_argument("--aside", default="", help="scenes to leave out of the means, comma-separated")
     parser.add_argument("--keep", type=Path, help="folder that keeps the cases and the results")
     parser.add_argument("--title", default="Quality")
     parser.add_argument("--no-sheet", action="store_true", help="no picture sheet (it needs matplotlib)")

@@ -5,14 +5,13 @@
 The windows of D_rho are parted into quarters by the variance of the PAN in them, scene by scene. Means over scenes.
 """
 
-import argparse
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 import rasterio
 import torch
-from quality import validation_cases
+from quality import parser_of, validation_cases
 from quality_methods import Case, parse_methods
 from quality_table import TRUTH, group_of
 
@@ -44,11 +43,7 @@ def judged(case: Case, path: Path) -> list[float]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("manifest", type=Path, help="JSON list of scenes, as for `crossdiff adapt`")
-    parser.add_argument("-m", "--method", action="append", default=[], help="as for quality.py")
-    parser.add_argument("--aside", default="", help="scenes to leave out, comma-separated")
-    options = parser.parse_args(arguments)
+    options = parser_of(__doc__).parse_args(arguments)
     logging.disable(logging.WARNING)
     methods, _ = parse_methods(options.method)
     found: dict[tuple[str, str, str], list[list[float]]] = {}

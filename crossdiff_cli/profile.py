@@ -109,8 +109,8 @@ def _tags(
         tags["CROSSDIFF_STRETCH"] = f"{place.stretch[1]:.6f},{place.stretch[0]:.6f}"
     if place.band_shifts:
         tags["CROSSDIFF_BAND_SHIFTS_PX"] = bands_apart(pair, found)
-    if noisy(pair, found):
-        tags["CROSSDIFF_NOISE_DN"] = noisy(pair, found)
+    if levels := noisy(pair, found):
+        tags["CROSSDIFF_NOISE_DN"] = levels
     tags["CROSSDIFF_SOURCES"] = ",".join(Path(raster.path).name for raster in (pair.pan, *pair.ms))
     return tags
 

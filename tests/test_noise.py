@@ -104,14 +104,22 @@ def test_texture_as_sharp_as_a_sensor_can_see_it_is_no_noise(town):
     assert pan_noise([sample], (4.0, 4.0)) == pytest.approx(4.0, rel=0.05)
 
 
-def test_pixels_that_are_not_valid_tell_nothing():
-    """Half of the PAN is filled with 0, a third with noise of another kind, and the MS says so; none lies under it."""
+@pytest.mark.parametrize("outside", [True, False])
+def test_pixels_that_are_not_valid_tell_nothing(outside):
+    """Most of the PAN is filled with something quieter, where the MS has no valid pixels or none at all."""
+    sample = pan_view(4.0)
+    pan = sample.pan.flip(3)
+    pan[..., :322] = 500 + 0.2 * torch.randn(384, 322, generator=torch.Generator().manual_seed(6))
+    mask = torch.ones(96, 16 if outside else 96, dtype=torch.bool)
+    if not outside:
+        mask[:, :80] = False
+    filled = View(pan, sample.ms[..., : mask.shape[1]], mask, (0.0, 322.0 if outside else 2.0), (0.0, 0.0))
+    assert pan_noise([filled], (4.0, 4.0)) == pytest.approx(4.0, rel=0.15)
+
+
+def test_a_constant_pan_has_no_noise():
     sample = pan_view(2.0)
-    pan, mask = sample.pan.flip(3), sample.mask.clone()
-    pan[..., :190], pan[..., 190:322] = 0.0, 50 * torch.randn(384, 132)
-    mask[:, :80] = False
-    assert pan_noise([View(pan, sample.ms, mask, (0.0, 2.0), (0.0, 0.0))], (4.0, 4.0)) == pytest.approx(2.0, rel=0.3)
-    constant = View(torch.full_like(pan, 7.0), sample.ms, sample.mask, (0.0, 0.0), (0.0, 0.0))
+    constant = View(torch.full_like(sample.pan, 7.0), sample.ms, sample.mask, sample.offset, sample.origin)
     assert pan_noise([constant], (4.0, 4.0)) == 0.0
 
 
