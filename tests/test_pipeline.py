@@ -292,8 +292,17 @@ def test_a_cpu_works_on_two_tiles_where_it_has_the_cores(monkeypatch):
     assert lanes_on(torch.device("cuda", 1), cpu) == 2
 
 
-def test_tiles_that_are_worked_on_together_share_a_network(make_pair, tmp_path, options, monkeypatch):
-    """Both lanes take tiles, and the pixels are those of one lane."""
+@pytest.fixture
+def one_thread():
+    """For PyTorch, whose sums are rounded otherwise by several."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_tiles_that_are_worked_on_together_share_a_network(make_pair, tmp_path, options, monkeypatch, one_thread):
+    """Both lanes take tiles, and the pixels are those of one lane of as many threads."""
     files = make_pair((512, 512))
     used = {}
     plain = Lane._fuse
