@@ -23,12 +23,12 @@ import rasterio
 from quality import cases
 from quality_methods import Case, write
 
-from crossdiff_cli.definitions import define
-from crossdiff_cli.degrade import DegradeOptions, degrade
-from crossdiff_cli.device import keep_memory
+from crossdiff_cli.io.pair import ScenePair
+from crossdiff_cli.model.device import keep_memory
 from crossdiff_cli.quality.files import JudgedFiles
-from crossdiff_cli.scene.pair import ScenePair
-from crossdiff_cli.sharpen import SharpenOptions, sharpen
+from crossdiff_cli.sensors.definitions import define
+from crossdiff_cli.tasks.degrade import DegradeOptions, degrade
+from crossdiff_cli.tasks.sharpen import SharpenOptions, sharpen
 from crossdiff_cli.training.manifest import Entry, read_manifest
 from crossdiff_cli.training.run_adapt import AdaptOptions, run_adapt
 from crossdiff_cli.training.setup import Budget, Sources

@@ -27,18 +27,18 @@ import torch
 from encoders_table import markdown
 from torch import Generator, Tensor, nn
 
-from crossdiff_cli.device import keep_memory
-from crossdiff_cli.fuse import ROUNDS
+from crossdiff_cli.inference.fuse import ROUNDS
 from crossdiff_cli.model.crossdiff import Architecture, CrossDiff
+from crossdiff_cli.model.device import keep_memory
 from crossdiff_cli.model.fusion import Features, Gate
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.model.weights import load
-from crossdiff_cli.shipped import shipped_weights
+from crossdiff_cli.system.weight_files import shipped_weights
 from crossdiff_cli.training.adapt import LossWeights, adapt
 from crossdiff_cli.training.loop import Plan
 from crossdiff_cli.training.manifest import read_manifest
 from crossdiff_cli.training.patches import Sampler, wald_pair, windows_of
-from crossdiff_cli.training.reimage import reimage, sharpen_scene
+from crossdiff_cli.training.resimulate import reimage, sharpen_scene
 from crossdiff_cli.training.selection import JudgedWindow
 from crossdiff_cli.training.training_scene import TrainingScene, load_scene
 

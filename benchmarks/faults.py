@@ -12,13 +12,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from crossdiff_cli.degrade import degrade
-from crossdiff_cli.mtf import low_pass
+from crossdiff_cli.geometry.window import Window
+from crossdiff_cli.imaging.resample import low_pass
+from crossdiff_cli.io.pair import ScenePair
+from crossdiff_cli.io.raster import Raster
 from crossdiff_cli.quality.assess import assess_arrays
 from crossdiff_cli.quality.baselines import BASELINES
-from crossdiff_cli.scene.pair import ScenePair
-from crossdiff_cli.scene.raster import Raster
-from crossdiff_cli.scene.tiles import Window
+from crossdiff_cli.tasks.degrade import degrade
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 FIGURES = {

@@ -33,7 +33,7 @@ import torch
 from click.testing import CliRunner
 from fuzz_files import Original, originals
 
-from crossdiff_cli.cli import main as crossdiff
+from crossdiff_cli.cli.main import main as crossdiff
 from crossdiff_cli.errors import CrossDiffError
 
 SECONDS = 30

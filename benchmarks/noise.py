@@ -17,9 +17,9 @@ import rasterio
 from quality import evaluate, parser_of, validation_cases
 from quality_methods import Case, parse_methods, write
 
-from crossdiff_cli.scene.pair import ScenePair
-from crossdiff_cli.scene.writer import to_dtype
-from crossdiff_cli.survey import survey
+from crossdiff_cli.estimate.survey import survey
+from crossdiff_cli.io.pair import ScenePair
+from crossdiff_cli.io.writer import to_dtype
 
 LEVELS = (0.0, 0.03, 0.06, 0.12)
 _FIGURES = ("ergas", "sam", "scc")

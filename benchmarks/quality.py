@@ -23,14 +23,14 @@ import rasterio
 from quality_methods import Case, Method, MethodError, parse_methods, write
 from quality_table import REGISTERED, TRUTH, Row, markdown, summary
 
-from crossdiff_cli.degrade import DegradeOptions, degrade
-from crossdiff_cli.device import keep_memory
 from crossdiff_cli.errors import CrossDiffError
+from crossdiff_cli.geometry.window import Window
+from crossdiff_cli.io.pair import PairOptions, ScenePair
+from crossdiff_cli.io.raster import Raster
+from crossdiff_cli.io.writer import to_dtype
+from crossdiff_cli.model.device import keep_memory
 from crossdiff_cli.quality.files import JudgedFiles
-from crossdiff_cli.scene.pair import PairOptions, ScenePair
-from crossdiff_cli.scene.raster import Raster
-from crossdiff_cli.scene.tiles import Window
-from crossdiff_cli.scene.writer import to_dtype
+from crossdiff_cli.tasks.degrade import DegradeOptions, degrade
 from crossdiff_cli.training.manifest import Entry, read_manifest
 from crossdiff_cli.training.training_scene import load_scene
 

@@ -13,13 +13,13 @@ import rasterio
 import torch
 from quality_table import TRUTH
 
-from crossdiff_cli.device import Precision
-from crossdiff_cli.fuse import ROUNDS
+from crossdiff_cli.geometry.window import Window
+from crossdiff_cli.inference.fuse import ROUNDS
+from crossdiff_cli.io.pair import PairOptions, ScenePair
+from crossdiff_cli.io.writer import to_dtype
+from crossdiff_cli.model.device import Precision
 from crossdiff_cli.quality.baselines import BASELINES
-from crossdiff_cli.scene.pair import PairOptions, ScenePair
-from crossdiff_cli.scene.tiles import Window
-from crossdiff_cli.scene.writer import to_dtype
-from crossdiff_cli.sharpen import SharpenOptions, sharpen
+from crossdiff_cli.tasks.sharpen import SharpenOptions, sharpen
 from crossdiff_cli.training.zero_shot import ZeroShot
 
 OTB = "otbcli_BundleToPerfectSensor"

@@ -7,11 +7,11 @@ import numpy as np
 from quality_methods import Case, parse_methods
 from quality_table import Row
 
+from crossdiff_cli.geometry.window import Window, spread
+from crossdiff_cli.io.pair import ScenePair
+from crossdiff_cli.io.raster import Raster
 from crossdiff_cli.quality.baselines import BASELINES
 from crossdiff_cli.report.colour import Stretch, composites, stretch
-from crossdiff_cli.scene.pair import ScenePair
-from crossdiff_cli.scene.raster import Raster
-from crossdiff_cli.scene.tiles import Window, spread
 
 _CROP = 160
 """Side of the part of a scene that is shown, in PAN pixels."""

@@ -31,12 +31,12 @@ from rasterio.windows import Window
 from speed_table import page
 from torch.utils.flop_counter import FlopCounterMode
 
-from crossdiff_cli.device import PRECISIONS, inference_dtype
-from crossdiff_cli.fuse import Sampling, fuse
-from crossdiff_cli.model.int8 import Int8Conv
+from crossdiff_cli.inference.fuse import Sampling, fuse
+from crossdiff_cli.inference.int8 import Int8Conv
+from crossdiff_cli.model.device import PRECISIONS, inference_dtype
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.model.weights import load
-from crossdiff_cli.shipped import shipped_weights
+from crossdiff_cli.system.weight_files import shipped_weights
 
 HERE = Path(__file__).parent
 RATIO = 4

@@ -1,6 +1,6 @@
 """`python -m crossdiff_cli`: the same as the `crossdiff` command."""
 
-from crossdiff_cli.cli import main
+from crossdiff_cli.cli.main import main
 
 if __name__ == "__main__":
     main()

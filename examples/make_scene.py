@@ -22,7 +22,7 @@ from simulator import cameras, landscape, manifest, sensor
 from simulator.canvas import LONGEST_SHADOW, Canvas
 
 from crossdiff_cli.errors import CrossDiffError, OutputError, SensorError
-from crossdiff_cli.sensors import SENSORS, find_sensor
+from crossdiff_cli.sensors.table import SENSORS, find_sensor
 
 EPSG = 32633
 UPPER_LEFT = (470120.0, 5543860.0)

@@ -19,9 +19,9 @@ import torch
 from rasterio.transform import Affine
 from scipy import ndimage
 
+from crossdiff_cli.imaging.resample import mtf_sigma
 from crossdiff_cli.model.crossdiff import Architecture, CrossDiff
 from crossdiff_cli.model.weights import save
-from crossdiff_cli.mtf import mtf_sigma
 
 PAN_GRID = Affine(0.5, 0, 500000, 0, -0.5, 5000000)
 SMALL = Architecture(widths=(8, 8, 8), blocks=(1, 1, 1), decoder_width=8, head_widths=(8, 8, 8))

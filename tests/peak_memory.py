@@ -4,8 +4,8 @@ import resource
 import sys
 from pathlib import Path
 
-from crossdiff_cli.scene.pair import PairOptions
-from crossdiff_cli.sharpen import SharpenOptions, sharpen
+from crossdiff_cli.io.pair import PairOptions
+from crossdiff_cli.tasks.sharpen import SharpenOptions, sharpen
 
 if __name__ == "__main__":
     pan, ms, out, weights = sys.argv[1:]

@@ -14,11 +14,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Generator
 
-from crossdiff_cli.cli import main
+from crossdiff_cli.cli.main import main
 from crossdiff_cli.errors import OutputError, SensorError, TrainingError
-from crossdiff_cli.fuse import ROUNDS, fuse
-from crossdiff_cli.heads import head_path, own_head
+from crossdiff_cli.inference.fuse import ROUNDS, fuse
 from crossdiff_cli.model.weights import digest, load, save
+from crossdiff_cli.system.heads import head_path, own_head
 from crossdiff_cli.training.adapt import LossWeights
 from crossdiff_cli.training.manifest import Entry
 from crossdiff_cli.training.patches import Sampler, fitting_patch

@@ -18,12 +18,12 @@ from crossdiff_cli.batch import outcome
 from crossdiff_cli.batch.manifest import Scene
 from crossdiff_cli.batch.outcome import attempt
 from crossdiff_cli.batch.record import Record
-from crossdiff_cli.cli import main
+from crossdiff_cli.cli.main import main
 from crossdiff_cli.errors import OutputError
+from crossdiff_cli.io.pair import PairOptions
 from crossdiff_cli.model import weights
 from crossdiff_cli.model.weights import WeightStore
-from crossdiff_cli.scene.pair import PairOptions
-from crossdiff_cli.sharpen import SharpenOptions
+from crossdiff_cli.tasks.sharpen import SharpenOptions
 
 QUICK = ["--sensor", "vhr", "--bands", "B,G,R,NIR", "--align", "off", "--tile", "256", "--precision", "fp32"]
 
@@ -167,7 +167,7 @@ def test_ctrl_c_reaches_no_process_that_only_begins(tmp_path):
         "from pathlib import Path\n"
         "from crossdiff_cli.batch.manifest import Scene\n"
         "from crossdiff_cli.batch.processes import _Worker\n"
-        "from crossdiff_cli.sharpen import SharpenOptions\n"
+        "from crossdiff_cli.tasks.sharpen import SharpenOptions\n"
         "if __name__ == '__main__':\n"
         "    scene = Scene('a', 'p.tif', ('m.tif',), Path('a.tif'))\n"
         "    for _ in range(2):\n"
@@ -202,7 +202,7 @@ def test_a_batch_on_several_devices(run, make_pair, tmp_path):
 
 
 def test_what_would_fail_every_scene_fails_the_batch(tmp_path, monkeypatch):
-    monkeypatch.setattr("crossdiff_cli.device._fast_in_int8", lambda device: False)
+    monkeypatch.setattr("crossdiff_cli.model.device._fast_in_int8", lambda device: False)
     manifest = table(tmp_path / "m.csv", [("a", "p.tif", "m.tif")])
     for arguments, text in (
         (["--weights", tmp_path / "none"], "no weight file"),

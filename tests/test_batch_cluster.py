@@ -9,9 +9,9 @@ from test_batch import QUICK, lines, strike, table
 
 from crossdiff_cli.batch import cluster
 from crossdiff_cli.batch.cluster import on_cluster
-from crossdiff_cli.cli import main
+from crossdiff_cli.cli.main import main
 from crossdiff_cli.errors import CrossDiffError
-from crossdiff_cli.sharpen import SharpenOptions
+from crossdiff_cli.tasks.sharpen import SharpenOptions
 
 distributed = pytest.importorskip("distributed")
 

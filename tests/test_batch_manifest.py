@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from crossdiff_cli.batch.manifest import check_outputs, read_manifest, scenes_of_pairs
-from crossdiff_cli.cli import main
+from crossdiff_cli.cli.main import main
 from crossdiff_cli.errors import ManifestError
 
 

@@ -11,8 +11,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import adapting
 from quality_methods import Case
 
-from crossdiff_cli.definitions import named_sensor
-from crossdiff_cli.sensors import find_sensor
+from crossdiff_cli.sensors.definitions import named_sensor
+from crossdiff_cli.sensors.table import find_sensor
 
 
 def test_the_halves_lie_side_by_side_and_share_no_pixel(make_pair, tmp_path, read_all):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import SMALL, small_model
 
-from crossdiff_cli.fuse import Sampling, prepare
+from crossdiff_cli.inference.fuse import Sampling, prepare
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.model.weights import save
 

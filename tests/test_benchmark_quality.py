@@ -10,8 +10,8 @@ import rasterio
 import torch
 from rasterio.transform import Affine
 
+from crossdiff_cli.io.pair import PairOptions
 from crossdiff_cli.quality.files import JudgedFiles
-from crossdiff_cli.scene.pair import PairOptions
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 

@@ -10,12 +10,12 @@ from conftest import landscape, write_raster
 from rasterio.transform import Affine
 from rasterio.warp import transform
 
-from crossdiff_cli.cli import main
+from crossdiff_cli.cli.main import main
 from crossdiff_cli.errors import SceneError
-from crossdiff_cli.scene.pair import PairOptions, ScenePair
-from crossdiff_cli.scene.part import extent_of
-from crossdiff_cli.scene.tiles import Window
-from crossdiff_cli.sharpen import SharpenOptions, sharpen
+from crossdiff_cli.geometry.window import Window
+from crossdiff_cli.io.extent import extent_of
+from crossdiff_cli.io.pair import PairOptions, ScenePair
+from crossdiff_cli.tasks.sharpen import SharpenOptions, sharpen
 
 GRID = Affine(0.5, 0, 500000, 0, -0.5, 5000000)
 FOUR = PairOptions(sensor="vhr", bands=("B", "G", "R", "NIR"))

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from crossdiff_cli.boxes import box_sum
+from crossdiff_cli.imaging.filters import box_sum
 
 
 @pytest.mark.parametrize("radius", [0, 1, 2, 3, 4, 7])

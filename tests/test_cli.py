@@ -9,7 +9,7 @@ import rasterio
 from click.testing import CliRunner
 from conftest import write_raster
 
-from crossdiff_cli.cli import main
+from crossdiff_cli.cli.main import main
 
 COMMANDS = sorted(main.commands)
 
@@ -28,7 +28,7 @@ def run():
 def test_start_law(arguments):
     """Help needs click alone: neither torch nor rasterio nor numpy is imported."""
     script = (
-        "import sys; from crossdiff_cli.cli import main\n"
+        "import sys; from crossdiff_cli.cli.main import main\n"
         f"try: main({arguments!r})\n"
         "except SystemExit as end: assert not end.code, end.code\n"
         "heavy = {'torch', 'rasterio', 'numpy'} & set(sys.modules)\n"
@@ -176,7 +176,7 @@ def test_every_bad_input_is_one_clear_line(run, make_pair, tmp_path, untrained_w
 
 
 def test_sensors_lists_every_key(run):
-    from crossdiff_cli.sensors import SENSORS
+    from crossdiff_cli.sensors.table import SENSORS
 
     lines = run("sensors").output.splitlines()
     assert [line.split()[0] for line in lines] == list(SENSORS)

@@ -18,12 +18,12 @@ from click.testing import CliRunner
 from conftest import write_raster
 from rasterio.transform import Affine
 
-from crossdiff_cli.cli import main
+from crossdiff_cli.cli.main import main
 from crossdiff_cli.errors import SceneError, TrainingError
-from crossdiff_cli.scene.grid import relate
-from crossdiff_cli.scene.pair import PairOptions, ScenePair
-from crossdiff_cli.scene.raster import Raster
-from crossdiff_cli.scene.tiles import Window
+from crossdiff_cli.geometry.grid import relate
+from crossdiff_cli.geometry.window import Window
+from crossdiff_cli.io.pair import PairOptions, ScenePair
+from crossdiff_cli.io.raster import Raster
 from crossdiff_cli.training.manifest import read_manifest
 
 GRID = Affine(0.5, 0, 500000, 0, -0.5, 5000000)
@@ -257,7 +257,7 @@ def test_absurd_sizes_take_no_memory(make_pair, tmp_path):
     ):  # fmt: skip
         pass
     script = (
-        "import resource, sys; from crossdiff_cli.cli import main; import torch, rasterio\n"
+        "import resource, sys; from crossdiff_cli.cli.main import main; import torch, rasterio\n"
         "used = int(open('/proc/self/statm').read().split()[0]) * 4096\n"
         "resource.setrlimit(resource.RLIMIT_AS, (used + 2**30, used + 2**30))\n"
         f"main(['-q', 'info', {str(path)!r}, {files.ms!r}, '--sensor', 'vhr', '--json'])"

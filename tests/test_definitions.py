@@ -5,11 +5,11 @@ import tomllib
 import pytest
 from click.testing import CliRunner
 
-from crossdiff_cli.cli import main
-from crossdiff_cli.definitions import define, keep, named_sensor, own_sensors, read_definition
+from crossdiff_cli.cli.main import main
 from crossdiff_cli.errors import OutputError, SensorError
-from crossdiff_cli.heads import head_path
-from crossdiff_cli.sensors import SENSORS, Band
+from crossdiff_cli.sensors.definitions import define, keep, named_sensor, own_sensors, read_definition
+from crossdiff_cli.sensors.table import SENSORS, Band
+from crossdiff_cli.system.heads import head_path
 
 TOML = """
 name = "My Satellite"

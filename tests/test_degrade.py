@@ -10,14 +10,14 @@ from click.testing import CliRunner
 from conftest import write_raster
 from rasterio.transform import Affine
 
-import crossdiff_cli.degrade as module
-from crossdiff_cli.cli import main
-from crossdiff_cli.degrade import NAMES, DegradeOptions, degrade
-from crossdiff_cli.mtf import degrade as degrade_image
-from crossdiff_cli.quality.judged import ms_mask
+import crossdiff_cli.tasks.degrade as module
+from crossdiff_cli.cli.main import main
+from crossdiff_cli.geometry.grid import Grid
+from crossdiff_cli.imaging.resample import degrade as degrade_image
+from crossdiff_cli.io.pair import PairOptions, ScenePair
+from crossdiff_cli.quality.inputs import ms_mask
 from crossdiff_cli.quality.windows import all_valid
-from crossdiff_cli.scene.grid import Grid
-from crossdiff_cli.scene.pair import PairOptions, ScenePair
+from crossdiff_cli.tasks.degrade import NAMES, DegradeOptions, degrade
 
 QB = DegradeOptions(pair=PairOptions(sensor="qb"), align=False)
 

@@ -22,8 +22,8 @@ from dimap_files import dimap_image, pleiades, volume
 from rasterio.shutil import copy
 from rasterio.transform import Affine
 
-from crossdiff_cli.scene.pair import PairOptions, ScenePair
-from crossdiff_cli.scene.tiles import Window
+from crossdiff_cli.geometry.window import Window
+from crossdiff_cli.io.pair import PairOptions, ScenePair
 
 
 def bands_of(pair: ScenePair) -> str:

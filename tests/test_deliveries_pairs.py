@@ -2,8 +2,8 @@
 
 from delivery_files import cbers, landsat, maxar, maxar_image, pixels
 
-from crossdiff_cli.scene.pair import ScenePair
-from crossdiff_cli.scene.pairing import find_pairs
+from crossdiff_cli.io.pair import ScenePair
+from crossdiff_cli.io.pairing import find_pairs
 
 
 def test_pairs_of_a_folder_are_deliveries_and_names(make_pair, tmp_path):

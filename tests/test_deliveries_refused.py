@@ -12,12 +12,12 @@ from conftest import write_raster
 from delivery_files import cbers, gaofen, geoeye, grid, landsat, maxar, maxar_image, pixels, skysat
 from dimap_files import dimap_image, pleiades
 
-from crossdiff_cli.cli import main
+from crossdiff_cli.cli.main import main
 from crossdiff_cli.errors import SceneError
-from crossdiff_cli.scene.deliveries.find import find_products
-from crossdiff_cli.scene.deliveries.product import child
-from crossdiff_cli.scene.documents import flatten_groups, flatten_json, flatten_lines, read_facts
-from crossdiff_cli.scene.pair import ScenePair
+from crossdiff_cli.io.deliveries.find import find_products
+from crossdiff_cli.io.deliveries.product import child
+from crossdiff_cli.io.documents import flatten_groups, flatten_json, flatten_lines, read_facts
+from crossdiff_cli.io.pair import ScenePair
 
 
 def refused(name, *parts, ms=()):

@@ -11,12 +11,12 @@ from conftest import landscape, write_raster
 from delivery_files import gaofen, maxar, maxar_image, pixels, rpc_model
 from rasterio.transform import RPCTransformer
 
-from crossdiff_cli.cli import main
+from crossdiff_cli.cli.main import main
 from crossdiff_cli.errors import SceneError
-from crossdiff_cli.scene.pair import PairOptions, ScenePair
-from crossdiff_cli.scene.rpc import relate_rpcs
-from crossdiff_cli.scene.tiles import Window
-from crossdiff_cli.sharpen import SharpenOptions, sharpen
+from crossdiff_cli.geometry.window import Window
+from crossdiff_cli.io.pair import PairOptions, ScenePair
+from crossdiff_cli.io.rpc import relate_rpcs
+from crossdiff_cli.tasks.sharpen import SharpenOptions, sharpen
 
 PAN = rpc_model((32.0, 32.0), (32.0, 32.0))
 FOUR = PairOptions(sensor="vhr", bands=("B", "G", "R", "NIR"))

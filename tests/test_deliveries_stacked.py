@@ -10,10 +10,10 @@ from conftest import write_raster
 from delivery_files import grid, maxar, maxar_image, pixels
 from rasterio.control import GroundControlPoint
 
-from crossdiff_cli.cli import main
+from crossdiff_cli.cli.main import main
 from crossdiff_cli.errors import SceneError
-from crossdiff_cli.scene.pair import ScenePair
-from crossdiff_cli.scene.tiles import Window
+from crossdiff_cli.geometry.window import Window
+from crossdiff_cli.io.pair import ScenePair
 
 FIRST, SECOND = "N R G B", "N2 RE Y C"
 

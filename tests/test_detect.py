@@ -8,9 +8,9 @@ from rasterio.enums import ColorInterp
 from vendor_files import band_list, detect, dimap2, hints, imd, order, tif
 
 from crossdiff_cli.errors import SceneError, SensorError
-from crossdiff_cli.scene.detect import Choice, Hints, detect_sensor
-from crossdiff_cli.scene.documents import flatten_xml
-from crossdiff_cli.sensors import SENSORS
+from crossdiff_cli.io.documents import flatten_xml
+from crossdiff_cli.io.identify import Choice, Hints, detect_sensor
+from crossdiff_cli.sensors.table import SENSORS
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 

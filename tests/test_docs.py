@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from crossdiff_cli.cli import main
+from crossdiff_cli.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "examples").glob("*.md"))]

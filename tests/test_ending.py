@@ -12,8 +12,8 @@ from safetensors import safe_open
 HEAD = """
 import os, signal, sys, time
 from pathlib import Path
-from crossdiff_cli.ending import orderly_end, undone_by
-from crossdiff_cli.hidden import replacing
+from crossdiff_cli.system.signals import orderly_end, undone_by
+from crossdiff_cli.system.atomic import replacing
 def say(text): print(text, flush=True)
 def told(number): os.kill(os.getpid(), number); time.sleep(0.2)
 """
@@ -127,7 +127,7 @@ def test_degrade_leaves_the_folder_as_it_was(start, make_pair, tmp_path, number)
     """Also the folder itself, where it was made for the result."""
     files, folder = make_pair(shape=(1024, 1024)), tmp_path / "wald"
     process = start(
-        "from crossdiff_cli.cli import main; from crossdiff_cli.scene.writer import Writer",
+        "from crossdiff_cli.cli.main import main; from crossdiff_cli.io.writer import Writer",
         "write = Writer.write",
         "def stop(*arguments):",
         "    write(*arguments)",
@@ -146,7 +146,7 @@ def test_training_ends_at_once_and_goes_on_from_its_checkpoint(start, make_pair,
     files, out = make_pair(shape=(512, 512)), tmp_path / "run"
     arguments = ["pretrain", files.pan, files.ms, "-o", str(out), "--patch", "32", "--batch", "1", "--groups", "1",
                  "--weights", str(small_weights), "--checkpoint-every", "1"]  # fmt: skip
-    endless = start("from crossdiff_cli.cli import main", f"main({[*arguments, '--steps', '100000']!r})")
+    endless = start("from crossdiff_cli.cli.main import main", f"main({[*arguments, '--steps', '100000']!r})")
     deadline = time.monotonic() + 60
     while not list(out.glob("*.checkpoint.previous")) and time.monotonic() < deadline and endless.poll() is None:
         time.sleep(0.01)
@@ -164,8 +164,8 @@ def test_a_signal_does_not_wait_for_the_copy_to_a_cog(start, make_pair, tmp_path
     files, target = make_pair(), tmp_path / "out.tif"
     process = start(
         "import hashlib",
-        "from crossdiff_cli.cli import main",
-        "from crossdiff_cli.scene import writer",
+        "from crossdiff_cli.cli.main import main",
+        "from crossdiff_cli.io import writer",
         "def copy(*_, **__):",
         "    say('copying')",
         "    hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)",

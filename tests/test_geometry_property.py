@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from rasterio.transform import Affine
 
 from crossdiff_cli.errors import SceneError
-from crossdiff_cli.scene.pair import PairOptions
-from crossdiff_cli.sharpen import SharpenOptions, sharpen
+from crossdiff_cli.io.pair import PairOptions
+from crossdiff_cli.tasks.sharpen import SharpenOptions, sharpen
 
 COUNT = int(os.environ.get("CROSSDIFF_GEOMETRIES", "100"))
 DTYPES = ("uint8", "uint16", "int16", "uint32", "int32", "float32", "float64")

@@ -1,8 +1,8 @@
 import pytest
 from rasterio.transform import Affine
 
-from crossdiff_cli.scene.grid import relate, same_bounds
-from crossdiff_cli.scene.tiles import Window
+from crossdiff_cli.geometry.grid import relate, same_bounds
+from crossdiff_cli.geometry.window import Window
 
 PAN = Affine(0.5, 0, 1000, 0, -0.5, 2000)
 

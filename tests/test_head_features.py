@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from crossdiff_cli.errors import WeightsError
-from crossdiff_cli.fuse import Sampling, fuse
+from crossdiff_cli.inference.fuse import Sampling, fuse
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.model.weights import load, save

@@ -11,7 +11,7 @@ import pytest
 from click.shell_completion import BashComplete
 from click.testing import CliRunner
 
-from crossdiff_cli.cli import main
+from crossdiff_cli.cli.main import main
 
 COMMANDS = sorted(main.commands)
 

@@ -5,8 +5,8 @@ import rasterio
 from rasterio.shutil import copy
 from vendor_files import detect, hints, order, tif
 
-from crossdiff_cli.scene.documents import flatten_xml
-from crossdiff_cli.scene.hints import Hints
+from crossdiff_cli.io.documents import flatten_xml
+from crossdiff_cli.io.hints import Hints
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 

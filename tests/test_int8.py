@@ -11,18 +11,18 @@ import torch
 import torch.nn.functional as F
 from conftest import small_model
 
-from crossdiff_cli import device as devices
-from crossdiff_cli.calibration import in_int8
-from crossdiff_cli.device import inference_dtype, network_dtype
 from crossdiff_cli.errors import CrossDiffError
-from crossdiff_cli.fuse import Sampling, fuse
+from crossdiff_cli.inference.calibration import in_int8
+from crossdiff_cli.inference.fuse import Sampling, fuse
+from crossdiff_cli.inference.int8 import Int8Block, Int8Conv
+from crossdiff_cli.io.pair import PairOptions
+from crossdiff_cli.model import device as devices
 from crossdiff_cli.model.blocks import ResBlock
-from crossdiff_cli.model.int8 import Int8Block, Int8Conv
+from crossdiff_cli.model.device import inference_dtype, network_dtype
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.model.weights import load
-from crossdiff_cli.scene.pair import PairOptions
-from crossdiff_cli.sharpen import SharpenOptions, sharpen
-from crossdiff_cli.shipped import shipped_weights
+from crossdiff_cli.system.weight_files import shipped_weights
+from crossdiff_cli.tasks.sharpen import SharpenOptions, sharpen
 
 CPU = torch.device("cpu")
 BANDS = Spectrum(
@@ -146,7 +146,7 @@ def test_a_pytorch_with_other_operators_works_in_float32(caplog, monkeypatch):
     def refuse(*_):
         raise RuntimeError("qconv2d_pointwise() expected at most 3 arguments\nand a trace")
 
-    monkeypatch.setattr("crossdiff_cli.calibration.to_int8", refuse)
+    monkeypatch.setattr("crossdiff_cli.inference.calibration.to_int8", refuse)
     model = small_model().channels_last()
     with caplog.at_level(logging.WARNING):
         assert in_int8(model, BANDS, GAINS) is model

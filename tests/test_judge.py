@@ -11,13 +11,13 @@ from click.testing import CliRunner
 from conftest import BAND_OF_PAN, PAN_GRID, shifted_pair, write_raster
 from rasterio.transform import Affine
 
-from crossdiff_cli.cli import main
-from crossdiff_cli.mtf import expand
+from crossdiff_cli.cli.main import main
+from crossdiff_cli.geometry.grid import place
+from crossdiff_cli.geometry.window import Window
+from crossdiff_cli.imaging.resample import expand
+from crossdiff_cli.io.pair import PairOptions
 from crossdiff_cli.quality.assess import assess_arrays
 from crossdiff_cli.quality.files import JudgedFiles
-from crossdiff_cli.scene.grid import place
-from crossdiff_cli.scene.pair import PairOptions
-from crossdiff_cli.scene.tiles import Window
 
 GAINS = (0.30, 0.31, 0.32, 0.33)
 FIGURES = ("d_lambda", "d_s", "hqnr", "qnr", "d_rho", "r_ergas", "r_sam", "r_q2n")

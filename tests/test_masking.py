@@ -1,6 +1,6 @@
 import torch
 
-from crossdiff_cli.masking import extend, extend_coarse
+from crossdiff_cli.imaging.masking import extend, extend_coarse
 
 
 def holed(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

@@ -4,13 +4,13 @@ import pytest
 import torch
 from conftest import SMALL, small_model
 
-from crossdiff_cli.fuse import Sampling, back_project, fuse, halo, local_gain, prepare, to_ms, to_pan
+from crossdiff_cli.imaging.resample import degrade, expand
+from crossdiff_cli.inference.fuse import Sampling, back_project, fuse, halo, local_gain, prepare, to_ms, to_pan
 from crossdiff_cli.model.blocks import add_projected
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.fusion import limit_energy
 from crossdiff_cli.model.region import STRIDE
 from crossdiff_cli.model.spectral import Spectrum, embed_wavelengths
-from crossdiff_cli.mtf import degrade, expand
 
 SPECTRUM = Spectrum(
     torch.tensor([480.0, 545.0, 672.0, 850.0]),

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from crossdiff_cli.mtf import degrade, expand, low_pass, mtf_kernel, mtf_sigma, span
+from crossdiff_cli.imaging.resample import degrade, expand, low_pass, mtf_kernel, mtf_sigma, span
 
 RATIOS = [2.0, 3.0, 4.0, 6.0, 3.9, 1.994]
 

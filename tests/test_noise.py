@@ -12,17 +12,17 @@ from click.testing import CliRunner
 from conftest import BAND_OF_PAN, shifted_pair
 from scipy import ndimage
 
-from crossdiff_cli.cli import main
-from crossdiff_cli.fuse import Sampling, back_project, believed, cleaned, to_pan
-from crossdiff_cli.info import describe
-from crossdiff_cli.matching import Optics, View
-from crossdiff_cli.noise import ms_noise, pan_noise
-from crossdiff_cli.profile import noisy
-from crossdiff_cli.registration import Registration
-from crossdiff_cli.scene.pair import PairOptions, ScenePair
-from crossdiff_cli.scene.tiles import Window
-from crossdiff_cli.sharpen import SharpenOptions, sharpen
-from crossdiff_cli.survey import survey
+from crossdiff_cli.cli.main import main
+from crossdiff_cli.estimate.matching import Optics, View
+from crossdiff_cli.estimate.noise import ms_noise, pan_noise
+from crossdiff_cli.estimate.registration import Registration
+from crossdiff_cli.estimate.survey import survey
+from crossdiff_cli.geometry.window import Window
+from crossdiff_cli.inference.fuse import Sampling, back_project, believed, cleaned, to_pan
+from crossdiff_cli.io.pair import PairOptions, ScenePair
+from crossdiff_cli.io.profile import noisy
+from crossdiff_cli.tasks.describe import describe
+from crossdiff_cli.tasks.sharpen import SharpenOptions, sharpen
 from crossdiff_cli.training.training_scene import scene_of
 
 OPTICS = Optics((4.0, 4.0), 0.15)

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Generator
 
+from crossdiff_cli.model.objective import OBJECTIVES, Prediction
 from crossdiff_cli.model.sampling import draw
 from crossdiff_cli.model.schedule import NoiseSchedule
-from crossdiff_cli.training.objective import OBJECTIVES, Prediction
 
 SCHEDULE = NoiseSchedule.residual_shift(1000, 0.2)
 

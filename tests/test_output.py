@@ -15,11 +15,11 @@ from rasterio.transform import Affine
 from rio_cogeo.cogeo import cog_validate
 
 from crossdiff_cli.errors import SensorError
-from crossdiff_cli.scene.pair import PairOptions
-from crossdiff_cli.scene.tiles import Window
-from crossdiff_cli.scene.writer import Profile, Writer
-from crossdiff_cli.sensors import find_sensor
-from crossdiff_cli.sharpen import SharpenOptions, sharpen
+from crossdiff_cli.geometry.window import Window
+from crossdiff_cli.io.pair import PairOptions
+from crossdiff_cli.io.writer import Profile, Writer
+from crossdiff_cli.sensors.table import find_sensor
+from crossdiff_cli.tasks.sharpen import SharpenOptions, sharpen
 
 GRID = Affine(0.5, 0, 500000, 0, -0.5, 5000000)
 WORLDVIEW = ("CA", "B", "G", "Y", "R", "RE", "N1", "N2")

@@ -6,8 +6,8 @@ from rasterio.transform import Affine
 from rasterio.warp import Resampling, reproject, transform_bounds
 
 from crossdiff_cli.errors import SceneError, SensorError
-from crossdiff_cli.scene.pair import PairOptions, ScenePair
-from crossdiff_cli.scene.tiles import Window
+from crossdiff_cli.geometry.window import Window
+from crossdiff_cli.io.pair import PairOptions, ScenePair
 
 PAN = Affine(0.5, 0, 500000, 0, -0.5, 5000000)
 FOUR = PairOptions(sensor="vhr", bands=("B", "G", "R", "NIR"))

@@ -9,13 +9,13 @@ from click.testing import CliRunner
 
 from crossdiff_cli.batch.manifest import Scene, read_manifest
 from crossdiff_cli.batch.run import BatchOptions, run_batch
-from crossdiff_cli.cli import main
+from crossdiff_cli.cli.main import main
 from crossdiff_cli.errors import CrossDiffError, ManifestError, OutputError, PathError, SceneError
-from crossdiff_cli.hidden import remove_leftovers
-from crossdiff_cli.paths import exists, is_file, is_folder, is_stream
-from crossdiff_cli.scene.raster import Raster
-from crossdiff_cli.scene.target import check_target
-from crossdiff_cli.sharpen import SharpenOptions
+from crossdiff_cli.io.raster import Raster
+from crossdiff_cli.io.target import check_target
+from crossdiff_cli.system.atomic import remove_leftovers
+from crossdiff_cli.system.paths import exists, is_file, is_folder, is_stream
+from crossdiff_cli.tasks.sharpen import SharpenOptions
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PAN, MS = str(EXAMPLES / "pan.tif"), str(EXAMPLES / "ms.tif")
@@ -111,7 +111,7 @@ def test_what_no_command_expects_is_one_line_too(monkeypatch):
     def refuse(*_, **__):
         raise OSError(errno.ESTALE, "Stale file handle", "scene.tif")
 
-    monkeypatch.setattr("crossdiff_cli.scene.pair.resolve", refuse)
+    monkeypatch.setattr("crossdiff_cli.io.pair.resolve", refuse)
     done = CliRunner().invoke(main, ["-q", "info", PAN, MS])
     assert done.exit_code == 1
     assert done.stderr == "Error: scene.tif: Stale file handle\n"

@@ -11,20 +11,20 @@ import rasterio
 import torch
 from conftest import small_model
 
-from crossdiff_cli.device import choose_devices, lanes_on, window_pixels
 from crossdiff_cli.errors import CrossDiffError, OutputError, SceneError
-from crossdiff_cli.fuse import Sampling, fuse, fuse_core, halo
+from crossdiff_cli.geometry.window import Tile, Window, best_size, tiles
+from crossdiff_cli.imaging.resample import degrade
+from crossdiff_cli.inference.fuse import Sampling, fuse, fuse_core, halo
+from crossdiff_cli.inference.run import Encoder, Fused, Lane, flow
+from crossdiff_cli.io.pair import PairOptions
+from crossdiff_cli.io.writer import Writer
 from crossdiff_cli.model.crossdiff import CrossDiff
+from crossdiff_cli.model.device import choose_devices, lanes_on, window_pixels
 from crossdiff_cli.model.region import STRIDE, Region, compact
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.model.weights import load
-from crossdiff_cli.mtf import degrade
-from crossdiff_cli.pipeline import Encoder, Fused, Lane, flow
-from crossdiff_cli.scene.pair import PairOptions
-from crossdiff_cli.scene.tiles import Tile, Window, best_size, tiles
-from crossdiff_cli.scene.writer import Writer
-from crossdiff_cli.sharpen import SharpenOptions, sharpen
-from crossdiff_cli.shipped import shipped_weights
+from crossdiff_cli.system.weight_files import shipped_weights
+from crossdiff_cli.tasks.sharpen import SharpenOptions, sharpen
 
 GAINS = (0.34, 0.32, 0.30, 0.22)
 SPECTRUM = Spectrum(
@@ -252,7 +252,7 @@ def test_values_that_are_not_finite_are_an_error_that_tells_where(values, make_p
         hrms[0, 1, 5, : len(values)] = torch.tensor(values)
         return hrms, left
 
-    monkeypatch.setattr("crossdiff_cli.pipeline.fuse_core", spoiled)
+    monkeypatch.setattr("crossdiff_cli.inference.run.fuse_core", spoiled)
     with pytest.raises(SceneError, match=r"not finite at row 0, column \d+ of .*pan"):
         sharpen(files.pan, [files.ms], tmp_path / "out.tif", options)
     assert not list(tmp_path.glob("*out*"))
@@ -331,7 +331,7 @@ def test_memory_sets_the_tile(monkeypatch):
     assert window_pixels(cpu, 8, torch.float32) < plenty
     assert window_pixels(cpu, 4, torch.bfloat16) > 1.25 * plenty
     assert window_pixels(choose_devices("cpu,cpu", "auto"), 4, torch.float32) == pytest.approx(plenty / 2, abs=1)
-    monkeypatch.setattr("crossdiff_cli.device._free", lambda: 5e8)
+    monkeypatch.setattr("crossdiff_cli.model.device._free", lambda: 5e8)
     assert window_pixels(cpu, 4, torch.float32) < plenty / 2
 
 
@@ -353,7 +353,7 @@ def test_a_tile_takes_the_memory_it_was_chosen_by(dtype, bands, monkeypatch):
         (e.start_ns(), e.nbytes()) for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"
     )
     peak = max(accumulate(change for _, change in changes)) / size**2
-    monkeypatch.setattr("crossdiff_cli.device._free", lambda: 1e12)
+    monkeypatch.setattr("crossdiff_cli.model.device._free", lambda: 1e12)
     chosen_by = 0.9e9 / window_pixels(choose_devices("cpu", "auto"), bands, dtype)
     assert 0.6 * chosen_by < peak < chosen_by
 

@@ -15,10 +15,10 @@ from conftest import SMALL, small_model
 from safetensors.torch import load_file
 from torch import Generator, Tensor
 
-from crossdiff_cli.cli import main
+from crossdiff_cli.cli.main import main
+from crossdiff_cli.model.objective import Prediction
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.model.weights import load
-from crossdiff_cli.training.objective import Prediction
 from crossdiff_cli.training.pretrain import Task, predict
 
 GUIDED = torch.zeros(3, dtype=torch.bool)

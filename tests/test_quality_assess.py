@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 
 from crossdiff_cli.errors import SceneError
-from crossdiff_cli.mtf import degrade, expand, mtf_kernel
+from crossdiff_cli.geometry.grid import Grid
+from crossdiff_cli.geometry.window import Window
+from crossdiff_cli.imaging.resample import degrade, expand, mtf_kernel
 from crossdiff_cli.quality.assess import assess, assess_arrays
 from crossdiff_cli.quality.blocks import block_moments
 from crossdiff_cli.quality.d_rho import DRho
-from crossdiff_cli.quality.judged import Judged, Reader, judged_arrays
+from crossdiff_cli.quality.inputs import Judged, Reader, judged_arrays
 from crossdiff_cli.quality.q2n import Q2n, block_q2n
 from crossdiff_cli.quality.report import QualityReport
-from crossdiff_cli.scene.grid import Grid
-from crossdiff_cli.scene.tiles import Window
 
 GAINS = (0.34, 0.32, 0.30, 0.22)
 RATIO = (4.0, 4.0)

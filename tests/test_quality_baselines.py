@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from crossdiff_cli.mtf import degrade, expand, low_pass
+from crossdiff_cli.imaging.resample import degrade, expand, low_pass
 from crossdiff_cli.quality.assess import assess_arrays
 from crossdiff_cli.quality.baselines import BASELINES
 

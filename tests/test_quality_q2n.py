@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from crossdiff_cli.geometry.window import Window
 from crossdiff_cli.quality.q2n import Q2n, product_signs
 from crossdiff_cli.quality.windows import inner_blocks
-from crossdiff_cli.scene.tiles import Window
 
 
 def conjugate(x: np.ndarray) -> np.ndarray:

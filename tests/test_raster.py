@@ -8,8 +8,8 @@ from rasterio.enums import ColorInterp
 from rasterio.env import get_gdal_config
 
 from crossdiff_cli.errors import SceneError
-from crossdiff_cli.scene.raster import Raster, bounded_cache
-from crossdiff_cli.scene.tiles import Window
+from crossdiff_cli.geometry.window import Window
+from crossdiff_cli.io.raster import Raster, bounded_cache
 
 
 @pytest.fixture

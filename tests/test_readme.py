@@ -20,9 +20,9 @@ from click.testing import CliRunner
 from rasterio.windows import Window
 from test_docs import ROOT, blocks, calls
 
-from crossdiff_cli.cli import main
+from crossdiff_cli.cli.main import main
 from crossdiff_cli.model.weights import digest, load
-from crossdiff_cli.shipped import shipped_weights
+from crossdiff_cli.system.weight_files import shipped_weights
 
 pytest.importorskip("distributed")
 README = ROOT / "README.md"

@@ -9,11 +9,11 @@ import torch
 from rasterio.transform import Affine
 from scipy import ndimage
 
-from crossdiff_cli.degrade import DegradeOptions, degrade
+from crossdiff_cli.geometry.grid import relate, same_bounds
+from crossdiff_cli.io.pair import PairOptions
 from crossdiff_cli.quality.baselines import BASELINES
-from crossdiff_cli.scene.grid import relate, same_bounds
-from crossdiff_cli.scene.pair import PairOptions
-from crossdiff_cli.sharpen import SharpenOptions, sharpen
+from crossdiff_cli.tasks.degrade import DegradeOptions, degrade
+from crossdiff_cli.tasks.sharpen import SharpenOptions, sharpen
 
 pytestmark = pytest.mark.slow
 
@@ -111,8 +111,8 @@ def test_a_part_of_every_georeferenced_pair_lies_on_the_pan_grid(real_pairs, tmp
 
 def test_measured_shifts_agree_with_the_index(real_pairs):
     """The index measured the shifts independently, by exhaustive search."""
-    from crossdiff_cli.scene.pair import ScenePair
-    from crossdiff_cli.survey import survey
+    from crossdiff_cli.estimate.survey import survey
+    from crossdiff_cli.io.pair import ScenePair
 
     folder, index = real_pairs
     checked = 0

@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from crossdiff_cli.fuse import ROUNDS, Sampling, fuse
+from crossdiff_cli.estimate.survey import Statistics
+from crossdiff_cli.inference.fuse import ROUNDS, Sampling, fuse
 from crossdiff_cli.model.crossdiff import Architecture, CrossDiff
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.model.weights import save
-from crossdiff_cli.survey import Statistics
-from crossdiff_cli.training import reimage as module
+from crossdiff_cli.training import resimulate as module
 from crossdiff_cli.training.patches import Sampler
-from crossdiff_cli.training.reimage import reimage, reimaged, sharpen_scene
+from crossdiff_cli.training.resimulate import reimage, reimaged, sharpen_scene
 from crossdiff_cli.training.training_scene import TrainingScene
 
 SMALL = Architecture(widths=(8, 8, 8), blocks=(1, 1, 1), decoder_width=8, head_widths=(8, 8, 8))

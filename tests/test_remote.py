@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from http_files import Faults, serve
 from rasterio.shutil import copy as copy_raster
 
-from crossdiff_cli.cli import main
+from crossdiff_cli.cli.main import main
 
 BLOCKS = {"tiled": True, "blockxsize": 64, "blockysize": 64}
 

@@ -14,27 +14,27 @@ from conftest import landscape, write_raster
 from rasterio.io import MemoryFile
 from rasterio.transform import Affine
 
-from crossdiff_cli.cli import main
-from crossdiff_cli.mtf import expand
+from crossdiff_cli.cli.main import main
+from crossdiff_cli.geometry.grid import Grid
+from crossdiff_cli.geometry.window import Window
+from crossdiff_cli.imaging.resample import expand
+from crossdiff_cli.io.pair import PairOptions
+from crossdiff_cli.io.png import png
+from crossdiff_cli.io.raster import Raster
 from crossdiff_cli.quality.assess import assess, assess_arrays
 from crossdiff_cli.quality.baselines import BASELINES
 from crossdiff_cli.quality.files import JudgedFiles
-from crossdiff_cli.quality.judged import judged_arrays
+from crossdiff_cli.quality.inputs import judged_arrays
 from crossdiff_cli.report import maps as maps_module
 from crossdiff_cli.report import rivals as rivals_module
 from crossdiff_cli.report.colour import FALSE, GREY, TRUE, composites, stretch
 from crossdiff_cli.report.histogram import histogram
+from crossdiff_cli.report.hotspots import hardest
 from crossdiff_cli.report.maps import draw_maps
 from crossdiff_cli.report.page import build_page
-from crossdiff_cli.report.places import hardest
 from crossdiff_cli.report.rivals import rival_picture, score_rivals
 from crossdiff_cli.report.views import map_picture
-from crossdiff_cli.scene.grid import Grid
-from crossdiff_cli.scene.pair import PairOptions
-from crossdiff_cli.scene.picture import png
-from crossdiff_cli.scene.raster import Raster
-from crossdiff_cli.scene.tiles import Window
-from crossdiff_cli.sensors import SENSORS, Band, find_sensor
+from crossdiff_cli.sensors.table import SENSORS, Band, find_sensor
 
 PAN_GRID = Affine(0.5, 0, 500000, 0, -0.5, 5000000)
 GRID = Grid((4.0, 4.0), (0.0, 0.0))

@@ -10,7 +10,7 @@ import rasterio
 from click.testing import CliRunner
 from rasterio.rio.main import main_group
 
-from crossdiff_cli.cli import main
+from crossdiff_cli.cli.main import main
 
 RIO = "import sys; from rasterio.rio.main import main_group; sys.argv[0] = 'rio'; main_group()"
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from conftest import write_raster
 
 from crossdiff_cli.errors import CrossDiffError, TrainingError
-from crossdiff_cli.scene.pairing import find_pairs
+from crossdiff_cli.io.pairing import find_pairs
 from crossdiff_cli.training import training_scene
 from crossdiff_cli.training.manifest import Entry
 from crossdiff_cli.training.scenes import load_scenes, resolve

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from crossdiff_cli.errors import SensorError
-from crossdiff_cli.sensors import NOMINAL, SENSORS, canonical_band, find_sensor, nominal_band
+from crossdiff_cli.sensors.table import NOMINAL, SENSORS, canonical_band, find_sensor, nominal_band
 
 PROMISED = (
     "qb ik ge1 wv2 wv3 wv4 lg phr pneo spot6 spot7 gf1 gf2 skysat kompsat3a sv1 triplesat geosat2 vision1 cbers4a "
@@ -195,7 +195,7 @@ def test_nominal_band_of_no_band():
 
 
 def test_the_table_imports_without_numeric_libraries():
-    code = "import sys, crossdiff_cli.sensors; print({'numpy', 'torch', 'rasterio'} & set(sys.modules))"
+    code = "import sys, crossdiff_cli.sensors.table; print({'numpy', 'torch', 'rasterio'} & set(sys.modules))"
     root = Path(__file__).parents[1]
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
     assert run.stdout.strip() == "set()"

@@ -17,10 +17,10 @@ from rasterio.rpc import RPC
 from rasterio.transform import Affine
 
 from crossdiff_cli.errors import CrossDiffError, OutputError
-from crossdiff_cli.scene import raster
-from crossdiff_cli.scene.pair import PairOptions
-from crossdiff_cli.scene.writer import Writer
-from crossdiff_cli.sharpen import SharpenOptions, sharpen
+from crossdiff_cli.io import raster
+from crossdiff_cli.io.pair import PairOptions
+from crossdiff_cli.io.writer import Writer
+from crossdiff_cli.tasks.sharpen import SharpenOptions, sharpen
 
 GRID = Affine(0.5, 0, 500000, 0, -0.5, 5000000)
 FOUR = PairOptions(sensor="vhr", bands=("B", "G", "R", "NIR"))
@@ -252,7 +252,7 @@ def test_atomic_law_on_kill(make_pair, tmp_path, small_weights, options):
     out = tmp_path / "result" / "out.tif"
     out.parent.mkdir()
     script = (
-        "import os, signal; from crossdiff_cli.scene.writer import Writer; from crossdiff_cli.cli import main\n"
+        "import os, signal; from crossdiff_cli.io.writer import Writer; from crossdiff_cli.cli.main import main\n"
         "write, count = Writer.write, iter(range(9))\n"
         "Writer.write = lambda *a: os.kill(os.getpid(), signal.SIGKILL) if next(count) == 2 else write(*a)\n"
         f"main(['sharpen', {files.pan!r}, {files.ms!r}, '-o', {str(out)!r}, '--weights', {str(small_weights)!r}, "
@@ -274,7 +274,7 @@ def test_full_disk_leaves_nothing_and_says_so(make_pair, tmp_path, small_weights
     script = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000));"
-        "sys.argv[0] = 'crossdiff'; from crossdiff_cli.cli import main; main()"
+        "sys.argv[0] = 'crossdiff'; from crossdiff_cli.cli.main import main; main()"
     )
     command = [
         sys.executable,

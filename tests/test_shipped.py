@@ -7,12 +7,12 @@ import click
 import pytest
 from click.shell_completion import ShellComplete
 
-from crossdiff_cli.cli import main
+from crossdiff_cli.cli.main import main
+from crossdiff_cli.cli.types import Weights
 from crossdiff_cli.errors import WeightsError
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.weights import digest, load
-from crossdiff_cli.options import Weights
-from crossdiff_cli.shipped import DEFAULT, SHIPPED, shipped_weights
+from crossdiff_cli.system.weight_files import DEFAULT, SHIPPED, shipped_weights
 
 OPEN_SCENES = re.compile(r"(landsat[78]_|worldview2_spacenet6_|cbers4a_)")
 

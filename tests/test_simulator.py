@@ -12,9 +12,9 @@ import pytest
 import rasterio
 import torch
 
-from crossdiff_cli.scene.pair import PairOptions, ScenePair
-from crossdiff_cli.sensors import SENSORS, find_sensor
-from crossdiff_cli.survey import survey
+from crossdiff_cli.estimate.survey import survey
+from crossdiff_cli.io.pair import PairOptions, ScenePair
+from crossdiff_cli.sensors.table import SENSORS, find_sensor
 from crossdiff_cli.training.manifest import read_manifest
 from crossdiff_cli.training.training_scene import load_scene
 

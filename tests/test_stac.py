@@ -17,11 +17,11 @@ from rasterio.rpc import RPC
 from rasterio.transform import Affine
 
 from crossdiff_cli import __version__
-from crossdiff_cli.cli import main
+from crossdiff_cli.cli.main import main
 from crossdiff_cli.errors import OutputError
-from crossdiff_cli.scene import stac
-from crossdiff_cli.scene.pair import PairOptions
-from crossdiff_cli.sharpen import SharpenOptions, sharpen
+from crossdiff_cli.io import stac
+from crossdiff_cli.io.pair import PairOptions
+from crossdiff_cli.tasks.sharpen import SharpenOptions, sharpen
 
 GRID = Affine(0.5, 0, 500000, 0, -0.5, 5000000)
 COMMON_NAMES = {

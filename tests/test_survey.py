@@ -6,8 +6,8 @@ from conftest import shifted_pair, write_raster
 from rasterio.transform import Affine
 
 from crossdiff_cli.errors import SceneError
-from crossdiff_cli.scene.pair import PairOptions, ScenePair
-from crossdiff_cli.survey import survey
+from crossdiff_cli.estimate.survey import survey
+from crossdiff_cli.io.pair import PairOptions, ScenePair
 
 OPTIONS = PairOptions(sensor="vhr", bands=("B", "G", "R", "NIR"))
 

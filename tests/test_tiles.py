@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from crossdiff_cli.scene.tiles import Window, spread, tiles
+from crossdiff_cli.geometry.window import Window, spread, tiles
 
 
 def test_cores_cover_the_extent_exactly_once():

@@ -8,10 +8,10 @@ import torch
 from conftest import SMALL, small_model
 
 from crossdiff_cli.errors import TrainingError
-from crossdiff_cli.fuse import Sampling, prepare
+from crossdiff_cli.imaging.resample import degrade, expand
+from crossdiff_cli.inference.fuse import Sampling, prepare
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.weights import digest, load
-from crossdiff_cli.mtf import degrade, expand
 from crossdiff_cli.training.adapt import LossWeights, adapt
 from crossdiff_cli.training.loop import Plan
 from crossdiff_cli.training.losses import local_correlation, qnr_loss, spectral_loss, structural_loss

@@ -15,11 +15,11 @@ from rasterio.transform import Affine
 from test_writer import profile
 from vendor_files import imd
 
-from crossdiff_cli.scene.pair import PairOptions, ScenePair
-from crossdiff_cli.scene.tiles import Window
-from crossdiff_cli.scene.writer import Writer
-from crossdiff_cli.sharpen import SharpenOptions, sharpen
-from crossdiff_cli.survey import survey
+from crossdiff_cli.estimate.survey import survey
+from crossdiff_cli.geometry.window import Window
+from crossdiff_cli.io.pair import PairOptions, ScenePair
+from crossdiff_cli.io.writer import Writer
+from crossdiff_cli.tasks.sharpen import SharpenOptions, sharpen
 
 GRID = Affine(0.5, 0, 500000, 0, -0.5, 5000000)
 FOUR = PairOptions(sensor="vhr", bands=("B", "G", "R", "NIR"))

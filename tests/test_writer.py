@@ -11,9 +11,9 @@ from rasterio.enums import ColorInterp
 from rasterio.transform import Affine
 
 from crossdiff_cli.errors import OutputError
-from crossdiff_cli.scene.tiles import Window
-from crossdiff_cli.scene.writer import Profile, Writer, to_dtype
-from crossdiff_cli.sensors import find_sensor
+from crossdiff_cli.geometry.window import Window
+from crossdiff_cli.io.writer import Profile, Writer, to_dtype
+from crossdiff_cli.sensors.table import find_sensor
 
 GRID = Affine(0.5, 0, 500000, 0, -0.5, 5000000)
 

@@ -5,12 +5,12 @@ import torch
 from click.testing import CliRunner
 from conftest import small_model
 
-from crossdiff_cli.cli import main
+from crossdiff_cli.cli.main import main
+from crossdiff_cli.estimate.survey import survey
+from crossdiff_cli.geometry.window import Window
+from crossdiff_cli.io.pair import PairOptions, ScenePair
 from crossdiff_cli.model.weights import digest
-from crossdiff_cli.scene.pair import PairOptions, ScenePair
-from crossdiff_cli.scene.tiles import Window
-from crossdiff_cli.sharpen import SharpenOptions, sharpen
-from crossdiff_cli.survey import survey
+from crossdiff_cli.tasks.sharpen import SharpenOptions, sharpen
 from crossdiff_cli.training import zero_shot
 from crossdiff_cli.training.selection import Score, gain
 from crossdiff_cli.training.training_scene import scene_of

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import rasterio
 
-from crossdiff_cli.scene.detect import Choice, Detection, Hints, detect_sensor, read_hints
+from crossdiff_cli.io.identify import Choice, Detection, Hints, detect_sensor, read_hints
 
 
 def tif(path: Path, count: int = 1, dtype: str = "uint16", **labels: Any) -> Path:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from crossdiff_cli.batch.manifest import Scene
 from crossdiff_cli.batch.outcome import Outcome, attempt, one_line
 from crossdiff_cli.errors import CrossDiffError
-from crossdiff_cli.hidden import remove_leftovers
 from crossdiff_cli.model.weights import WeightStore
-from crossdiff_cli.sharpen import SharpenOptions
+from crossdiff_cli.system.atomic import remove_leftovers
+from crossdiff_cli.tasks.sharpen import SharpenOptions
 
 if TYPE_CHECKING:
     from distributed import Future

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from crossdiff_cli.errors import ManifestError
-from crossdiff_cli.paths import is_folder
-from crossdiff_cli.scene.pairing import find_pairs, scene_name
+from crossdiff_cli.io.pairing import find_pairs, scene_name
+from crossdiff_cli.system.paths import is_folder
 
 _log = logging.getLogger(__name__)
 

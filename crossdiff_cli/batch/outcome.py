@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 from crossdiff_cli.batch.manifest import Scene
 from crossdiff_cli.errors import CrossDiffError, OutputError
-from crossdiff_cli.hidden import remove_leftovers
 from crossdiff_cli.model.weights import WeightStore
-from crossdiff_cli.sharpen import SharpenOptions, sharpen
+from crossdiff_cli.system.atomic import remove_leftovers
+from crossdiff_cli.tasks.sharpen import SharpenOptions, sharpen
 
 _log = logging.getLogger(__name__)
 

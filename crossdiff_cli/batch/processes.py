@@ -17,10 +17,10 @@ from tqdm import tqdm
 
 from crossdiff_cli.batch.manifest import Scene
 from crossdiff_cli.batch.outcome import Outcome, attempt
-from crossdiff_cli.ending import orderly_end, undone_by
-from crossdiff_cli.hidden import remove_leftovers
 from crossdiff_cli.model.weights import WeightStore
-from crossdiff_cli.sharpen import SharpenOptions
+from crossdiff_cli.system.atomic import remove_leftovers
+from crossdiff_cli.system.signals import orderly_end, undone_by
+from crossdiff_cli.tasks.sharpen import SharpenOptions
 
 _log = logging.getLogger(__name__)
 

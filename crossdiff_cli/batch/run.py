@@ -9,11 +9,11 @@ from crossdiff_cli.batch.cluster import on_cluster
 from crossdiff_cli.batch.manifest import Scene
 from crossdiff_cli.batch.outcome import Outcome
 from crossdiff_cli.batch.processes import in_processes
-from crossdiff_cli.device import choose_devices
 from crossdiff_cli.errors import PathError
-from crossdiff_cli.paths import exists, is_file
-from crossdiff_cli.sharpen import SharpenOptions
-from crossdiff_cli.shipped import no_weights
+from crossdiff_cli.model.device import choose_devices
+from crossdiff_cli.system.paths import exists, is_file
+from crossdiff_cli.system.weight_files import no_weights
+from crossdiff_cli.tasks.sharpen import SharpenOptions
 
 
 @dataclass(frozen=True, slots=True)

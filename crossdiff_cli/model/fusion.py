@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crossdiff_cli.boxes import box_sum
+from crossdiff_cli.imaging.filters import box_sum
 from crossdiff_cli.model.blocks import Conditioning, ResBlock, add_projected, in_place, silu
 from crossdiff_cli.model.region import compact
 from crossdiff_cli.model.spectral import BandOutput, BandStem, Spectrum

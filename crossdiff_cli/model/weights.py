@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from crossdiff_cli.errors import WeightsError
-from crossdiff_cli.hidden import replacing
 from crossdiff_cli.model.crossdiff import Architecture, CrossDiff
-from crossdiff_cli.shipped import no_weights
+from crossdiff_cli.system.atomic import replacing
+from crossdiff_cli.system.weight_files import no_weights
 
 FORMAT = "crossdiff-2"
 _MAX_CHANNELS = 4096

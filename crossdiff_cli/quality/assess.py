@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from crossdiff_cli.errors import SceneError
+from crossdiff_cli.geometry.grid import Grid
 from crossdiff_cli.quality.consistency import Consistency, on_ms_grid
 from crossdiff_cli.quality.full_resolution import FullResolution
-from crossdiff_cli.quality.judged import Judged, judged_arrays
+from crossdiff_cli.quality.inputs import Judged, judged_arrays
 from crossdiff_cli.quality.qnr import quality_without_reference
 from crossdiff_cli.quality.report import BandQuality, QualityReport, known
 from crossdiff_cli.quality.windows import BLOCK, windows
 from crossdiff_cli.quality.with_reference import WithReference
-from crossdiff_cli.scene.grid import Grid
 
 WINDOW = 512
 """Side of the windows a scene is read by, in PAN pixels, unless told otherwise."""

@@ -21,10 +21,10 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from crossdiff_cli.mtf import EXPAND_RADIUS, degrade, expand, low_pass, mtf_radius
-from crossdiff_cli.quality.judged import ms_mask
+from crossdiff_cli.geometry.grid import Grid
+from crossdiff_cli.imaging.resample import EXPAND_RADIUS, degrade, expand, low_pass, mtf_radius
+from crossdiff_cli.quality.inputs import ms_mask
 from crossdiff_cli.quality.windows import shrink
-from crossdiff_cli.scene.grid import Grid
 
 Axes = tuple[float, float]
 Method = Callable[[Tensor, Tensor, Axes, Axes, Sequence[float], Tensor | None], Tensor]

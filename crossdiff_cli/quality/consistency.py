@@ -7,14 +7,14 @@ show. Miss everything finer: an unsharpened result that keeps the MS pixels scor
 import torch
 from torch import Tensor
 
-from crossdiff_cli.mtf import degrade, mtf_radius
+from crossdiff_cli.geometry.window import Window
+from crossdiff_cli.imaging.resample import degrade, mtf_radius
 from crossdiff_cli.quality.blocks import BlockMean, block_moments, q_index
 from crossdiff_cli.quality.ergas import Ergas
-from crossdiff_cli.quality.judged import Judged, read
+from crossdiff_cli.quality.inputs import Judged, read
 from crossdiff_cli.quality.q2n import block_q2n
 from crossdiff_cli.quality.sam import Sam
 from crossdiff_cli.quality.windows import all_valid
-from crossdiff_cli.scene.tiles import Window
 
 
 class Consistency:

@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 
 from crossdiff_cli.errors import SceneError
-from crossdiff_cli.mtf import EXPAND_RADIUS
+from crossdiff_cli.estimate.registration import Registration
+from crossdiff_cli.estimate.survey import survey
+from crossdiff_cli.geometry.grid import Grid, place
+from crossdiff_cli.geometry.window import Window
+from crossdiff_cli.imaging.resample import EXPAND_RADIUS
+from crossdiff_cli.io.pair import PairOptions, ScenePair
+from crossdiff_cli.io.raster import Raster
 from crossdiff_cli.quality.assess import assess
-from crossdiff_cli.quality.judged import Judged, Reader
+from crossdiff_cli.quality.inputs import Judged, Reader
 from crossdiff_cli.quality.report import TRAINED_ON, QualityReport
-from crossdiff_cli.registration import Registration
-from crossdiff_cli.scene.grid import Grid, place
-from crossdiff_cli.scene.pair import PairOptions, ScenePair
-from crossdiff_cli.scene.raster import Raster
-from crossdiff_cli.scene.tiles import Window
-from crossdiff_cli.survey import survey
 
 
 class JudgedFiles:

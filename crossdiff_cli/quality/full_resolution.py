@@ -5,15 +5,15 @@ import math
 import torch
 from torch import Tensor
 
-from crossdiff_cli.mtf import EXPAND_RADIUS, expand, low_pass, mtf_radius
+from crossdiff_cli.geometry.window import Window
+from crossdiff_cli.imaging.resample import EXPAND_RADIUS, expand, low_pass, mtf_radius
 from crossdiff_cli.quality.bicubic import RADIUS, reduce_bicubic
 from crossdiff_cli.quality.d_lambda import DLambda
 from crossdiff_cli.quality.d_rho import DRho
 from crossdiff_cli.quality.d_s import DS
-from crossdiff_cli.quality.judged import Judged, read
+from crossdiff_cli.quality.inputs import Judged, read
 from crossdiff_cli.quality.qnr import InterBand
 from crossdiff_cli.quality.windows import grow, inner_blocks, shrink
-from crossdiff_cli.scene.tiles import Window
 
 
 class FullResolution:

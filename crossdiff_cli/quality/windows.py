@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from crossdiff_cli.scene.tiles import Window
+from crossdiff_cli.geometry.window import Window
 
 BLOCK = 32
 """Side of the non-overlapping blocks of Q2n, D_lambda and D_s, in pixels."""

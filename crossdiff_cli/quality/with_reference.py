@@ -2,14 +2,14 @@
 
 import math
 
+from crossdiff_cli.geometry.window import Window
 from crossdiff_cli.quality import scc, ssim
 from crossdiff_cli.quality.ergas import Ergas
-from crossdiff_cli.quality.judged import Judged, Reader, read
+from crossdiff_cli.quality.inputs import Judged, Reader, read
 from crossdiff_cli.quality.psnr import Psnr
 from crossdiff_cli.quality.q2n import Q2n
 from crossdiff_cli.quality.sam import Sam
 from crossdiff_cli.quality.windows import grow, windows
-from crossdiff_cli.scene.tiles import Window
 
 
 class WithReference:

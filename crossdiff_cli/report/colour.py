@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from crossdiff_cli.sensors import Band
+from crossdiff_cli.sensors.table import Band
 
 TRUE, FALSE, GREY = "True colour", "False colour", "Grey"
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from crossdiff_cli.geometry.window import Window
 from crossdiff_cli.quality.blocks import FLAT
 from crossdiff_cli.quality.consistency import on_ms_grid
-from crossdiff_cli.quality.judged import Judged, read
+from crossdiff_cli.quality.inputs import Judged, read
 from crossdiff_cli.quality.sliding import full_windows, window_sums
 from crossdiff_cli.quality.windows import BLOCK, grow, windows
-from crossdiff_cli.scene.tiles import Window
 
 CELLS = 128
 """Cells along the longer side of a scene, at most."""

@@ -12,20 +12,20 @@ import torch
 
 from crossdiff_cli import __version__
 from crossdiff_cli.errors import OutputError, SceneError
-from crossdiff_cli.hidden import replacing
-from crossdiff_cli.profile import NOISY, noisy
+from crossdiff_cli.estimate.registration import Registration
+from crossdiff_cli.estimate.survey import Survey, survey
+from crossdiff_cli.io.pair import PairOptions, ScenePair
+from crossdiff_cli.io.profile import NOISY, noisy
+from crossdiff_cli.io.target import check_target
 from crossdiff_cli.quality.files import JudgedFiles
 from crossdiff_cli.quality.report import QualityReport
-from crossdiff_cli.registration import Registration
+from crossdiff_cli.report.descriptions import WORDS
 from crossdiff_cli.report.histogram import histogram
+from crossdiff_cli.report.hotspots import hardest
 from crossdiff_cli.report.maps import Maps, draw_maps
-from crossdiff_cli.report.places import hardest
 from crossdiff_cli.report.rivals import Rivals, score_rivals
 from crossdiff_cli.report.views import RAMPS, Samples, close_up, map_picture, overview, palette, sample
-from crossdiff_cli.report.words import WORDS
-from crossdiff_cli.scene.pair import PairOptions, ScenePair
-from crossdiff_cli.scene.target import check_target
-from crossdiff_cli.survey import Survey, survey
+from crossdiff_cli.system.atomic import replacing
 
 KINDS = (".html", ".htm")
 """Endings of files that a page may replace."""

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from crossdiff_cli.mtf import EXPAND_RADIUS
+from crossdiff_cli.geometry.window import Window, spread
+from crossdiff_cli.imaging.resample import EXPAND_RADIUS
 from crossdiff_cli.quality.assess import assess_arrays
 from crossdiff_cli.quality.baselines import BASELINES
-from crossdiff_cli.quality.judged import Judged, read
+from crossdiff_cli.quality.inputs import Judged, read
 from crossdiff_cli.quality.report import QualityReport
 from crossdiff_cli.quality.windows import grow
-from crossdiff_cli.scene.tiles import Window, spread
 
 SIDE = 1024
 """Side of the part that baselines are scored on, in PAN pixels; a scene that is little larger is taken whole."""

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from crossdiff_cli.geometry.window import Window
+from crossdiff_cli.io.png import png
 from crossdiff_cli.quality.files import JudgedFiles
-from crossdiff_cli.quality.judged import read
+from crossdiff_cli.quality.inputs import read
 from crossdiff_cli.report.colour import Stretch, composites, stretch
-from crossdiff_cli.report.places import Place
+from crossdiff_cli.report.hotspots import Place
 from crossdiff_cli.report.rivals import rival_picture
-from crossdiff_cli.scene.picture import png
-from crossdiff_cli.scene.tiles import Window
 
 OVERVIEW = 1024
 """Longer side of the overview in pixels, at most."""

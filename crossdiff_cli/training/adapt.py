@@ -6,7 +6,7 @@ from dataclasses import astuple, dataclass
 from torch import Generator, Tensor
 
 from crossdiff_cli.errors import TrainingError
-from crossdiff_cli.fuse import ROUNDS, fuse, prepare, to_ms
+from crossdiff_cli.inference.fuse import ROUNDS, fuse, prepare, to_ms
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.training.loop import Plan, Watch, fit
 from crossdiff_cli.training.losses import qnr_loss, spectral_loss, structural_loss

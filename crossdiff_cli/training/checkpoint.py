@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from crossdiff_cli.errors import TrainingError
-from crossdiff_cli.hidden import replacing
-from crossdiff_cli.paths import exists
+from crossdiff_cli.system.atomic import replacing
+from crossdiff_cli.system.paths import exists
 
 _log = logging.getLogger(__name__)
 

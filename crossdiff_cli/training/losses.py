@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from crossdiff_cli.fuse import Sampling, to_ms
+from crossdiff_cli.inference.fuse import Sampling, to_ms
 
 _FLAT = 0.01
 """Product of two deviations, normalised, under which a window counts as flat: its noise is no structure to follow."""

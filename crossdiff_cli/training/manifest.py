@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from crossdiff_cli.errors import TrainingError
-from crossdiff_cli.paths import exists, is_file
+from crossdiff_cli.system.paths import exists, is_file
 
 
 @dataclass(frozen=True, slots=True)

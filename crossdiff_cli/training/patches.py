@@ -10,10 +10,10 @@ import torch
 from torch import Generator, Tensor
 
 from crossdiff_cli.errors import TrainingError
-from crossdiff_cli.fuse import Sampling
+from crossdiff_cli.imaging.resample import EXPAND_RADIUS, degrade
+from crossdiff_cli.inference.fuse import Sampling
 from crossdiff_cli.model.region import STRIDE
 from crossdiff_cli.model.spectral import Spectrum
-from crossdiff_cli.mtf import EXPAND_RADIUS, degrade
 from crossdiff_cli.training.training_scene import TrainingScene
 
 _MARGIN = EXPAND_RADIUS + 1

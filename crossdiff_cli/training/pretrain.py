@@ -8,14 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from crossdiff_cli.fuse import prepare
+from crossdiff_cli.inference.fuse import prepare
 from crossdiff_cli.model.crossdiff import CrossDiff
+from crossdiff_cli.model.objective import Objective, Prediction
 from crossdiff_cli.model.schedule import NoiseSchedule, octave_noise
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.model.unet import UNet
 from crossdiff_cli.training.distributed import Workers
 from crossdiff_cli.training.loop import Plan, Watch, fit
-from crossdiff_cli.training.objective import Objective, Prediction
 from crossdiff_cli.training.patches import Example, Sampler
 
 _AS_USED = 0.5

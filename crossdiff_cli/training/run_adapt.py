@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
-from crossdiff_cli.device import choose_device
 from crossdiff_cli.errors import OutputError, WeightsError
+from crossdiff_cli.io.target import check_target
 from crossdiff_cli.model.crossdiff import CrossDiff
+from crossdiff_cli.model.device import choose_device
 from crossdiff_cli.model.weights import digest, load, save
-from crossdiff_cli.paths import exists
-from crossdiff_cli.scene.target import check_target
-from crossdiff_cli.shipped import shipped_weights
+from crossdiff_cli.system.paths import exists
+from crossdiff_cli.system.weight_files import shipped_weights
 from crossdiff_cli.training.adapt import LossWeights, adapt
 from crossdiff_cli.training.patches import Sampler, fitting_patch
 from crossdiff_cli.training.selection import ROOM_FOR_TRUTH, SHARES, BestHead, JudgedWindow, Score, score, split

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from crossdiff_cli.device import Precision, choose_device, network_dtype
 from crossdiff_cli.errors import OutputError, TrainingError
 from crossdiff_cli.model.crossdiff import Architecture, CrossDiff
+from crossdiff_cli.model.device import Precision, choose_device, network_dtype
 from crossdiff_cli.model.weights import digest, load, save
 from crossdiff_cli.training.distributed import Workers, joined
 from crossdiff_cli.training.loop import Progress, Watch

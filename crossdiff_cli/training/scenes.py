@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from crossdiff_cli.errors import CrossDiffError, TrainingError
-from crossdiff_cli.paths import is_folder
-from crossdiff_cli.scene.pairing import find_pairs
+from crossdiff_cli.io.pairing import find_pairs
+from crossdiff_cli.system.paths import is_folder
 from crossdiff_cli.training.manifest import Entry, read_manifest
 from crossdiff_cli.training.training_scene import TrainingScene, load_parts
 

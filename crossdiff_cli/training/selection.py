@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from crossdiff_cli.fuse import ROUNDS, fuse
+from crossdiff_cli.estimate.survey import Statistics
+from crossdiff_cli.inference.fuse import ROUNDS, fuse
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.quality.assess import assess_arrays
 from crossdiff_cli.quality.report import QualityReport
-from crossdiff_cli.survey import Statistics
 from crossdiff_cli.training.loop import Progress
 from crossdiff_cli.training.patches import Example, wald_pair, windows_of
 from crossdiff_cli.training.training_scene import TrainingScene

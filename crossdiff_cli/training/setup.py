@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from crossdiff_cli import __version__
-from crossdiff_cli.device import keep_memory
 from crossdiff_cli.errors import OutputError, TrainingError
+from crossdiff_cli.model.device import keep_memory
 from crossdiff_cli.model.region import STRIDE
 from crossdiff_cli.model.weights import digest
-from crossdiff_cli.shipped import shipped_weights
+from crossdiff_cli.system.weight_files import shipped_weights
 from crossdiff_cli.training.loop import Plan
-from crossdiff_cli.training.reimage import reimaged
+from crossdiff_cli.training.resimulate import reimaged
 from crossdiff_cli.training.scenes import load_scenes, resolve
 from crossdiff_cli.training.training_scene import TrainingScene
 

@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from crossdiff_cli.errors import TrainingError
-from crossdiff_cli.fuse import Sampling
-from crossdiff_cli.masking import extend
+from crossdiff_cli.estimate.survey import Statistics, Survey, survey
+from crossdiff_cli.geometry.window import Window, spread
+from crossdiff_cli.imaging.masking import extend
+from crossdiff_cli.inference.fuse import Sampling
+from crossdiff_cli.io.pair import PairOptions, ScenePair
+from crossdiff_cli.io.raster import Raster
 from crossdiff_cli.model.spectral import Spectrum
-from crossdiff_cli.scene.pair import PairOptions, ScenePair
-from crossdiff_cli.scene.raster import Raster
-from crossdiff_cli.scene.tiles import Window, spread
-from crossdiff_cli.survey import Statistics, Survey, survey
 from crossdiff_cli.training.manifest import Entry
 
 _log = logging.getLogger(__name__)

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from crossdiff_cli.errors import OutputError, TrainingError
-from crossdiff_cli.hidden import replacing
+from crossdiff_cli.io.png import png
 from crossdiff_cli.model.crossdiff import CrossDiff
+from crossdiff_cli.model.objective import Prediction
 from crossdiff_cli.model.sampling import Denoiser, draw
-from crossdiff_cli.scene.picture import png
-from crossdiff_cli.training.objective import Prediction
+from crossdiff_cli.system.atomic import replacing
 from crossdiff_cli.training.patches import Example, Sampler
 from crossdiff_cli.training.pretrain import Pretext, Task, predict, tasks
 from crossdiff_cli.training.training_scene import TrainingScene

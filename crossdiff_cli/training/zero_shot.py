@@ -5,9 +5,9 @@ import logging
 from dataclasses import dataclass, field
 
 from crossdiff_cli.errors import TrainingError
+from crossdiff_cli.estimate.survey import Survey
+from crossdiff_cli.io.pair import ScenePair
 from crossdiff_cli.model.crossdiff import CrossDiff
-from crossdiff_cli.scene.pair import ScenePair
-from crossdiff_cli.survey import Survey
 from crossdiff_cli.training.adapt import LossWeights, adapt
 from crossdiff_cli.training.loop import Plan
 from crossdiff_cli.training.patches import Sampler, fitting_patch

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from crossdiff_cli.sensors import find_sensor
+from crossdiff_cli.sensors.table import find_sensor
 from simulator.sensor import WAVELENGTHS, WORLDVIEW_4, Band, Camera, band_average, irradiance
 
 COARSEST_GSD = 2.0

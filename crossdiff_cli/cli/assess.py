@@ -1,0 +1,142 @@
+"""`crossdiff assess` and `crossdiff degrade`: know how good a result is, and make pairs whose true result is known."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from crossdiff_cli.cli.arguments import need_ms
+from crossdiff_cli.cli.failures import one_line_errors
+from crossdiff_cli.cli.types import INPUT, Nodata, sensor_options, verbosity_options
+
+if TYPE_CHECKING:
+    from crossdiff_cli.io.pair import PairOptions
+
+_NODATA = click.option("--nodata", type=Nodata(), help="Value of missing pixels in all inputs; `none`: all are data.")
+
+
+@click.command()
+@click.argument("fused", type=INPUT)
+@click.option("--pan", required=True, type=INPUT, help="The PAN that FUSED was sharpened with.")
+@click.option(
+    "--ms", required=True, multiple=True, type=INPUT, help="The MS that it was made from; repeat for one file per band."
+)
+@click.option("--reference", type=INPUT, help="The true result, where it is known (see `crossdiff degrade`).")
+@sensor_options
+@_NODATA
+@click.option(
+    "--align",
+    type=click.Choice(["auto", "off"]),
+    default="off",
+    show_default=True,
+    help="Judge where the MS really lies; off: where its georeference says.",
+)
+@click.option("--html", type=click.Path(path_type=Path), help="Write a page with pictures, maps and baselines.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON line.")
+@verbosity_options
+def assess(
+    fused: str,
+    pan: str,
+    ms: tuple[str, ...],
+    reference: str | None,
+    html: Path | None,
+    *,
+    align: str,
+    as_json: bool,
+    **choices: Any,
+) -> None:
+    """Score FUSED against the PAN and MS it was made from, and against a reference if there is one.
+
+    docs/quality.md says how to read the figures.
+
+    \b
+    crossdiff assess sharp.tif --pan pan.tif --ms ms.tif --html sharp.html
+    """
+    with one_line_errors():
+        from crossdiff_cli.io.target import check_target
+        from crossdiff_cli.quality.files import JudgedFiles
+        from crossdiff_cli.report.page import KINDS
+
+        if html is not None:
+            check_target(html, overwrite=True, kinds=KINDS)
+        with JudgedFiles(fused, pan, ms, reference, _pair_options(choices), align=align == "auto") as files:
+            report = files.report()
+            if html is not None:
+                from crossdiff_cli.report.page import write_page
+
+                write_page(html, files, report)
+            names = [band.name for band in files.pair.bands]
+            sensor, trained_on = files.pair.sensor.key, files.trained_on
+    figures = report.as_dict()
+    if as_json:
+        per_band = figures.pop("bands")
+        click.echo(
+            json.dumps(
+                {
+                    "output": fused,
+                    "sensor": sensor,
+                    "bands": names,
+                    **figures,
+                    "per_band": per_band,
+                    "trained_on": trained_on,
+                }
+            )
+        )
+    else:
+        click.echo(report)
+        click.echo(f"{'bands':<10} {','.join(names)} of {sensor}")
+        if trained_on:
+            click.echo(f"the network was trained on close relatives of {', '.join(trained_on)}")
+
+
+def _pair_options(choices: dict[str, Any]) -> "PairOptions":
+    from crossdiff_cli.io.pair import PairOptions
+
+    nodata = choices["nodata"]
+    return PairOptions(
+        sensor=choices["sensor"],
+        bands=choices["bands"],
+        nodata=None if nodata == "none" else nodata,
+        ignore_nodata=nodata == "none",
+    )
+
+
+@click.command()
+@click.argument("pan", type=INPUT)
+@click.argument("ms", nargs=-1, type=INPUT)
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder for the three files of the pair."
+)
+@sensor_options
+@_NODATA
+@click.option(
+    "--align", type=click.Choice(["auto", "off"]), default="auto", show_default=True, help="Correct a PAN/MS shift."
+)
+@click.option("--overwrite", is_flag=True, help="Replace the files of an earlier run.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON line.")
+@verbosity_options
+def degrade(
+    pan: str, ms: tuple[str, ...], output: Path, *, align: str, overwrite: bool, as_json: bool, **choices: Any
+) -> None:
+    """Make the Wald pair: PAN and MS one ratio down by their MTFs, and the MS as the reference.
+
+    Writes pan.tif, ms.tif and reference.tif into the folder OUTPUT.
+
+    \b
+    crossdiff degrade pan.tif ms.tif -o wald
+    crossdiff sharpen wald/pan.tif wald/ms.tif -o wald/sharp.tif
+    crossdiff assess wald/sharp.tif --pan wald/pan.tif --ms wald/ms.tif --reference wald/reference.tif
+    """
+    need_ms(pan, ms)
+    with one_line_errors():
+        from crossdiff_cli.tasks.degrade import DegradeOptions
+        from crossdiff_cli.tasks.degrade import degrade as run
+
+        options = DegradeOptions(pair=_pair_options(choices), align=align == "auto", overwrite=overwrite)
+        result = run(pan, ms, output, options)
+    if as_json:
+        click.echo(json.dumps(result.as_dict()))
+    else:
+        for path in (result.pan, result.ms, result.reference):
+            click.echo(path)

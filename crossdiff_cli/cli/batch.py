@@ -1,0 +1,113 @@
+"""`crossdiff batch`."""
+
+import json
+import logging
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import click
+
+from crossdiff_cli.cli.failures import one_line_errors
+from crossdiff_cli.cli.options import fusion_of, fusion_options
+from crossdiff_cli.cli.types import Address, Shard, is_quiet, verbosity_options
+from crossdiff_cli.errors import ManifestError
+from crossdiff_cli.system.signals import undone_by
+
+_log = logging.getLogger(__name__)
+
+
+@click.command()
+@click.argument("manifest", required=False, type=click.Path(path_type=Path))
+@click.option("--pair-dir", type=click.Path(path_type=Path), help="Folder of pairs (a_pan.tif, a_ms.tif) instead.")
+@click.option(
+    "-o", "--output", "folder", required=True, type=click.Path(path_type=Path, file_okay=False), help="Result folder."
+)
+@fusion_options
+@click.option("--skip-existing", is_flag=True, help="Keep results that are there: they are finished.")
+@click.option(
+    "--shard", type=Shard(), default="1/1", help="Only scene I, I + N, I + 2N, ... of the list; I from 1 to N."
+)
+@click.option("-j", "--jobs", type=click.IntRange(1, 256), default=1, show_default=True,
+              help="Scenes at once, in processes that share the cores.")  # fmt: skip
+@click.option("--scheduler", type=Address(), help="Sharpen on a dask.distributed cluster instead.")
+@click.option("--timeout", type=click.FloatRange(0, min_open=True), metavar="SECONDS",
+              help="Give up a scene that takes longer; not with --scheduler.")  # fmt: skip
+@click.option("--fail-fast", is_flag=True, help="Begin no further scene after one has failed.")
+@click.option("--results", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+              help="Append one JSON line per scene to FILE.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON line per scene on stdout.")
+@click.option("--dry-run", is_flag=True, help="Print the scenes as a manifest of JSON lines, and do nothing.")
+@verbosity_options
+def batch(
+    manifest: Path | None,
+    pair_dir: Path | None,
+    folder: Path,
+    shard: tuple[int, int],
+    results: Path | None,
+    *,
+    as_json: bool,
+    dry_run: bool,
+    **choices: Any,
+) -> None:
+    """Sharpen many scenes; one that fails does not stop the others.
+
+    MANIFEST is a CSV table (columns pan, ms or delivery, perhaps name, output, sensor, bands; MS files separated by ;),
+    JSON lines, or a JSON list with the same keys. Exit code 1: a scene failed; the summary says which and why.
+
+    \b
+    crossdiff batch scenes.csv -o sharp --results results.jsonl --skip-existing
+    crossdiff batch --pair-dir deliveries -o sharp --jobs 2
+    crossdiff batch scenes.csv -o sharp --skip-existing --shard 3/16
+    crossdiff batch scenes.csv -o sharp --scheduler tcp://head:8786
+    """
+    if (manifest is None) == (pair_dir is None):
+        raise click.UsageError("name either a MANIFEST or a folder of pairs with --pair-dir")
+    if choices["overwrite"] and choices["skip_existing"]:
+        raise click.UsageError("--overwrite and --skip-existing exclude each other")
+    if choices["scheduler"] and (choices["timeout"] or choices["jobs"] > 1):
+        raise click.UsageError("--jobs and --timeout are for processes of this machine, not for --scheduler")
+    with one_line_errors():
+        from crossdiff_cli.batch.manifest import check_outputs, read_manifest, scenes_of_pairs
+
+        try:
+            scenes = read_manifest(manifest, folder) if manifest else scenes_of_pairs(Path(pair_dir or ""), folder)
+            if not dry_run:
+                check_outputs(scenes)
+        except ManifestError as error:
+            raise click.UsageError(str(error)) from error
+        scenes = scenes[shard[0] - 1 :: shard[1]]
+        if dry_run:
+            for scene in scenes:
+                click.echo(json.dumps(scene.as_dict(folder)))
+            return
+        failed = _run(scenes, results, as_json=as_json, **choices)
+    if failed:
+        raise SystemExit(1)
+
+
+def _run(scenes: list[Any], results: Path | None, *, as_json: bool, **choices: Any) -> bool:
+    """Run the scenes, say what becomes of each and sum up, also when the run is interrupted; whether one failed."""
+    from crossdiff_cli.batch.record import Record
+    from crossdiff_cli.batch.run import BatchOptions, run_batch
+
+    names = ("jobs", "scheduler", "skip_existing", "timeout", "fail_fast")
+    own = {name: choices.pop(name) for name in names}
+    options = BatchOptions(fusion_of(quiet=True, **choices), **own)
+    record = Record(len(scenes), results)
+
+    def sum_up() -> None:
+        click.echo(record.summary(), err=True)
+
+    with undone_by(sum_up), closing(run_batch(scenes, options)) as outcomes:
+        for outcome in outcomes:
+            line = record.add(outcome)
+            if as_json:
+                click.echo(line)
+            if not is_quiet():
+                click.echo(f"[{record.done}/{record.scenes}] {outcome.line()}", err=True)
+            for warning in outcome.warnings:
+                _log.debug("%s: %s", outcome.name, warning)
+    if not is_quiet() or record.failures:
+        sum_up()
+    return bool(record.failures)

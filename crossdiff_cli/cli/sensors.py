@@ -1,0 +1,57 @@
+"""`crossdiff sensors` and `crossdiff info`: what the tool knows, and what it understood of a pair."""
+
+import json
+from typing import Any
+
+import click
+
+from crossdiff_cli.cli.arguments import need_ms
+from crossdiff_cli.cli.failures import one_line_errors
+from crossdiff_cli.cli.types import INPUT, sensor_options, verbosity_options
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON line per sensor.")
+def sensors(*, as_json: bool) -> None:
+    """List the sensors that --sensor knows, your own at the end: key, name, ratio, band orders of the deliveries.
+
+    \b
+    crossdiff sensors
+    crossdiff sensors --json
+    """
+    from crossdiff_cli.sensors.definitions import own_sensors
+    from crossdiff_cli.sensors.table import SENSORS
+
+    for sensor in (*SENSORS.values(), *own_sensors()):
+        layouts = [",".join(layout) for layout in sensor.layouts]
+        if as_json:
+            click.echo(
+                json.dumps({"sensor": sensor.key, "name": sensor.name, "ratio": sensor.ratio, "layouts": layouts})
+            )
+        else:
+            click.echo(f"{sensor.key:<12} {sensor.name:<24} ratio {sensor.ratio:<4g} {'  '.join(layouts)}")
+
+
+@click.command()
+@click.argument("pan", type=INPUT)
+@click.argument("ms", nargs=-1, type=INPUT)
+@sensor_options
+@click.option("--json", "as_json", is_flag=True, help="One JSON line.")
+@verbosity_options
+def info(pan: str, ms: tuple[str, ...], *, as_json: bool, **choices: Any) -> None:
+    """Say what is understood of a pair or a delivery (sensor, bands, ratio, shift, masks), without sharpening it.
+
+    \b
+    crossdiff info pan.tif ms.tif
+    """
+    need_ms(pan, ms)
+    with one_line_errors():
+        from crossdiff_cli.io.pair import PairOptions
+        from crossdiff_cli.tasks.describe import describe
+
+        facts = describe(pan, ms, PairOptions(**choices))
+    if as_json:
+        click.echo(json.dumps(facts))
+        return
+    for name, value in facts.items():
+        click.echo(f"{name:<12} {', '.join(str(v) for v in value) if isinstance(value, list) else value}")

@@ -1,0 +1,1 @@
+"""What is estimated on a scene: normalisation, registration, noise."""

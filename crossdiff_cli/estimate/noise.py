@@ -1,0 +1,93 @@
+"""How noisy PAN and MS are, told by a few windows of the scene."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from crossdiff_cli.estimate.matching import Optics, View
+from crossdiff_cli.estimate.registration import Registration
+from crossdiff_cli.imaging.resample import Pixels
+
+_MASK = torch.tensor([[1.0, -2.0, 1.0], [-2.0, 4.0, -2.0], [1.0, -2.0, 1.0]]).double()[None, None] / 6.0
+"""Takes out what is linear along rows or columns and keeps the deviation of white noise (Immerkaer 1996)."""
+_BLOCK = 12
+"""Side of the blocks that are told apart, in pixels."""
+_ENOUGH = 16
+"""Blocks under which nothing is said of the noise."""
+
+
+def ms_noise(samples: Sequence[View], optics: Optics, place: Registration) -> Tensor:
+    """Deviation of the white noise of each MS band, in the unit of the MS: (C,) float32.
+
+    That of what remains of a band after a regression on the other bands and the PAN, all high-passed. 0 where too
+    little is valid. `place` is where the MS lies.
+    """
+    seen = [optics.seen(sample, place.displacement(sample.middle)) for sample in samples]
+    images = [torch.cat([sample.ms, pan[None]]) for sample, pan in zip(samples, seen, strict=True)]
+    blocks = torch.cat([_blocks(image, sample.mask) for image, sample in zip(images, samples, strict=True)])
+    bands = blocks.shape[1] - 1
+    fine = _fine(blocks)
+    covariance = torch.einsum("nirc,njrc->ij", fine, fine)
+    levels = []
+    for band in range(bands):
+        others = [other for other in range(bands + 1) if other != band]
+        system, wanted = covariance[others][:, others], covariance[others, band, None]
+        weights = torch.linalg.lstsq(system, wanted, driver="gelsd").solution[:, 0]
+        levels.append(_level(blocks[:, band] - torch.einsum("j,njrc->nrc", weights, blocks[:, others])))
+    return torch.tensor(levels)
+
+
+def pan_noise(samples: Sequence[View], ratio: Pixels) -> float:
+    """Deviation of the white noise of the PAN, in its unit; 0 where too little is valid."""
+    return _level(torch.cat([_blocks(sample.pan[0], _on_pan(sample, ratio)) for sample in samples])[:, 0])
+
+
+def _level(blocks: Tensor) -> float:
+    """Deviation of the white noise of an image, of blocks (blocks, rows, columns) of it.
+
+    High-passed, a block with noise of deviation n and texture has the power n^2 + c t, and once 2 x 2 pixels are
+    averaged n^2 / 4 + t: texture is smoother than noise, by a factor of the sensor. A regression of one on the other
+    over the blocks finds n and c; it takes relative errors, so that those decide in which noise is not lost in texture.
+    """
+    images = blocks[:, None]
+    powers = torch.stack([_fine(i).square().mean(dim=(1, 2, 3)) for i in (images, F.avg_pool2d(images, 2))], dim=1)
+    powers = powers[powers[:, 0] > 0]  # the others are saturated or filled
+    if len(powers) < _ENOUGH:
+        return 0.0
+    fine, coarse = powers.T
+    weights = 1 / (fine + coarse)
+    system = torch.stack([weights, coarse * weights], dim=1)
+    level, slope = torch.linalg.lstsq(system, (fine * weights)[:, None], driver="gelsd").solution[:, 0].tolist()
+    return math.sqrt(max(0.0, level) / (1 - min(slope, 3.0) / 4))
+
+
+def _fine(images: Tensor) -> Tensor:
+    """(N, C, H, W) high-passed, without its border."""
+    count, bands, height, width = images.shape
+    return F.conv2d(images.reshape(-1, 1, height, width), _MASK).reshape(count, bands, height - 2, width - 2)
+
+
+def _blocks(image: Tensor, valid: Tensor) -> Tensor:
+    """Those blocks of an image (C, H, W) that are `valid` (H, W): (blocks, C, rows, columns), float64 of mean 0."""
+
+    def cut(whole: Tensor) -> Tensor:
+        rows, cols = (size // _BLOCK for size in whole.shape[1:])
+        part = whole[:, : rows * _BLOCK, : cols * _BLOCK].reshape(len(whole), rows, _BLOCK, cols, _BLOCK)
+        return part.permute(1, 3, 0, 2, 4).reshape(rows * cols, len(whole), _BLOCK, _BLOCK)
+
+    found = cut(image)[cut(valid[None]).flatten(1).all(dim=1)].double()
+    return found - found.mean(dim=(2, 3), keepdim=True)
+
+
+def _on_pan(sample: View, ratio: Pixels) -> Tensor:
+    """Which PAN pixels lie in MS pixels whose whole area is valid: (H, W)."""
+    rows, cols = (
+        ((torch.arange(size) + 0.5 - start) / step).floor().long()
+        for size, start, step in zip(sample.pan.shape[2:], sample.offset, ratio, strict=True)
+    )
+    height, width = sample.mask.shape
+    inside = ((rows >= 0) & (rows < height))[:, None] & ((cols >= 0) & (cols < width))
+    return sample.mask[rows.clamp(0, height - 1)][:, cols.clamp(0, width - 1)] & inside

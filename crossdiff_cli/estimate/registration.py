@@ -1,0 +1,211 @@
+"""Where the MS really lies on the PAN grid: a shift, a stretch along each axis, and what sets single bands apart."""
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+from crossdiff_cli.estimate.matching import Match, Optics, View, high_pass, least_squares, match
+from crossdiff_cli.imaging.resample import Pixels
+
+_log = logging.getLogger(__name__)
+
+_MIN_VALID = 256
+_MIN_BAND_CORRELATION = 0.85
+"""Correlation with the PAN under which no shift of a single band is believed."""
+_SMALLEST_PX = 0.15
+"""Shift of a single band, in PAN pixels, that is not worth an interpolation of its own."""
+_MIN_WINDOWS = 3
+_SMALLEST_STRETCH_PX = 0.2
+"""What a stretch moves the outermost windows against each other by, in PAN pixels, if it is worth believing."""
+_SURE = 3.0
+"""Standard errors that a stretch must have."""
+_DISAGREEMENT = 0.25
+"""MS pixels that the shifts of windows may deviate without a warning."""
+_FEW = 4
+"""Windows of which none is left out."""
+_MEDIAN_VARIANCE = math.pi / 2
+"""Variance of a median over that of a mean."""
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """Where the MS was found: what nominally lies at y of the PAN lies at y + shift + stretch (y - centre)."""
+
+    shift: Pixels = (0.0, 0.0)
+    """How far the MS lies from its nominal place, in PAN pixels (rows, columns), at `centre`."""
+    correlation: float = 0.0
+    """Multiple correlation of high-passed PAN with the MS bands there; 0 when nothing was found."""
+    band_shifts: tuple[Pixels, ...] = ()
+    """How far each band lies from there, in PAN pixels (rows, columns), (0, 0) where that is not significant; empty
+    where no band lies apart."""
+    stretch: Pixels = (0.0, 0.0)
+    """By how much the MS is larger than its grid says: 0.01 is one per cent; 0 where that is not significant."""
+    centre: Pixels = (0.0, 0.0)
+    """PAN coordinates (row, column)."""
+
+    def ratio(self, nominal: Pixels) -> Pixels:
+        """PAN pixels per MS pixel."""
+        return nominal[0] * (1 + self.stretch[0]), nominal[1] * (1 + self.stretch[1])
+
+    def offset(self, nominal: Pixels, origin: Pixels) -> Pixels:
+        """Where the corner of an MS pixel lies in a PAN window that begins at `origin`, nominally at `nominal`."""
+        moved = self.displacement((origin[0] + nominal[0], origin[1] + nominal[1]))
+        return nominal[0] + moved[0], nominal[1] + moved[1]
+
+    def displacement(self, place: Pixels) -> Pixels:
+        """How far from its nominal place, given in PAN coordinates, the MS lies there."""
+        row, col = (self.shift[axis] + self.stretch[axis] * (place[axis] - self.centre[axis]) for axis in (0, 1))
+        return row, col
+
+    def farthest(self, first: Pixels, last: Pixels) -> float:
+        """The largest displacement of any band, along either axis, between two corners of a part of the PAN."""
+        ends = [self.displacement(corner) for corner in (first, last)]
+        own = max((abs(v) for shift in self.band_shifts for v in shift), default=0.0)
+        return max(abs(v) for end in ends for v in end) + own
+
+
+def register(views: Sequence[View], optics: Optics, centre: Pixels) -> Registration:
+    """Find the place at which the PAN is best explained by the MS bands: median over windows, and line through them.
+
+    The shift is shrunk by its own uncertainty, 1 - variance / shift^2 (James and Stein 1961, positive part): an MS that
+    is in its place is left there. A stretch is believed only where it is sure.
+
+    Args:
+        views: windows of the scene.
+        optics: how its PAN pixels become MS pixels, nominally.
+        centre: of the scene, on the PAN.
+    """
+    usable = [view for view in views if int(view.usable.sum()) >= _MIN_VALID]
+    best = _best(usable, optics, Registration(centre=centre))
+    if not best:
+        _log.warning("PAN and MS were not registered: no window with enough common detail")
+        return Registration(centre=centre)
+    found = _shrunk(_through(best, (0.0, 0.0), centre), best)
+    stretched = _through(best, (_stretch(best, 0), _stretch(best, 1)), centre)
+    if stretched.stretch != (0.0, 0.0):
+        again = _best(usable, optics, stretched)
+        # An MS that was resampled by whole pixels lies alike, but what was sharp together would be pulled apart.
+        if again and (left := _through(again, (0.0, 0.0), centre)).correlation > found.correlation:
+            row, col = (a + b for a, b in zip(stretched.shift, left.shift, strict=True))
+            found, best = replace(left, shift=(row, col), stretch=stretched.stretch), again
+    scatter = max(float(_deviation(_away(best, axis))) for axis in (0, 1))
+    if scatter > _DISAGREEMENT * max(optics.ratio):
+        _log.warning(
+            "PAN and MS lie apart differently from place to place, by %.1f PAN pixels or more, which is not corrected: "
+            "orthorectify both with the same model",
+            scatter,
+        )
+    return replace(found, band_shifts=_apart([_moved(view, found) for view in usable], _stretched(optics, found)))
+
+
+def _moved(view: View, found: Registration) -> View:
+    return replace(view, offset=found.offset(view.offset, view.origin))
+
+
+def _stretched(optics: Optics, found: Registration) -> Optics:
+    return replace(optics, ratio=found.ratio(optics.ratio))
+
+
+def _best(views: Sequence[View], optics: Optics, found: Registration) -> list[Match]:
+    """Where windows lie beside what was found; the better half by correlation, where there are many."""
+    every = [match(_moved(view, found), _stretched(optics, found)) for view in views]
+    places = sorted((place for place in every if place is not None), key=lambda place: -place.correlation)
+    return places if len(places) <= _FEW else places[: len(places) // 2 + 1]
+
+
+def _through(places: Sequence[Match], stretch: Pixels, centre: Pixels) -> Registration:
+    """The median of the shifts at `centre`, if the MS is stretched like that."""
+    table = torch.tensor([[*_left(place, stretch, centre), place.correlation] for place in places], dtype=torch.float64)
+    row, col, correlation = table.quantile(0.5, dim=0).tolist()
+    return Registration((row, col), correlation, stretch=stretch, centre=centre)
+
+
+def _left(place: Match, stretch: Pixels, centre: Pixels) -> Pixels:
+    row, col = (place.shift[axis] - stretch[axis] * (place.middle[axis] - centre[axis]) for axis in (0, 1))
+    return row, col
+
+
+def _shrunk(found: Registration, places: Sequence[Match]) -> Registration:
+    """The less of the shift, the less sure it is: in the windows, or between them."""
+    error = 0.0
+    for axis in (0, 1):
+        noise = float(torch.tensor([place.variance[axis] for place in places]).median())
+        error += max(noise, float(_deviation(_away(places, axis))) ** 2) / len(places)
+    if len(places) > 2:
+        error *= _MEDIAN_VARIANCE
+    row, col = found.shift
+    kept = max(0.0, 1.0 - error / max(row * row + col * col, 1e-12))
+    return replace(found, shift=(kept * row, kept * col))
+
+
+def _away(places: Sequence[Match], axis: int) -> Tensor:
+    """How far the shift of every window is from their median."""
+    shift = torch.tensor([place.shift[axis] for place in places], dtype=torch.float64)
+    return shift - shift.quantile(0.5)
+
+
+def _deviation(from_median: Tensor) -> Tensor:
+    """Standard deviation of normal values along the first dimension, by their distances from the median."""
+    return 1.4826 * from_median.abs().quantile(0.5, dim=0)
+
+
+def _stretch(places: Sequence[Match], axis: int) -> float:
+    """Slope of the line through the shifts along an axis (Theil 1950, Sen 1968); 0 where it is not sure."""
+    at = torch.tensor([place.middle[axis] for place in places], dtype=torch.float64)
+    shift = torch.tensor([place.shift[axis] for place in places], dtype=torch.float64)
+    slopes = [
+        float((shift[j] - shift[i]) / (at[j] - at[i]))
+        for i, j in combinations(range(len(places)), 2)
+        if abs(at[j] - at[i]) > 1
+    ]
+    if len(slopes) < _MIN_WINDOWS:
+        return 0.0
+    slope = float(torch.tensor(slopes, dtype=torch.float64).quantile(0.5))
+    left = shift - slope * at
+    away = left - left.quantile(0.5)
+    noise = max(float(_deviation(away)) ** 2, float(torch.tensor([place.variance[axis] for place in places]).median()))
+    error = math.sqrt(_MEDIAN_VARIANCE * noise / float((at - at.mean()).square().sum()))
+    across = abs(slope) * float(at.max() - at.min())
+    sure = abs(slope) > _SURE * error and across > _SMALLEST_STRETCH_PX and float(away.abs().max()) < 0.5 * across
+    return slope if sure else 0.0
+
+
+def _apart(views: Sequence[View], optics: Optics) -> tuple[Pixels, ...]:
+    """How far each band lies from where all lie: median over registered windows, where it is sure.
+
+    In a window, band = a PAN + a delta . gradient of the PAN (Lucas and Kanade 1981, with a free contrast a); believed
+    where the band follows the PAN closely, and where the windows agree.
+    """
+    if len(views) < _MIN_WINDOWS:
+        return ()
+    step = optics.step
+    around = [(0.0, 0.0), (step, 0.0), (-step, 0.0), (0.0, step), (0.0, -step)]
+    found = []
+    for view in views:
+        usable = view.usable
+        pan = high_pass(torch.stack([optics.seen(view, place) for place in around]), view.mask)[:, usable].T
+        system = torch.cat([pan[:, :1], (pan[:, 1::2] - pan[:, 2::2]) / (2 * step)], dim=1)
+        found.append([_band(system, band) for band in high_pass(view.ms, view.mask)[:, usable]])
+    table = torch.tensor(found)
+    median = table.quantile(0.5, dim=0)
+    spread = _deviation(table - median)[:, :2] / len(found) ** 0.5
+    sure = (median[:, 2] > _MIN_BAND_CORRELATION)[:, None] & (
+        median[:, :2].abs() > (3 * spread).clamp_min(_SMALLEST_PX)
+    )
+    sure &= (median[:, :2].abs() < 2 * step).all(dim=1, keepdim=True)
+    if not sure.any():
+        return ()
+    return tuple((float(r), float(c)) for r, c in torch.where(sure, median[:, :2], 0.0))
+
+
+def _band(system: Tensor, band: Tensor) -> tuple[float, float, float]:
+    contrast, *moved = least_squares(system, band[:, None])[:, 0].tolist()
+    correlation = float(torch.corrcoef(torch.stack([system[:, 0], band]))[0, 1].nan_to_num())
+    if abs(contrast) < 1e-6:
+        return 0.0, 0.0, 0.0
+    return moved[0] / contrast, moved[1] / contrast, abs(correlation)

@@ -1,0 +1,1 @@
+"""Windows, tiles and grid mappings: integers and affine arithmetic, no pixels."""

@@ -1,0 +1,87 @@
+"""How the MS grid lies on the PAN grid: ratio, offset and common footprint. Geometry only, no pixels."""
+
+import math
+from dataclasses import dataclass
+
+from rasterio.transform import Affine
+
+from crossdiff_cli.geometry.window import Window
+
+_ROTATION_PX = 0.05
+"""A rotation or shear that moves no MS pixel by more than this many PAN pixels is none."""
+_NOISE_PX = 1e-4
+"""Offsets that differ by less are the same, in PAN pixels."""
+_DRIFT_PX = 1e-3
+"""What rounding the ratio may move the far end of the MS by, in PAN pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """The MS grid in PAN pixel coordinates: MS pixel (0, 0) has its outer corner at `offset`."""
+
+    ratio: tuple[float, float]
+    """PAN pixels per MS pixel (rows, columns)."""
+    offset: tuple[float, float]
+    """PAN coordinates (row, column) of the outer corner of MS pixel (0, 0)."""
+
+    def footprint(self, pan_shape: tuple[int, int], ms_shape: tuple[int, int]) -> Window | None:
+        """PAN pixels whose centres lie on the MS, or None when there are none."""
+        bounds = []
+        for axis in (0, 1):
+            first = math.ceil(self.offset[axis] - 0.5 - 1e-6)
+            end = math.ceil(self.offset[axis] + ms_shape[axis] * self.ratio[axis] - 0.5 - 1e-6)
+            bounds.append((max(first, 0), min(end, pan_shape[axis])))
+        (row, end_row), (col, end_col) = bounds
+        return Window(row, col, end_row - row, end_col - col) if end_row > row and end_col > col else None
+
+    def ms_window(self, window: Window, margin: int) -> Window:
+        """MS pixels that touch a PAN window, grown by `margin`; may reach beyond the image."""
+        starts, sizes = [], []
+        for axis, (start, stop) in enumerate(zip((window.row, window.col), window.stop, strict=True)):
+            first = math.floor((start - self.offset[axis]) / self.ratio[axis]) - margin
+            last = math.ceil((stop - self.offset[axis]) / self.ratio[axis]) + margin
+            starts.append(first)
+            sizes.append(last - first)
+        return Window(starts[0], starts[1], sizes[0], sizes[1])
+
+    def local_offset(self, pan_window: Window, ms_window: Window) -> tuple[float, float]:
+        """`offset` of an MS window on a PAN window: what `mtf.expand` and `mtf.degrade` take."""
+        return (
+            self.offset[0] + ms_window.row * self.ratio[0] - pan_window.row,
+            self.offset[1] + ms_window.col * self.ratio[1] - pan_window.col,
+        )
+
+
+def relate(pan: Affine, ms: Affine, ms_shape: tuple[int, int]) -> Grid | None:
+    """Relate two geotransforms of one CRS; None when they are rotated, sheared or mirrored against each other."""
+    to_pan = ~pan @ ms
+    shear = max(abs(to_pan.b) * ms_shape[0], abs(to_pan.d) * ms_shape[1])
+    if shear > _ROTATION_PX or to_pan.a <= 0 or to_pan.e <= 0:
+        return None
+    # What is rounded off a ratio adds up over the image; and one of nearly nothing, in a damaged header, stays one.
+    ratio = [
+        _tidy(value, _DRIFT_PX / size) or value for value, size in zip((to_pan.e, to_pan.a), ms_shape, strict=True)
+    ]
+    return Grid((ratio[0], ratio[1]), (_tidy(to_pan.f, _NOISE_PX), _tidy(to_pan.c, _NOISE_PX)))
+
+
+def place(pan: Affine, image: Affine, shape: tuple[int, int]) -> Window | None:
+    """Where an image of `shape` (rows, columns) lies on the PAN grid; None unless their pixels coincide."""
+    grid = relate(pan, image, shape)
+    if grid is None:
+        return None
+    drift = max(abs(ratio - 1) * size for ratio, size in zip(grid.ratio, shape, strict=True))
+    row, col = (round(offset) for offset in grid.offset)
+    apart = max(abs(grid.offset[0] - row), abs(grid.offset[1] - col))
+    return Window(row, col, *shape) if max(drift, apart) <= _ROTATION_PX else None
+
+
+def same_bounds(pan_shape: tuple[int, int], ms_shape: tuple[int, int]) -> Grid:
+    """The grid of a pair without georeference, taken to cover the same ground exactly."""
+    return Grid((pan_shape[0] / ms_shape[0], pan_shape[1] / ms_shape[1]), (0.0, 0.0))
+
+
+def _tidy(value: float, noise: float) -> float:
+    """Round away the noise of geotransform arithmetic, so that ratio 4 is 4."""
+    nearest = round(value * 8) / 8
+    return nearest if abs(value - nearest) < noise else value

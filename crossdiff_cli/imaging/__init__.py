@@ -1,0 +1,1 @@
+"""Images as tensors, without a network: resampling by the MTF, filters, masks."""

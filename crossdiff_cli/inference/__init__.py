@@ -1,0 +1,1 @@
+"""Tiled inference: one network bound to a scene, on every device."""

@@ -1,0 +1,61 @@
+"""The network on whole numbers: their ranges from a made-up window, which holds what scenes hold."""
+
+import logging
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from crossdiff_cli.inference.fuse import Sampling, prepare, to_ms
+from crossdiff_cli.inference.int8 import to_int8
+from crossdiff_cli.model.crossdiff import CrossDiff
+from crossdiff_cli.model.spectral import Spectrum
+
+_log = logging.getLogger(__name__)
+
+_SIZE, _RATIO = 192, 4
+_LARGEST_ERROR = 0.02
+"""RMS, in band deviations, that whole numbers may make; the shipped weights make a sixteenth of it."""
+
+
+def in_int8(model: CrossDiff, spectrum: Spectrum, gains: Sequence[float]) -> CrossDiff:
+    """A copy of `model` that works on whole numbers; `model` itself, with a warning, where that fails or falsifies it.
+
+    The ranges follow from the weights and the bands alone, so that every part of a scene is treated alike.
+
+    Args:
+        model: on the CPU, channels-last.
+        spectrum: of the bands that it is to fuse.
+        gains: their Nyquist gains.
+    """
+    order = spectrum.center_nm.argsort()  # that of the file does not matter
+    spectrum = Spectrum(spectrum.center_nm[order], spectrum.width_nm[order], spectrum.pan_nm, spectrum.ratio)
+    sampling = Sampling((_RATIO, _RATIO), (0.0, 0.0), tuple(gains[band] for band in order.tolist()))
+    pan, ms = _window(sampling)
+    pan_low, ms_up, beta = prepare(pan, ms, sampling)
+    try:
+        quick, error = to_int8(model, pan, pan_low, ms_up, beta, spectrum)
+    except RuntimeError as failure:  # the operators are not part of what PyTorch promises to keep
+        _log.warning("this PyTorch has no int8 as it is needed (%s): float32 is used", str(failure).splitlines()[0])
+        return model
+    if not error < _LARGEST_ERROR:  # nor where it is NaN
+        _log.warning("int8 would be wrong by %.2g of a band's deviation with these weights: float32 is used", error)
+        return model
+    return quick
+
+
+def _window(sampling: Sampling) -> tuple[Tensor, Tensor]:
+    """PAN (1, 1, H, W) and MS (1, C, h, w), normalised: edges at every scale above, noise below."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.zeros(1, len(sampling.gains) + 1, _SIZE, _SIZE)
+    for octave in range(6):
+        size = _SIZE >> octave
+        common, own = (torch.randn(1, n, size, size, generator=generator) for n in (1, images.shape[1]))
+        images += 2 ** (octave / 2) * F.interpolate(common + 0.5 * own, size=(_SIZE, _SIZE))
+    images = images[:, :, : _SIZE // 2]
+    noise = torch.randn(images.shape, generator=generator)
+    images = torch.cat([x / x.std(dim=(2, 3), keepdim=True) for x in (images, noise)], dim=2)
+    ms = to_ms(images[:, 1:].contiguous(), (_SIZE // _RATIO, _SIZE // _RATIO), sampling)
+    ms[:, :, _SIZE // _RATIO // 2 :] *= 3  # noise, once it is degraded, has little left
+    return images[:, :1].contiguous(), ms

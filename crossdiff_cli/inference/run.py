@@ -1,0 +1,274 @@
+"""Tiles in flight: read ahead by threads, fused on every device in turn, encoded by one thread behind them."""
+
+import copy
+import logging
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from crossdiff_cli.errors import CrossDiffError, SceneError
+from crossdiff_cli.estimate.survey import Survey
+from crossdiff_cli.geometry.window import Tile, Window
+from crossdiff_cli.imaging.masking import extend, extend_coarse
+from crossdiff_cli.imaging.resample import EXPAND_RADIUS
+from crossdiff_cli.inference.calibration import in_int8
+from crossdiff_cli.inference.fuse import Sampling, fuse_core
+from crossdiff_cli.io.pair import Patch, ScenePair
+from crossdiff_cli.model.crossdiff import CrossDiff
+from crossdiff_cli.model.device import PRECISIONS
+from crossdiff_cli.model.region import STRIDE, Region
+from crossdiff_cli.model.spectral import Spectrum
+
+_log = logging.getLogger(__name__)
+
+_BEHIND = 2
+"""Results that may wait for the encoder."""
+_SMALLEST = 256
+"""Side in PAN pixels of a core that is not cut further when memory runs out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fused:
+    """The core of a tile."""
+
+    tile: Tile
+    data: NDArray[np.float32]
+    """(C, rows, cols), DN."""
+    mask: NDArray[np.bool_]
+    """(rows, cols), True where valid."""
+    squared_error: float
+    """Of the result, degraded, against the MS pixels whose centres lie in the core: DN squared, summed over bands."""
+    squared_signal: float
+    """Of those MS pixels."""
+
+
+class Lane:
+    """One device, or one of several streams on it, with its copy of the network."""
+
+    def __init__(
+        self, pair: ScenePair, found: Survey, model: CrossDiff, device: torch.device, dtype: torch.dtype, rounds: int
+    ) -> None:
+        """`model` lies on `device`; the network runs in `dtype` and the result is back-projected `rounds` times."""
+        self.device = device
+        self._pair, self._found, self._rounds = pair, found, rounds
+        self._gains = tuple(band.nyquist_gain for band in pair.bands)
+        self._stream = _stream(device)
+        self._spectrum = Spectrum(
+            torch.tensor([band.center_nm for band in pair.bands], device=device),
+            torch.tensor([band.width_nm for band in pair.bands], device=device),
+            torch.tensor(pair.sensor.pan_nm, device=device),
+            pair.ratio,
+        )
+        # Whole numbers are what the blocks of the network work on; the rest of it stays in float32.
+        self._model = in_int8(model, self._spectrum, self._gains) if dtype == torch.int8 else model
+        self.dtype = torch.float32 if dtype == torch.int8 else dtype
+        self.precision = "int8" if self._model is not model else PRECISIONS[self.dtype]
+
+    def twin(self) -> "Lane":
+        """Another one on the same device, with the same network."""
+        twin = copy.copy(self)
+        twin._stream = _stream(self.device)
+        return twin
+
+    def fuse(self, tile: Tile, patch: Patch) -> Fused:
+        """Fuse one tile; where memory does not suffice for it, half by half.
+
+        Raises:
+            CrossDiffError: not even the smallest tile fits into memory.
+            SceneError: the network gave values that are not finite.
+        """
+        try:
+            with self._on_stream(), torch.inference_mode():
+                return self._fuse(tile, patch)
+        except (RuntimeError, MemoryError) as error:
+            if not _out_of_memory(error):
+                raise
+            rows, cols = tile.core.shape
+            if max(rows, cols) <= _SMALLEST:
+                raise CrossDiffError(
+                    f"out of memory on {self.device} even for {cols} x {rows} pixels of PAN: free some, or "
+                    "choose another --device"
+                ) from error
+        _log.warning("out of memory on %s for %d x %d pixels: working on halves (--tile sets less)",
+                     self.device, cols, rows)  # fmt: skip
+        if self._stream is not None:
+            torch.cuda.empty_cache()
+        return self._halves(tile, patch)
+
+    def _halves(self, tile: Tile, patch: Patch) -> Fused:
+        axis = int(tile.core.width > tile.core.height)
+        parts = []
+        for core in tile.core.halves(axis):
+            margin = tile.core.row - tile.window.row, tile.core.col - tile.window.col
+            window = core.grown(max(margin), STRIDE).intersection(tile.window) or tile.window
+            rows, cols = window.within(tile.window)
+            offset = patch.offset[0] - rows.start, patch.offset[1] - cols.start
+            cut = replace(patch, pan=patch.pan[:, rows, cols], pan_mask=patch.pan_mask[rows, cols], offset=offset)
+            parts.append(self.fuse(Tile(core, window), cut))
+        return Fused(
+            tile,
+            np.concatenate([part.data for part in parts], axis=axis + 1),
+            np.concatenate([part.mask for part in parts], axis=axis),
+            sum(part.squared_error for part in parts),
+            sum(part.squared_signal for part in parts),
+        )
+
+    def _fuse(self, tile: Tile, patch: Patch) -> Fused:
+        core = tile.core.within(tile.window)
+        mask = self._pair.valid(patch)[core]
+        if not mask.any():
+            return Fused(tile, np.zeros((len(self._gains), *tile.core.shape), np.float32), mask, 0.0, 0.0)
+        statistics, place = self._found.statistics, self._found.registered
+        offset = place.offset(patch.offset, (tile.window.row, tile.window.col))
+        sampling = Sampling(
+            place.ratio(self._pair.grid.ratio),
+            offset,
+            self._gains,
+            place.band_shifts,
+            self._found.noise,
+            self._found.pan_noise,
+        )
+        pan = statistics.normalise_pan(self._here(patch.pan))[None]
+        ms = statistics.normalise_ms(self._here(patch.ms))[None]
+        pan_mask, ms_mask = (self._here(m)[None, None] for m in (patch.pan_mask, patch.ms_mask))
+        pan = extend_coarse(pan, pan_mask, rounds=8)
+        ms = extend(ms, ms_mask, rounds=2 * EXPAND_RADIUS)
+        region = Region(core[0].start, core[1].start, core[0].stop, core[1].stop)
+        hrms, left = fuse_core(
+            self._model, pan, ms, sampling, self._spectrum, self._rounds, region, self.dtype
+        )  # fmt: skip
+        counted = ms_mask[0, 0] & _inside(sampling, region, ms)
+        deviation = statistics.ms_std.to(left)[:, None]
+        sums = torch.stack([
+            (left[0][:, counted] * deviation).double().square().sum(),
+            statistics.denormalise_ms(ms[0])[:, counted].double().square().sum(),
+            torch.isfinite(hrms.sum()),  # as soon as one value is not, the sum is not; a seventh of the time
+        ])  # fmt: skip
+        data = self._back(statistics.denormalise_ms(hrms[0]))
+        error, signal, finite = sums.tolist()
+        if not finite:
+            raise SceneError(
+                f"the network gave values that are not finite at row {tile.core.row}, column {tile.core.col} "
+                f"of {self._pair.pan.path}"
+            )
+        return Fused(tile, data.numpy(), mask, error, signal)
+
+    def _on_stream(self) -> AbstractContextManager[Any]:
+        return nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
+
+    def _here(self, array: NDArray[Any]) -> Tensor:
+        """On the device; from pinned memory, so that the copy does not hold up the other stream."""
+        tensor = torch.from_numpy(np.ascontiguousarray(array))
+        return tensor if self._stream is None else tensor.pin_memory().to(self.device, non_blocking=True)
+
+    def _back(self, tensor: Tensor) -> Tensor:
+        if self._stream is None:
+            return tensor
+        pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
+        self._stream.synchronize()
+        return pinned
+
+
+def flow(
+    plan: Iterable[Tile], read: Callable[[Window], Patch], lanes: Sequence[Lane], jobs: int
+) -> Generator[Fused, None, None]:
+    """Yield every tile, fused, in the order of `plan`, with the next ones read ahead by `jobs` threads.
+
+    A single lane works in the calling thread, which a signal can interrupt; several have a thread each. Closing the
+    generator waits for what its threads are at: the files that they read may be closed only afterwards.
+    """
+    idle: SimpleQueue[Lane] = SimpleQueue()
+    for lane in lanes:
+        idle.put(lane)
+
+    def fuse(tile: Tile, patch: Future[Patch]) -> Fused:
+        lane = idle.get()
+        try:
+            return lane.fuse(tile, patch.result())
+        finally:
+            idle.put(lane)
+
+    share = max(1, torch.get_num_threads() // len(lanes))
+    ahead: deque[tuple[Callable[[], Fused], list[Future[Any]]]] = deque()
+    with (
+        ThreadPoolExecutor(jobs, "reader") as readers,
+        ThreadPoolExecutor(len(lanes), "lane", torch.set_num_threads, (share,)) as workers,
+    ):
+        try:
+            for tile in plan:
+                patch = readers.submit(read, tile.window)
+                if len(lanes) == 1:
+                    ahead.append((partial(fuse, tile, patch), [patch]))
+                else:
+                    fused = workers.submit(fuse, tile, patch)
+                    ahead.append((fused.result, [fused, patch]))
+                if len(ahead) > jobs + len(lanes) - 1:
+                    yield ahead.popleft()[0]()
+            while ahead:
+                yield ahead.popleft()[0]()
+        finally:
+            for _, futures in ahead:
+                for future in futures:
+                    future.cancel()
+
+
+class Encoder:
+    """One thread that writes what it is given, in order, a bounded number of results behind.
+
+    What goes wrong in it is raised by the next `submit`, or on leaving the context; left by an error, it drops what
+    waits and ends after what it is at.
+    """
+
+    def __init__(self) -> None:
+        """Start the thread with the first result."""
+        self._thread = ThreadPoolExecutor(1, "encoder")
+        self._waiting: deque[Future[None]] = deque()
+
+    def submit(self, write: Callable[..., None], *arguments: Any) -> None:
+        """Call `write(*arguments)` in the thread, once there is room."""
+        while len(self._waiting) >= _BEHIND:
+            self._waiting.popleft().result()
+        self._waiting.append(self._thread.submit(write, *arguments))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                while self._waiting:
+                    self._waiting.popleft().result()
+        finally:
+            self._thread.shutdown(wait=True, cancel_futures=True)
+
+
+def _stream(device: torch.device) -> torch.cuda.Stream | None:
+    return torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+
+
+def _inside(sampling: Sampling, core: Region, ms: Tensor) -> Tensor:
+    """MS pixels whose centres lie in the core: (h, w)."""
+    axes = []
+    for axis, (start, stop) in enumerate(((core.top, core.bottom), (core.left, core.right))):
+        count = torch.arange(ms.shape[2 + axis], device=ms.device)
+        centre = sampling.offset[axis] + (count + 0.5) * sampling.ratio[axis]
+        axes.append((centre >= start) & (centre < stop))
+    return axes[0][:, None] & axes[1]
+
+
+def _out_of_memory(error: RuntimeError | MemoryError) -> bool:
+    """PyTorch has an error of its own for a GPU alone."""
+    return isinstance(error, torch.cuda.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

@@ -1,0 +1,1 @@
+"""Rasters on disk: the only room that imports rasterio."""

@@ -1,1 +1,0 @@
-"""Rasters on disk: the only rooms that know rasterio."""

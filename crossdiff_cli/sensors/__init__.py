@@ -1,0 +1,1 @@
+"""Sensors: the table and definitions of one's own."""

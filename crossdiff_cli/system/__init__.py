@@ -1,0 +1,1 @@
+"""Files, paths and signals of the operating system."""

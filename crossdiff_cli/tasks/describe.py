@@ -1,0 +1,39 @@
+"""What is understood of a pair before anything is sharpened."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from crossdiff_cli.estimate.survey import survey
+from crossdiff_cli.io.pair import PairOptions, ScenePair
+
+
+def describe(pan: str, ms: Sequence[str], options: PairOptions | None = None) -> dict[str, Any]:
+    """Open, check and survey a pair; plain types for JSON.
+
+    Raises:
+        SceneError, SensorError: the pair cannot be sharpened, and why.
+    """
+    with ScenePair(pan, ms, options) as pair:
+        found = survey(pair)
+        delivery = {"delivery": pair.inputs.delivery} if pair.inputs.delivery else {}
+        return {
+            **delivery,
+            "sensor": pair.sensor.key,
+            "sensor_from": pair.sensor_source,
+            "bands": [band.name for band in pair.bands],
+            "wavelengths": [f"{band.center_nm:g} nm" for band in pair.bands],
+            "mtf": "published" if pair.sensor.mtf_published else "usual values",
+            "ratio": round(pair.ratio, 6),
+            "pan_size": [pair.pan.shape[1], pair.pan.shape[0]],
+            "ms_size": [pair.ms_shape[1], pair.ms_shape[0]],
+            "result_size": [pair.footprint.width, pair.footprint.height],
+            "dtype": pair.dtype,
+            "nodata": pair.nodata,
+            "crs": None if pair.crs is None else pair.crs.to_string(),
+            "shift_px": [round(found.registered.shift[1], 3), round(found.registered.shift[0], 3)],
+            "stretch": [round(value, 6) for value in reversed(found.registered.stretch)],
+            "correlation": round(found.registered.correlation, 4),
+            "noise": [float(f"{deviation:.3g}") for deviation in found.noise_dn],
+            "pan_noise": float(f"{found.pan_noise_dn:.3g}"),
+            "notes": pair.notes,
+        }

@@ -1,0 +1,122 @@
+"""Re-imaged scenes: a sharpened pair is taken as the truth and imaged again by another, made-up sensor.
+
+Real textures with a known answer at full scale. The truth is only as good as the weights that sharpened it, but its PAN
+and MS are exact images of it.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Generator, Tensor
+
+from crossdiff_cli.imaging.resample import EXPAND_RADIUS, degrade
+from crossdiff_cli.inference.fuse import ROUNDS, Sampling, fuse
+from crossdiff_cli.model.crossdiff import CrossDiff
+from crossdiff_cli.model.region import STRIDE
+from crossdiff_cli.model.weights import load
+from crossdiff_cli.system.weight_files import shipped_weights
+from crossdiff_cli.training.training_scene import TrainingScene
+
+_CORE, _HALO = 256, 96
+"""Window of sharpening and what surrounds it; the truth need not obey the tile law."""
+_PAN_LOW_NM, _PAN_HIGH_NM = (430.0, 530.0), (680.0, 920.0)
+_GAIN_JITTER = 0.05
+_NOISE = 0.02
+"""Largest standard deviation of the added noise, in deviations of the image."""
+
+
+@torch.inference_mode()
+def sharpen_scene(model: CrossDiff, scene: TrainingScene) -> Tensor:
+    """The scene sharpened by `model`, with one back-projection: (1, C, H, W), normalised."""
+    height, width = scene.pan_mask.shape
+    hrms = torch.zeros(1, scene.ms.shape[1], height, width)
+    size = _CORE + 2 * _HALO
+    size += -size % STRIDE
+    for row in range(0, height, _CORE):
+        for col in range(0, width, _CORE):
+            origin, window, source = [], [], []
+            for axis, start in enumerate((row, col)):
+                first = max(0, min(start - _HALO, (height, width)[axis] - size))
+                stop = min(first + size, (height, width)[axis])
+                stop -= (stop - first) % STRIDE
+                ratio, offset = scene.sampling.ratio[axis], scene.sampling.offset[axis]
+                low = max(0, math.floor((first - offset) / ratio) - EXPAND_RADIUS - 1)
+                high = min(scene.ms_mask.shape[axis], math.ceil((stop - offset) / ratio) + EXPAND_RADIUS + 1)
+                origin.append((first, offset + low * ratio - first))
+                window.append(slice(first, stop))
+                source.append(slice(low, high))
+            sampling = replace(scene.sampling, offset=(origin[0][1], origin[1][1]))
+            fused = fuse(
+                model,
+                scene.pan[:, :, window[0], window[1]],
+                scene.ms[:, :, source[0], source[1]],
+                sampling,
+                scene.spectrum,
+                rounds=ROUNDS,
+            )
+            rows, cols = (slice(s, min(s + _CORE, w.stop)) for s, w in zip((row, col), window, strict=True))
+            hrms[:, :, rows, cols] = fused[
+                :,
+                :,
+                rows.start - origin[0][0] : rows.stop - origin[0][0],
+                cols.start - origin[1][0] : cols.stop - origin[1][0],
+            ]
+    return hrms
+
+
+def reimaged(scenes: Sequence[TrainingScene], times: int, seed: int, weights: Path | None) -> list[TrainingScene]:
+    """Every scene sharpened by `weights` (None: the shipped ones) and imaged again `times` times by sensors of `seed`.
+
+    Raises:
+        WeightsError: they cannot be used, or the installation has none.
+    """
+    model, generator = load(weights or shipped_weights())[0].channels_last(), Generator().manual_seed(seed)
+    made = []
+    for scene in scenes:
+        hrms = sharpen_scene(model, scene)
+        made += [reimage(scene, hrms, generator) for _ in range(times)]
+    return made
+
+
+def reimage(scene: TrainingScene, hrms: Tensor, generator: Generator) -> TrainingScene:
+    """Image the truth `hrms` (1, C, H, W) by a random sensor: PAN response, ratio, grid phase, MTFs and noise.
+
+    Returns:
+        A scene on the PAN grid of `scene`, with `hrms` as its reference.
+    """
+
+    def uniform(low: float, high: float) -> float:
+        return low + (high - low) * float(torch.rand(1, generator=generator))
+
+    def noise(x: Tensor) -> Tensor:
+        return x + uniform(0.0, _NOISE) * torch.randn(x.shape, generator=generator)
+
+    pan_nm = torch.tensor([uniform(*_PAN_LOW_NM), uniform(*_PAN_HIGH_NM)])
+    center = scene.spectrum.center_nm
+    seen = ((center > pan_nm[0]) & (center < pan_nm[1])).float() + 0.02
+    response = seen * torch.exp(0.5 * torch.randn(len(center), generator=generator))
+    pan = (hrms * (response / response.sum())[:, None, None]).sum(dim=1, keepdim=True)
+    unexplained = uniform(0.0, 0.4)
+    pan = (1 - unexplained) * pan + unexplained * scene.pan
+    valid = pan[scene.pan_mask[None, None]]
+    pan = noise((pan - valid.mean()) / valid.std().clamp_min(1e-6))
+
+    ratio = float(torch.tensor([2.0, 3.0, 4.0, scene.spectrum.ratio])[torch.randint(4, (1,), generator=generator)])
+    offset = (uniform(-ratio, 0.0), uniform(-ratio, 0.0))
+    gains = tuple(min(0.45, max(0.1, g + _GAIN_JITTER * uniform(-1, 1))) for g in scene.sampling.gains)
+    height, width = scene.pan_mask.shape
+    small = (math.ceil((height - offset[0]) / ratio), math.ceil((width - offset[1]) / ratio))
+    mask = degrade(scene.pan_mask[None, None].float(), small, (ratio, ratio), offset, [0.3])[0, 0] > 0.999
+    return replace(
+        scene,
+        name=f"{scene.name}, re-imaged",
+        pan=pan,
+        ms=noise(degrade(hrms, small, (ratio, ratio), offset, gains)),
+        ms_mask=mask,
+        sampling=Sampling((ratio, ratio), offset, gains),
+        spectrum=replace(scene.spectrum, ratio=ratio, pan_nm=pan_nm),
+        reference=hrms,
+    )
