@@ -33,7 +33,7 @@ from crossdiff_cli.model.device import keep_memory
 from crossdiff_cli.model.fusion import Features, Gate
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.model.weights import load
-from crossdiff_cli.system.weight_files import shipped_weights
+from crossdiff_cli.system.weight_files import bundled_weights
 from crossdiff_cli.training.adapt import LossWeights, adapt
 from crossdiff_cli.training.loop import Plan
 from crossdiff_cli.training.manifest import read_manifest
@@ -208,7 +208,7 @@ def scenes(manifest: Path, extra: Path | None) -> list[TrainingScene]:
     """Training scenes of two files, and real ones re-imaged: sharpened by `all`, as for every figure of encoders.md."""
     real = [load_scene(entry) for entry in read_manifest(manifest, "train")]
     simulated = [load_scene(entry) for entry in read_manifest(extra, "train")] if extra else []
-    generator, shipped = Generator().manual_seed(7), load(shipped_weights("all"))[0].channels_last()
+    generator, shipped = Generator().manual_seed(7), load(bundled_weights("all"))[0].channels_last()
     return [*real, *simulated, *(reimage(s, sharpen_scene(shipped, s), generator) for s in real)]
 
 

@@ -36,7 +36,7 @@ from crossdiff_cli.inference.int8 import Int8Conv
 from crossdiff_cli.model.device import PRECISIONS, inference_dtype
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.model.weights import load
-from crossdiff_cli.system.weight_files import shipped_weights
+from crossdiff_cli.system.weight_files import bundled_weights
 
 HERE = Path(__file__).parent
 RATIO = 4
@@ -128,7 +128,7 @@ def plain(pan: Path, ms: Path, out: Path) -> None:
 
 def machine(device: str) -> Row:
     """What the floor rests on: FLOP per PAN pixel of the default weights, FLOP per second, bytes per second."""
-    model, _ = load(shipped_weights())
+    model, _ = load(bundled_weights())
     size = 256
     flop = {}
     for bands in SENSORS:

@@ -18,7 +18,8 @@ from crossdiff_cli.cli.main import main
 from crossdiff_cli.errors import OutputError, SensorError, TrainingError
 from crossdiff_cli.inference.fuse import ROUNDS, fuse
 from crossdiff_cli.model.weights import digest, load, save
-from crossdiff_cli.system.heads import head_path, own_head
+from crossdiff_cli.sensors.definitions import file_key
+from crossdiff_cli.system.weight_files import adapted_head_path, find_adapted_head
 from crossdiff_cli.training.adapt import LossWeights
 from crossdiff_cli.training.manifest import Entry
 from crossdiff_cli.training.patches import Sampler, fitting_patch
@@ -319,16 +320,16 @@ def test_adapt_then_sharpen_by_the_name_of_the_sensor(files, tmp_path, small_wei
             assert file.tags()["CROSSDIFF_WEIGHTS"] == digest(expected)
 
 
-def test_heads_have_safe_names_and_auto_has_none(tmp_path, monkeypatch):
+def test_heads_have_safe_names(tmp_path, monkeypatch):
     monkeypatch.setenv("CROSSDIFF_HOME", str(tmp_path))
-    assert head_path("WorldView-4") == head_path("wv4") == tmp_path / "heads" / "wv4.safetensors"
-    assert own_head("wv4") is None
+    assert file_key("WorldView-4") == file_key("wv4")
+    assert adapted_head_path("wv4") == tmp_path / "heads" / "wv4.safetensors"
+    assert find_adapted_head("wv4") is None
     with pytest.raises(SensorError, match="letters, digits"):
-        head_path("../x")
+        file_key("../x")
     (tmp_path / "heads").mkdir()
     shutil.copy(Path(__file__), tmp_path / "heads" / "wv4.safetensors")
-    assert own_head("auto") is None
-    assert own_head("wv4") == tmp_path / "heads" / "wv4.safetensors"
+    assert find_adapted_head("wv4") == tmp_path / "heads" / "wv4.safetensors"
 
 
 def test_a_name_or_a_file_is_needed():

@@ -7,9 +7,9 @@ from click.testing import CliRunner
 
 from crossdiff_cli.cli.main import main
 from crossdiff_cli.errors import OutputError, SensorError
-from crossdiff_cli.sensors.definitions import define, keep, named_sensor, own_sensors, read_definition
+from crossdiff_cli.sensors.definitions import define, file_key, keep, named_sensor, own_sensors, read_definition
 from crossdiff_cli.sensors.table import SENSORS, Band
-from crossdiff_cli.system.heads import head_path
+from crossdiff_cli.system.weight_files import adapted_head_path
 
 TOML = """
 name = "My Satellite"
@@ -60,7 +60,7 @@ def test_what_is_kept_is_found_by_its_key_in_any_case(home):
     }  # fmt: skip
     assert named_sensor("FOO-2") == sensor
     assert own_sensors() == [sensor]
-    assert head_path("Foo-2") == home / "heads" / "foo-2.safetensors"
+    assert adapted_head_path(file_key("Foo-2")) == home / "heads" / "foo-2.safetensors"
     listed = CliRunner().invoke(main, ["sensors"]).output
     assert "foo-2" in listed.splitlines()[-1]
     assert "B,G,R" in listed.splitlines()[-1]

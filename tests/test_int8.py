@@ -21,7 +21,7 @@ from crossdiff_cli.model.blocks import ResBlock
 from crossdiff_cli.model.device import inference_dtype, network_dtype
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.model.weights import load
-from crossdiff_cli.system.weight_files import shipped_weights
+from crossdiff_cli.system.weight_files import bundled_weights
 from crossdiff_cli.tasks.sharpen import SharpenOptions, sharpen
 
 CPU = torch.device("cpu")
@@ -101,7 +101,7 @@ def test_what_lies_beyond_the_range_gets_its_end():
 @pytest.mark.parametrize("bands", [1, 4, 8])
 def test_the_shipped_network_hardly_differs(bands):
     """By less than 0.2 % of a band's deviation, on a window of another kind than the ranges come from."""
-    model = load(shipped_weights())[0].channels_last()
+    model = load(bundled_weights())[0].channels_last()
     spectrum = Spectrum(torch.linspace(450, 900, bands), torch.full((bands,), 50.0), BANDS.pan_nm, 4.0)
     gains = (0.3,) * bands
     generator = torch.Generator().manual_seed(3)

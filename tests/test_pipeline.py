@@ -23,7 +23,7 @@ from crossdiff_cli.model.device import choose_devices, lanes_on, window_pixels
 from crossdiff_cli.model.region import STRIDE, Region, compact
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.model.weights import load
-from crossdiff_cli.system.weight_files import shipped_weights
+from crossdiff_cli.system.weight_files import bundled_weights
 from crossdiff_cli.tasks.sharpen import SharpenOptions, sharpen
 
 GAINS = (0.34, 0.32, 0.30, 0.22)
@@ -339,7 +339,7 @@ def test_memory_sets_the_tile(monkeypatch):
 @pytest.mark.parametrize("bands", [4, 8])
 def test_a_tile_takes_the_memory_it_was_chosen_by(dtype, bands, monkeypatch):
     """What PyTorch holds at most for the shipped network, on top of what it was given: no more, nor far less."""
-    model, _ = load(shipped_weights())
+    model, _ = load(bundled_weights())
     model.channels_last()
     spectrum = Spectrum(torch.linspace(450, 850, bands), torch.full((bands,), 60.0), SPECTRUM.pan_nm, 4.0)
     sampling = Sampling((4.0, 4.0), (0.0, 0.0), (0.3,) * bands)

@@ -22,7 +22,7 @@ from test_docs import ROOT, blocks, calls
 
 from crossdiff_cli.cli.main import main
 from crossdiff_cli.model.weights import digest, load
-from crossdiff_cli.system.weight_files import shipped_weights
+from crossdiff_cli.system.weight_files import bundled_weights
 
 pytest.importorskip("distributed")
 README = ROOT / "README.md"
@@ -185,7 +185,7 @@ def test_judged_results(visit):
 def test_pretrained_encoders(visit):
     """P2M alone has learned; the head was fitted to it."""
     folder, _, _ = visit
-    files = shipped_weights("open"), folder / "mine" / "encoders.safetensors"
+    files = bundled_weights("open"), folder / "mine" / "encoders.safetensors"
     before, after = (load(path)[0].state_dict() for path in files)
     learned = {name.split(".")[0] for name in before if not torch.allclose(before[name], after[name], atol=1e-2)}
     moved = {name.split(".")[0] for name in before if not torch.equal(before[name].bfloat16(), after[name].bfloat16())}

@@ -154,7 +154,8 @@ def adapt(scenes: tuple[str, ...], *, sensor: str | None, output: Path | None, *
     if sensor is None and output is None:
         raise click.UsageError("name the sensor with --sensor, or a weight file with -o")
     with one_line_errors():
-        from crossdiff_cli.system.heads import head_path
+        from crossdiff_cli.sensors.definitions import file_key
+        from crossdiff_cli.system.weight_files import adapted_head_path
         from crossdiff_cli.training.adapt import LossWeights
         from crossdiff_cli.training.run_adapt import AdaptOptions, run_adapt
         from crossdiff_cli.training.selection import gain
@@ -165,7 +166,7 @@ def adapt(scenes: tuple[str, ...], *, sensor: str | None, output: Path | None, *
         sensor = _defined(sensor, bands, told, replace=choices["force"])
         budget, sources = _split(choices)
         sources |= {"scenes": scenes or (".",), "sensor": sensor, "bands": bands}
-        target = output or head_path(str(sensor))
+        target = output or adapted_head_path(file_key(str(sensor)))
         losses = LossWeights(**dict(choices.pop("losses")))
         result = run_adapt(Sources(**sources), target, AdaptOptions(Budget(**budget), losses=losses, **choices))
     click.echo(f"fitted to {', '.join(result.scenes)}", err=True)

@@ -11,7 +11,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from crossdiff_cli.errors import WeightsError
-from crossdiff_cli.system.weight_files import SHIPPED, shipped_weights
+from crossdiff_cli.system.weight_files import BUNDLED, bundled_weights
 
 INPUT = click.Path(readable=False)
 """Anything GDAL opens: nothing is checked, but the shell completes file names."""
@@ -20,21 +20,21 @@ INPUT = click.Path(readable=False)
 class Weights(click.ParamType):  # type: ignore[type-arg] # generic in the newest click only
     """A weight file, or the name, in any case, of one that comes with the program."""
 
-    name = f"FILE|{'|'.join(SHIPPED)}"
+    name = f"FILE|{'|'.join(BUNDLED)}"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """Return the path; whether a file is there and holds weights is seen by whoever reads it."""
         name = str(value).lower()
-        if name not in SHIPPED:
+        if name not in BUNDLED:
             return Path(value)
         try:
-            return shipped_weights(name)
+            return bundled_weights(name)
         except WeightsError as error:
             self.fail(str(error), param, ctx)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Names and files."""
-        names = [CompletionItem(name) for name in SHIPPED if name.startswith(incomplete)]
+        names = [CompletionItem(name) for name in BUNDLED if name.startswith(incomplete)]
         return [*names, CompletionItem(incomplete, type="file")]
 
 

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from rasterio.transform import Affine
+from affine import Affine
 
 from crossdiff_cli.geometry.window import Window
 

@@ -1,14 +1,11 @@
 """Sensors that the table lacks: defined by a TOML file or by options, and kept in the user's own folder."""
 
 import json
-import os
 import re
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import click
 
 from crossdiff_cli.errors import OutputError, SensorError
 from crossdiff_cli.sensors.table import (
@@ -22,20 +19,13 @@ from crossdiff_cli.sensors.table import (
     nominal_band,
 )
 from crossdiff_cli.system.atomic import replacing
-from crossdiff_cli.system.paths import exists, is_file
+from crossdiff_cli.system.paths import exists, is_file, user_folder
 
-HOME = "CROSSDIFF_HOME"
-"""Environment variable that names the user's own folder; default the usual place for application data."""
 _LARGEST_FILE = 65536
 _SHORTEST_NM, _LONGEST_NM = 100.0, 30000.0
 _KEY = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 _FIELDS = {"name", "key", "ratio", "pan_nm", "pan_nyquist_gain", "bit_depth", "bands"}
 _BAND_FIELDS = {"name", "center_nm", "width_nm", "nyquist_gain"}
-
-
-def home() -> Path:
-    """The user's own folder, whether it exists or not."""
-    return Path(os.environ.get(HOME) or click.get_app_dir("crossdiff"))
 
 
 def file_key(sensor: str) -> str:
@@ -66,7 +56,7 @@ def named_sensor(name: str) -> Sensor:
     try:
         return find_sensor(name)
     except SensorError:
-        own = home() / "sensors" / f"{name.lower()}.toml"
+        own = user_folder() / "sensors" / f"{name.lower()}.toml"
         if _KEY.fullmatch(name.lower()) and is_file(own):
             return read_definition(own)
         raise
@@ -75,7 +65,7 @@ def named_sensor(name: str) -> Sensor:
 def own_sensors() -> list[Sensor]:
     """The sensors that the user has defined; malformed definitions are left out."""
     found = []
-    for path in sorted((home() / "sensors").glob("*.toml")):
+    for path in sorted((user_folder() / "sensors").glob("*.toml")):
         try:
             found.append(read_definition(path))
         except SensorError:
@@ -128,7 +118,7 @@ def keep(sensor: Sensor, *, replace: bool = False) -> Path:
     """
     if in_table(sensor.key):
         raise SensorError(f"{sensor.key!r} is {find_sensor(sensor.key).name}: give your sensor another name")
-    path = home() / "sensors" / f"{sensor.key}.toml"
+    path = user_folder() / "sensors" / f"{sensor.key}.toml"
     text = _toml(sensor)
     if exists(path) and not replace and path.read_text(encoding="utf-8") != text:
         raise OutputError(f"{path} defines {sensor.key!r} otherwise; --force replaces it")

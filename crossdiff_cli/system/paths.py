@@ -4,12 +4,28 @@ A path that no file can have (too long, a zero byte in it) has nothing there; on
 """
 
 import errno
+import os
 import stat
+import sys
 from pathlib import Path
 
 from crossdiff_cli.errors import PathError
 
+HOME = "CROSSDIFF_HOME"
+"""Environment variable that names the user's own folder; default the usual place for application data."""
 _NOTHING = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EBADF, errno.EINVAL)
+
+
+def user_folder() -> Path:
+    """Return the user's own folder, whether it exists or not: adapted heads and sensor definitions lie in it."""
+    if told := os.environ.get(HOME):
+        return Path(told)
+    home = Path.home()
+    if sys.platform == "win32":
+        return Path(os.environ.get("APPDATA") or home) / "crossdiff"
+    if sys.platform == "darwin":
+        return home / "Library" / "Application Support" / "crossdiff"
+    return Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config") / "crossdiff"
 
 
 def exists(path: Path) -> bool:

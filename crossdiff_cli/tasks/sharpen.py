@@ -38,8 +38,8 @@ from crossdiff_cli.model.device import (
 )
 from crossdiff_cli.model.region import STRIDE
 from crossdiff_cli.model.weights import WeightStore
-from crossdiff_cli.system.heads import own_head
-from crossdiff_cli.system.weight_files import shipped_weights
+from crossdiff_cli.sensors.definitions import file_key
+from crossdiff_cli.system.weight_files import bundled_weights, find_adapted_head
 
 _log = logging.getLogger(__name__)
 
@@ -187,8 +187,12 @@ def _networks(
     options: SharpenOptions, devices: Sequence[torch.device], store: WeightStore
 ) -> list[tuple[CrossDiff, str]]:
     """The network on every device, with the digest of its weights."""
-    path = options.weights or own_head(options.pair.sensor) or shipped_weights()
+    path = options.weights or _adapted_head(options.pair.sensor) or bundled_weights()
     return [store.get(path, device) for device in devices]
+
+
+def _adapted_head(sensor: str) -> Path | None:
+    return None if sensor == "auto" else find_adapted_head(file_key(sensor))
 
 
 def _tuned(

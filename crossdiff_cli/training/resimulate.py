@@ -17,7 +17,7 @@ from crossdiff_cli.inference.fuse import ROUNDS, Sampling, fuse
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.region import STRIDE
 from crossdiff_cli.model.weights import load
-from crossdiff_cli.system.weight_files import shipped_weights
+from crossdiff_cli.system.weight_files import bundled_weights
 from crossdiff_cli.training.training_scene import TrainingScene
 
 _CORE, _HALO = 256, 96
@@ -73,7 +73,7 @@ def reimaged(scenes: Sequence[TrainingScene], times: int, seed: int, weights: Pa
     Raises:
         WeightsError: they cannot be used, or the installation has none.
     """
-    model, generator = load(weights or shipped_weights())[0].channels_last(), Generator().manual_seed(seed)
+    model, generator = load(weights or bundled_weights())[0].channels_last(), Generator().manual_seed(seed)
     made = []
     for scene in scenes:
         hrms = sharpen_scene(model, scene)

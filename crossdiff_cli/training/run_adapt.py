@@ -13,7 +13,7 @@ from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.device import choose_device
 from crossdiff_cli.model.weights import digest, load, save
 from crossdiff_cli.system.paths import exists
-from crossdiff_cli.system.weight_files import shipped_weights
+from crossdiff_cli.system.weight_files import bundled_weights
 from crossdiff_cli.training.adapt import LossWeights, adapt
 from crossdiff_cli.training.patches import Sampler, fitting_patch
 from crossdiff_cli.training.selection import ROOM_FOR_TRUTH, SHARES, BestHead, JudgedWindow, Score, score, split
@@ -69,7 +69,7 @@ def run_adapt(sources: Sources, target: Path, options: AdaptOptions) -> AdaptRes
         WeightsError: weights that cannot be used.
         OutputError: `target` holds a better head, or cannot be written.
     """
-    budget, source = options.budget, options.weights or shipped_weights()
+    budget, source = options.budget, options.weights or bundled_weights()
     device = choose_device(options.device)
     model, facts = _begin(source, options)
     make_folder(target.parent)

@@ -11,7 +11,7 @@ from crossdiff_cli.errors import OutputError, TrainingError
 from crossdiff_cli.model.device import keep_memory
 from crossdiff_cli.model.region import STRIDE
 from crossdiff_cli.model.weights import digest
-from crossdiff_cli.system.weight_files import shipped_weights
+from crossdiff_cli.system.weight_files import bundled_weights
 from crossdiff_cli.training.loop import Plan
 from crossdiff_cli.training.resimulate import reimaged
 from crossdiff_cli.training.scenes import load_scenes, resolve
@@ -108,7 +108,7 @@ def provenance(
     """What the metadata of a weight file say of its training, the one `before` it and what re-imaged its scenes."""
     earlier: dict[str, Any] = {"before": before} if before else {}
     if sources.reimage:
-        earlier["reimaged_by"] = digest(weights or shipped_weights())
+        earlier["reimaged_by"] = digest(weights or bundled_weights())
     return earlier | {
         "version": __version__,
         "steps": budget.steps,

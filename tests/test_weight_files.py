@@ -12,14 +12,14 @@ from crossdiff_cli.cli.types import Weights
 from crossdiff_cli.errors import WeightsError
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.weights import digest, load
-from crossdiff_cli.system.weight_files import DEFAULT, SHIPPED, shipped_weights
+from crossdiff_cli.system.weight_files import BUNDLED, DEFAULT, bundled_weights
 
 OPEN_SCENES = re.compile(r"(landsat[78]_|worldview2_spacenet6_|cbers4a_)")
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", BUNDLED)
 def test_every_file_loads_and_names_its_training(name):
-    path = shipped_weights(name)
+    path = bundled_weights(name)
     model, provenance = load(path)
     assert isinstance(model, CrossDiff)
     assert model.p2m is not None
@@ -31,19 +31,19 @@ def test_every_file_loads_and_names_its_training(name):
 
 def test_the_model_card_names_each_file_and_its_digest():
     card = Path(__file__).parent.parent.joinpath("weights", "README.md").read_text()
-    for name, file in SHIPPED.items():
+    for name, file in BUNDLED.items():
         row = next(line for line in card.splitlines() if line.startswith(f"| `{file}`"))
         assert f"`{name}`" in row
-        assert digest(shipped_weights(name)) in row
+        assert digest(bundled_weights(name)) in row
         assert ("the default" in row) == (name == DEFAULT)
 
 
 def test_the_default_has_seen_open_scenes_alone():
-    assert shipped_weights() == shipped_weights("open")
+    assert bundled_weights() == bundled_weights("open")
 
 
 def test_open_has_seen_open_scenes_alone():
-    _, provenance = load(shipped_weights("open"))
+    _, provenance = load(bundled_weights("open"))
     seen = {*_scenes(provenance["pretrain"]), *_scenes(provenance["adapt"])}
     assert len(seen) >= 25
     assert not [name for name in seen if not OPEN_SCENES.match(name)]
@@ -60,8 +60,8 @@ def _scenes(facts: dict[str, object]) -> set[str]:
 
 def test_a_name_is_a_file_and_a_path_stays_one(tmp_path, monkeypatch):
     convert = Weights().convert
-    for name in SHIPPED:
-        assert convert(name, None, None) == convert(name.upper(), None, None) == shipped_weights(name)
+    for name in BUNDLED:
+        assert convert(name, None, None) == convert(name.upper(), None, None) == bundled_weights(name)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "open").write_bytes(b"mine")
     assert convert("./open", None, None).read_bytes() == b"mine"
@@ -73,9 +73,9 @@ def test_a_file_that_is_not_there_tells_the_names(tmp_path):
 
 
 def test_an_installation_without_a_file_says_so(monkeypatch):
-    monkeypatch.setitem(SHIPPED, DEFAULT, "gone.safetensors")
+    monkeypatch.setitem(BUNDLED, DEFAULT, "gone.safetensors")
     with pytest.raises(WeightsError, match="this installation has no gone.safetensors"):
-        shipped_weights()
+        bundled_weights()
     with pytest.raises(click.BadParameter, match="this installation has no gone.safetensors"):
         Weights().convert(DEFAULT, None, None)
 
