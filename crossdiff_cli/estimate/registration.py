@@ -9,7 +9,15 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from crossdiff_cli.estimate.matching import Match, Optics, View, high_pass, least_squares, match
+from crossdiff_cli.estimate.matching import (
+    Match,
+    Optics,
+    View,
+    cluster_covariance,
+    high_pass,
+    least_squares,
+    match,
+)
 from crossdiff_cli.imaging.resample import Pixels
 
 _log = logging.getLogger(__name__)
@@ -28,6 +36,11 @@ _DISAGREEMENT = 0.25
 """MS pixels that the shifts of windows may deviate without a warning."""
 _FEW = 4
 """Windows of which none is left out."""
+_KNOWN = 0.1
+"""Smaller over larger eigenvalue of the summed directions of the windows below which the scene shows one only."""
+_SPECTRAL_BIAS = 0.07
+"""Correlation of what a band shows beyond the PAN with the PAN's gradient that is no shift: one side of every roof is
+lit, and shadows differ in colour."""
 _MEDIAN_VARIANCE = math.pi / 2
 """Variance of a median over that of a mean."""
 
@@ -85,6 +98,8 @@ def register(views: Sequence[View], optics: Optics, centre: Pixels) -> Registrat
     if not best:
         _log.warning("PAN and MS were not registered: no window with enough common detail")
         return Registration(centre=centre)
+    if best[0].directions.shape[1] == 1:  # so it is in all of them
+        return _shrunk(_along_edges(best, centre), best)
     found = _shrunk(_through(best, (0.0, 0.0), centre), best)
     stretched = _through(best, (_stretch(best, 0), _stretch(best, 1)), centre)
     if stretched.stretch != (0.0, 0.0):
@@ -112,10 +127,25 @@ def _stretched(optics: Optics, found: Registration) -> Optics:
 
 
 def _best(views: Sequence[View], optics: Optics, found: Registration) -> list[Match]:
-    """Where windows lie beside what was found; the better half by correlation, where there are many."""
+    """Return the matches of the windows, beyond what was found; the better half by correlation, where there are many.
+
+    Where a window shows the shift along both axes, those that show one direction alone are left out.
+    """
     every = [match(_moved(view, found), _stretched(optics, found)) for view in views]
     places = sorted((place for place in every if place is not None), key=lambda place: -place.correlation)
+    places = [place for place in places if place.directions.shape[1] == 2] or places
     return places if len(places) <= _FEW else places[: len(places) // 2 + 1]
+
+
+def _along_edges(places: Sequence[Match], centre: Pixels) -> Registration:
+    """Solve for the shift from windows that show one direction each; 0 along a direction that none of them shows."""
+    projectors = torch.stack([(place.directions @ place.directions.T).double() for place in places])
+    shifts = torch.tensor([place.shift for place in places], dtype=torch.float64)
+    values, vectors = torch.linalg.eigh(projectors.sum(dim=0))
+    inverse = torch.where(values > _KNOWN * values[-1], 1 / values.clamp_min(1e-9), 0.0)
+    row, col = (vectors @ (inverse * (vectors.T @ shifts.sum(dim=0)))).tolist()
+    correlation = float(torch.tensor([place.correlation for place in places]).median())
+    return Registration((row, col), correlation, centre=centre)
 
 
 def _through(places: Sequence[Match], stretch: Pixels, centre: Pixels) -> Registration:
@@ -176,10 +206,11 @@ def _stretch(places: Sequence[Match], axis: int) -> float:
 
 
 def _apart(views: Sequence[View], optics: Optics) -> tuple[Pixels, ...]:
-    """How far each band lies from where all lie: median over registered windows, where it is sure.
+    """Estimate how far each band lies from where all lie: median over registered windows, where it is significant.
 
-    In a window, band = a PAN + a delta . gradient of the PAN (Lucas and Kanade 1981, with a free contrast a); believed
-    where the band follows the PAN closely, and where the windows agree.
+    In a window, band = a PAN + a delta . gradient of the PAN (Lucas and Kanade 1981, with a free contrast a). A shift
+    is significant where the band follows the PAN closely and the shift exceeds three standard errors, of the windows
+    or between them, beyond what the colours of lit and shaded edges feign.
     """
     if len(views) < _MIN_WINDOWS:
         return ()
@@ -190,22 +221,32 @@ def _apart(views: Sequence[View], optics: Optics) -> tuple[Pixels, ...]:
         usable = view.usable
         pan = high_pass(torch.stack([optics.seen(view, place) for place in around]), view.mask)[:, usable].T
         system = torch.cat([pan[:, :1], (pan[:, 1::2] - pan[:, 2::2]) / (2 * step)], dim=1)
-        found.append([_band(system, band) for band in high_pass(view.ms, view.mask)[:, usable]])
+        found.append([_band(system, band, usable) for band in high_pass(view.ms, view.mask)[:, usable]])
     table = torch.tensor(found)
     median = table.quantile(0.5, dim=0)
-    spread = _deviation(table - median)[:, :2] / len(found) ** 0.5
-    sure = (median[:, 2] > _MIN_BAND_CORRELATION)[:, None] & (
-        median[:, :2].abs() > (3 * spread).clamp_min(_SMALLEST_PX)
-    )
+    spread = torch.maximum(_deviation(table - median)[:, :2], median[:, 3:5].sqrt()) / len(found) ** 0.5
+    least = (3 * _MEDIAN_VARIANCE**0.5 * spread + median[:, 5:7]).clamp_min(_SMALLEST_PX)
+    sure = (median[:, 2] > _MIN_BAND_CORRELATION)[:, None] & (median[:, :2].abs() > least)
     sure &= (median[:, :2].abs() < 2 * step).all(dim=1, keepdim=True)
     if not sure.any():
         return ()
     return tuple((float(r), float(c)) for r, c in torch.where(sure, median[:, :2], 0.0))
 
 
-def _band(system: Tensor, band: Tensor) -> tuple[float, float, float]:
-    contrast, *moved = least_squares(system, band[:, None])[:, 0].tolist()
+def _band(system: Tensor, band: Tensor, usable: Tensor) -> tuple[float, ...]:
+    """Fit a band (n,) by PAN and its gradient, `system` (n, 3).
+
+    Returns:
+        Shift (row, column) in PAN pixels, correlation with the PAN, variance of the shift (row, column), and the shift
+        (row, column) that a correlation of `_SPECTRAL_BIAS` with the gradient feigns.
+    """
+    solution = least_squares(system, band[:, None])
+    contrast, *moved = solution[:, 0].tolist()
     correlation = float(torch.corrcoef(torch.stack([system[:, 0], band]))[0, 1].nan_to_num())
     if abs(contrast) < 1e-6:
-        return 0.0, 0.0, 0.0
-    return moved[0] / contrast, moved[1] / contrast, abs(correlation)
+        return (0.0,) * 7
+    residual = band - (system @ solution)[:, 0]
+    variance = (cluster_covariance(system, residual, usable).diagonal()[1:] / contrast**2).tolist()
+    steepness = system[:, 1:].std(dim=0).clamp_min(1e-9)
+    feigned = (_SPECTRAL_BIAS * residual.std() / (abs(contrast) * steepness)).tolist()
+    return moved[0] / contrast, moved[1] / contrast, abs(correlation), *variance, *feigned
