@@ -20,7 +20,6 @@ from crossdiff_cli.estimate.survey import survey
 from crossdiff_cli.geometry.window import Window
 from crossdiff_cli.inference.fuse import Sampling, back_project, believed, cleaned, to_pan
 from crossdiff_cli.io.pair import PairOptions, ScenePair
-from crossdiff_cli.io.profile import noisy
 from crossdiff_cli.tasks.describe import describe
 from crossdiff_cli.tasks.sharpen import SharpenOptions, sharpen
 from crossdiff_cli.training.training_scene import scene_of
@@ -199,11 +198,11 @@ def test_the_log_and_info_tell_what_is_noisy(noisy_pair):
     assert max(levels[:2] + levels[3:]) < 1
     assert known["pan_noise"] < 1
     with ScenePair(pan, [ms], FOUR) as pair:
-        assert noisy(pair, survey(pair)) == f"R:{levels[2]:.2g}"
+        assert survey(pair).describe_noise() == f"R:{levels[2]:.2g}"
     put_noise(pan, 1, 12)
     assert describe(pan, [ms], FOUR)["pan_noise"] == pytest.approx(12, rel=0.15)
     with ScenePair(pan, [ms], FOUR) as pair:
-        assert re.fullmatch(r"PAN:1[123] R:[\d.]+", noisy(pair, survey(pair)))
+        assert re.fullmatch(r"PAN:1[123] R:[\d.]+", survey(pair).describe_noise())
 
 
 def test_a_scene_for_training_knows_its_noise(noisy_pair):
@@ -256,14 +255,14 @@ def test_the_command_and_its_report_tell_the_noise(noisy_pair, tmp_path, small_w
         done = CliRunner().invoke(main, [*command, "-o", str(out), "--overwrite", "--report", str(page), *choices])
         assert done.exit_code == 0, done.output
         told = re.search("<dt>Noise</dt><dd>(.*?)</dd>", page.read_text(encoding="utf-8"))
-        return done.output.count("noisy (deviation, DN): R:"), told[1]
+        return done.output.count("noise (standard deviation, DN): R:"), told[1]
 
     logged, told = run(*noisy_pair)
     assert logged == 1
-    assert re.fullmatch(r"R:[\d.]+ \(deviation, DN\)", told)
+    assert re.fullmatch(r"R:[\d.]+ \(standard deviation, DN\)", told)
     assert run(*noisy_pair, "--noise", "off")[0] == 0
     (tmp_path / "quiet").mkdir()
-    told = "nowhere above 5% of an image&#x27;s deviation"
+    told = "below 5% of each image&#x27;s deviation"
     assert run(*shifted_pair(tmp_path / "quiet", (0.0, 0.0))) == (0, told)
 
 

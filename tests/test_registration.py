@@ -8,6 +8,7 @@ from rasterio.transform import Affine
 from scipy import ndimage
 
 from crossdiff_cli.estimate.matching import Optics, View, match
+from crossdiff_cli.estimate.registration import Registration
 from crossdiff_cli.estimate.survey import survey
 from crossdiff_cli.imaging.resample import mtf_sigma
 from crossdiff_cli.io.pair import PairOptions, ScenePair
@@ -123,3 +124,20 @@ def test_bands_that_lie_alike_get_no_shift_of_their_own(tmp_path):
         found = survey(pair).registered
     assert found.band_shifts == ()
     assert found.shift == pytest.approx((0.0, 0.0), abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("found", "line"),
+    [
+        (Registration((0.004, -0.003), 0.995), "PAN and MS are aligned (correlation 0.995)"),
+        (Registration((-0.5, 0.004), 0.9), "MS offset from PAN: x +0.00, y -0.50 PAN px (correlation 0.900)"),
+        (
+            Registration((0.0, 0.0), 0.9, stretch=(0.01, 0.0)),
+            "MS offset from PAN: x +0.00, y +0.00 PAN px, growing by x +0.00, y +1.00 px over the scene "
+            "(correlation 0.900)",
+        ),
+        (Registration(), "PAN and MS were not registered: too little common detail"),
+    ],
+)
+def test_an_offset_that_rounds_to_zero_is_called_aligned(found, line):
+    assert found.describe((100, 200)) == line

@@ -75,6 +75,20 @@ class Registration:
         row, col = (self.shift[axis] + self.stretch[axis] * (place[axis] - self.centre[axis]) for axis in (0, 1))
         return row, col
 
+    def describe(self, size: tuple[int, int]) -> str:
+        """Return the offset as a line of a log, for a PAN of `size` (rows, columns) pixels.
+
+        An offset that rounds to 0.00 pixels is called aligned.
+        """
+        row, col = (round(value, 2) + 0.0 for value in self.shift)  # adding zero takes the sign off a zero
+        if not self.correlation:
+            return "PAN and MS were not registered: too little common detail"
+        if (row, col) == (0.0, 0.0) and self.stretch == (0.0, 0.0):
+            return f"PAN and MS are aligned (correlation {self.correlation:.3f})"
+        down, across = (stretch * pixels for stretch, pixels in zip(self.stretch, size, strict=True))
+        growth = f", growing by x {across:+.2f}, y {down:+.2f} px over the scene" if any(self.stretch) else ""
+        return f"MS offset from PAN: x {col:+.2f}, y {row:+.2f} PAN px{growth} (correlation {self.correlation:.3f})"
+
     def farthest(self, first: Pixels, last: Pixels) -> float:
         """The largest displacement of any band, along either axis, between two corners of a part of the PAN."""
         ends = [self.displacement(corner) for corner in (first, last)]

@@ -17,6 +17,8 @@ from crossdiff_cli.geometry.window import Window, spread
 from crossdiff_cli.imaging.resample import degrade
 from crossdiff_cli.io.pair import ScenePair
 
+NOISE_THRESHOLD = 0.05
+"""Standard deviation of noise, as a share of that of its image, above which it is reported."""
 WINDOWS = 36
 _WINDOW_MS_PX = 96
 _REGISTERED = 12
@@ -58,6 +60,8 @@ class Survey:
     """Deviation of the white noise of each MS band, normalised; 0 where it was not measured."""
     pan_noise: float
     """That of the PAN, normalised."""
+    band_names: tuple[str, ...]
+    """Of the MS, in file order."""
 
     @property
     def noise_dn(self) -> list[float]:
@@ -68,6 +72,29 @@ class Survey:
     def pan_noise_dn(self) -> float:
         """That of the PAN in DN."""
         return self.pan_noise * self.statistics.pan_std
+
+    def describe_band_shifts(self) -> str:
+        """Return `NAME:x,y`, in PAN pixels, of each band with an offset of its own; empty if there is none."""
+        shifts = zip(self.band_names, self.registered.band_shifts, strict=False)
+        return " ".join(f"{name}:{col:+.2f},{row:+.2f}" for name, (row, col) in shifts if (row, col) != (0.0, 0.0))
+
+    def describe_noise(self) -> str:
+        """Return `NAME:std`, in DN, of PAN and bands whose noise exceeds `NOISE_THRESHOLD`; empty if there is none."""
+        names, shares = ("PAN", *self.band_names), (self.pan_noise, *self.noise)
+        levels = zip(names, shares, (self.pan_noise_dn, *self.noise_dn), strict=True)
+        return " ".join(f"{name}:{dn:.2g}" for name, share, dn in levels if share > NOISE_THRESHOLD)
+
+    def tags(self) -> dict[str, str]:
+        """Return what was estimated as tags of the result."""
+        place = self.registered
+        tags = {"CROSSDIFF_SHIFT_PX": f"{place.shift[1]:.3f},{place.shift[0]:.3f}"}
+        if any(place.stretch):
+            tags["CROSSDIFF_STRETCH"] = f"{place.stretch[1]:.6f},{place.stretch[0]:.6f}"
+        if shifts := self.describe_band_shifts():
+            tags["CROSSDIFF_BAND_SHIFTS_PX"] = shifts
+        if levels := self.describe_noise():
+            tags["CROSSDIFF_NOISE_DN"] = levels
+        return tags
 
 
 def survey(pair: ScenePair, *, align: bool = True, noise: bool = True) -> Survey:
@@ -83,7 +110,7 @@ def survey(pair: ScenePair, *, align: bool = True, noise: bool = True) -> Survey
             "everywhere (--nodata none takes every number for data)"
         )
     statistics = _statistics(pair, samples)
-    optics = Optics(pair.grid.ratio, pair.bands[0].nyquist_gain)
+    optics, names = Optics(pair.grid.ratio, pair.bands[0].nyquist_gain), tuple(band.name for band in pair.bands)
     registered = Registration()
     if align:
         views = [
@@ -93,10 +120,10 @@ def survey(pair: ScenePair, *, align: bool = True, noise: bool = True) -> Survey
         row, col = pair.footprint.row + pair.footprint.height / 2, pair.footprint.col + pair.footprint.width / 2
         registered = register(views, optics, (row, col))
     if not noise:
-        return Survey(statistics, registered, (0.0,) * len(pair.bands), 0.0)
+        return Survey(statistics, registered, (0.0,) * len(pair.bands), 0.0, names)
     levels = ms_noise(samples, optics, registered) / statistics.ms_std
     of_pan = pan_noise(samples, pair.grid.ratio) / statistics.pan_std
-    return Survey(statistics, registered, tuple(levels.tolist()), of_pan)
+    return Survey(statistics, registered, tuple(levels.tolist()), of_pan, names)
 
 
 def _some(samples: list[View]) -> list[View]:

@@ -13,9 +13,8 @@ import torch
 from crossdiff_cli import __version__
 from crossdiff_cli.errors import OutputError, SceneError
 from crossdiff_cli.estimate.registration import Registration
-from crossdiff_cli.estimate.survey import Survey, survey
-from crossdiff_cli.io.pair import PairOptions, ScenePair
-from crossdiff_cli.io.profile import NOISY, noisy
+from crossdiff_cli.estimate.survey import NOISE_THRESHOLD, Survey, survey
+from crossdiff_cli.io.pair import PairOptions
 from crossdiff_cli.io.target import check_target
 from crossdiff_cli.quality.files import JudgedFiles
 from crossdiff_cli.quality.report import QualityReport
@@ -209,8 +208,8 @@ def _assumed(files: JudgedFiles, report: QualityReport) -> str:
         "Bands": bands,
         "MTF": "Nyquist gains published" if pair.sensor.mtf_published else "usual Nyquist gains, none published",
         "Ratio": f"{pair.grid.ratio[1]:.5g} × {pair.grid.ratio[0]:.5g} PAN pixels per MS pixel",
-        "Shift": "not measured" if found is None else _shift(files.registered, found.registered),
-        "Noise": "not measured" if found is None else _noise(pair, found),
+        "Shift": "not measured" if found is None else _shift(files.registered, found.registered, pair.footprint.shape),
+        "Noise": "not measured" if found is None else _noise(found),
         "Part judged": f"{judged.shape[1]} × {judged.shape[0]} of {pair.pan.shape[1]} × {pair.pan.shape[0]} PAN pixels",
         "Valid": f"{report.valid:.2%} of the pixels; nodata: {_nodata(files)}",
         "CRS": "none" if pair.crs is None else pair.crs.to_string(),
@@ -230,18 +229,14 @@ def _surveyed(files: JudgedFiles) -> Survey | None:
         return None
 
 
-def _shift(corrected: Registration | None, found: Registration) -> str:
-    if not found.correlation:
-        return "not measured: too little common detail"
-    return (
-        f"the MS lies {found.shift[1]:+.2f} (x) and {found.shift[0]:+.2f} (y) PAN pixels from its nominal place "
-        f"(correlation {found.correlation:.3f}); the figures {'do not ' if corrected is None else ''}correct it"
-    )
+def _shift(corrected: Registration | None, found: Registration, size: tuple[int, int]) -> str:
+    line = found.describe(size)
+    return f"{line}; the figures {'do not ' if corrected is None else ''}correct it" if found.correlation else line
 
 
-def _noise(pair: ScenePair, found: Survey) -> str:
-    levels = noisy(pair, found)
-    return f"{levels} (deviation, DN)" if levels else f"nowhere above {NOISY:.0%} of an image's deviation"
+def _noise(found: Survey) -> str:
+    levels = found.describe_noise()
+    return f"{levels} (standard deviation, DN)" if levels else f"below {NOISE_THRESHOLD:.0%} of each image's deviation"
 
 
 def _nodata(files: JudgedFiles) -> str:

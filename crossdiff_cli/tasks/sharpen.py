@@ -21,7 +21,7 @@ from crossdiff_cli.inference.fuse import ROUNDS, halo
 from crossdiff_cli.inference.run import Encoder, Fused, Lane, flow
 from crossdiff_cli.io.extent import Bounds, chosen_bands, extent_of
 from crossdiff_cli.io.pair import PairOptions, Patch, ScenePair
-from crossdiff_cli.io.profile import bands_apart, noisy, profile_of, stretched
+from crossdiff_cli.io.profile import profile_of
 from crossdiff_cli.io.raster import bounded_cache
 from crossdiff_cli.io.stac import item_path, write_item
 from crossdiff_cli.io.target import check_raster_target, check_target, refuse_target
@@ -145,9 +145,8 @@ def sharpen(
         _report(pair, found)
         extent = extent_of(pair, options.extent, options.bounds, options.bounds_crs)
         chosen = chosen_bands(pair, options.out_bands)
-        profile = profile_of(
-            pair, extent, chosen, found, options.dtype, options.driver, options.creation, weights=networks[0][1]
-        )
+        tags = {**found.tags(), "CROSSDIFF_WEIGHTS": networks[0][1]}
+        profile = profile_of(pair, extent, chosen, options.dtype, options.driver, options.creation, tags=tags)
         models = _tuned(options.tune, pair, found, [model for model, _ in networks], devices)
         lanes = _lanes(pair, found, models, devices, options)
         plan = _plan(pair, extent, found, models[0], lanes, options)
@@ -290,17 +289,9 @@ def _report(pair: ScenePair, found: Survey) -> None:
         _log.info("%s", pair.inputs.delivery)
     bands = ",".join(band.name for band in pair.bands)
     _log.info("%s (%s), bands %s, ratio %.4g", pair.sensor.name, pair.sensor_source, bands, pair.ratio)
-    place = found.registered
-    if place.correlation:
-        _log.info(
-            "the MS lies %+.2f (x) and %+.2f (y) PAN pixels from its nominal place%s: corrected (correlation %.3f)",
-            place.shift[1],
-            place.shift[0],
-            stretched(pair, found),
-            place.correlation,
-        )
-    if place.band_shifts:
-        _log.info("beyond that, bands lie apart (x,y in PAN pixels): %s; corrected", bands_apart(pair, found))
-    levels = noisy(pair, found)
-    if levels:
-        _log.info("noisy (deviation, DN): %s; what is no stronger is not taken for detail", levels)
+    if found.registered.correlation:
+        _log.info("%s", found.registered.describe(pair.footprint.shape))
+    if shifts := found.describe_band_shifts():
+        _log.info("offset of single bands beyond that (x,y in PAN px): %s, corrected", shifts)
+    if levels := found.describe_noise():
+        _log.info("noise (standard deviation, DN): %s; weaker detail is suppressed", levels)
