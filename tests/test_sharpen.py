@@ -375,3 +375,21 @@ def test_bf16_is_the_same_picture(make_pair, tmp_path, options, read_all):
     a, b = (read_all(tmp_path / f"{precision}.tif").astype(float) for precision in ("fp32", "bf16"))
     assert 0 < np.abs(a - b).max() < 0.03 * a.std() * 10
     assert np.abs(a - b).mean() < 0.01 * a.std()
+
+
+@pytest.mark.parametrize("order", [(3, 2, 1, 0), (2, 0, 3, 1)])
+def test_the_order_of_the_bands_changes_no_bit_but_their_order(tmp_path, options, read_all, order):
+    """With noise in every band, whose share in back-projection was once drawn anew for every position."""
+    pan, ms = shifted_pair(tmp_path, (0.6, -1.3), red=(0.5, -0.4))
+    with rasterio.open(ms) as file:
+        data, profile = file.read(), file.profile
+    data += np.random.default_rng(0).normal(0, 1, data.shape) * np.array([3, 6, 9, 4])[:, None, None]
+    names, results = ("B", "G", "R", "NIR"), {}
+    for name, places in (("own", (0, 1, 2, 3)), ("other", order)):
+        path, out = tmp_path / f"{name}.tif", tmp_path / f"{name}.out.tif"
+        with rasterio.open(path, "w", **profile) as file:
+            file.write(data[list(places)])
+        pair = PairOptions(sensor="qb", bands=tuple(names[i] for i in places))
+        sharpen(str(pan), [str(path)], out, replace(options, pair=pair))
+        results[name] = read_all(out)
+    np.testing.assert_array_equal(results["other"], results["own"][list(order)])

@@ -4,6 +4,7 @@ Bounded in memory: at most `WINDOWS` windows are read, spread evenly over the co
 """
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,6 +17,7 @@ from crossdiff_cli.estimate.registration import Registration, register
 from crossdiff_cli.geometry.window import Window, spread
 from crossdiff_cli.imaging.resample import degrade
 from crossdiff_cli.io.pair import ScenePair
+from crossdiff_cli.sensors.table import spectral_order
 
 NOISE_THRESHOLD = 0.05
 """Standard deviation of noise, as a share of that of its image, above which it is reported."""
@@ -35,6 +37,10 @@ class Statistics:
     """(C,) float32."""
     ms_std: Tensor
     """(C,) float32, 1 where a band is constant."""
+
+    def select(self, bands: Sequence[int]) -> "Statistics":
+        """Return the statistics of some of the bands, in the order given."""
+        return replace(self, ms_mean=self.ms_mean[bands], ms_std=self.ms_std[bands])
 
     def normalise_pan(self, pan: Tensor) -> Tensor:
         """DN to normalised, any shape."""
@@ -103,14 +109,15 @@ def survey(pair: ScenePair, *, align: bool = True, noise: bool = True) -> Survey
     Raises:
         SceneError: no valid pixel where PAN and MS overlap.
     """
-    samples = list(_samples(pair))
+    order = spectral_order(pair.bands)
+    samples = [replace(sample, ms=sample.ms[order]) for sample in _samples(pair)]
     if sum(int(s.mask.sum()) for s in samples) == 0:
         raise SceneError(
             f"{pair.pan.path} and {pair.ms[0].path} have no valid pixel in common: one or the other is nodata "
             "everywhere (--nodata none takes every number for data)"
         )
-    statistics = _statistics(pair, samples)
-    optics, names = Optics(pair.grid.ratio, pair.bands[0].nyquist_gain), tuple(band.name for band in pair.bands)
+    optics, names = Optics(pair.grid.ratio, pair.bands[order[0]].nyquist_gain), tuple(band.name for band in pair.bands)
+    statistics = _statistics(optics, samples)
     registered = Registration()
     if align:
         views = [
@@ -119,11 +126,14 @@ def survey(pair: ScenePair, *, align: bool = True, noise: bool = True) -> Survey
         ]
         row, col = pair.footprint.row + pair.footprint.height / 2, pair.footprint.col + pair.footprint.width / 2
         registered = register(views, optics, (row, col))
-    if not noise:
-        return Survey(statistics, registered, (0.0,) * len(pair.bands), 0.0, names)
-    levels = ms_noise(samples, optics, registered) / statistics.ms_std
-    of_pan = pan_noise(samples, pair.grid.ratio) / statistics.pan_std
-    return Survey(statistics, registered, tuple(levels.tolist()), of_pan, names)
+    levels, of_pan = torch.zeros(len(names)), 0.0
+    if noise:
+        levels = ms_noise(samples, optics, registered) / statistics.ms_std
+        of_pan = pan_noise(samples, pair.grid.ratio) / statistics.pan_std
+    place = sorted(range(len(order)), key=order.__getitem__)  # of each band of the file in the order of wavelengths
+    shifts = registered.band_shifts and tuple(registered.band_shifts[i] for i in place)
+    registered = replace(registered, band_shifts=shifts)
+    return Survey(statistics.select(place), registered, tuple(levels[place].tolist()), of_pan, names)
 
 
 def _some(samples: list[View]) -> list[View]:
@@ -159,8 +169,7 @@ def _covered(pair: ScenePair, window: Window, shape: tuple[int, ...], offset: tu
     return axes[0][:, None] & axes[1][None, :]
 
 
-def _statistics(pair: ScenePair, samples: list[View]) -> Statistics:
-    optics = Optics(pair.grid.ratio, pair.bands[0].nyquist_gain)
+def _statistics(optics: Optics, samples: list[View]) -> Statistics:
     pan = torch.cat([optics.seen(s, (0.0, 0.0))[s.mask] for s in samples]).double()
     ms = torch.cat([s.ms[:, s.mask] for s in samples], dim=1).double()
     ms_std = ms.std(dim=1, correction=0)

@@ -178,7 +178,7 @@ def believed(left: Tensor, sampling: Sampling, turn: int) -> Tensor:
     """
     if not any(sampling.noise):
         return left
-    kept = _noise_left(sampling.ratio, sampling.gains, turn)
+    kept = [residual_noise_power(sampling.ratio, gain, turn) for gain in sampling.gains]
     power = [_OVER * share * deviation**2 for share, deviation in zip(kept, sampling.noise, strict=True)]
     return _above_noise(left, left.new_tensor(power)[:, None, None])
 
@@ -200,17 +200,20 @@ def _above_noise(image: Tensor, noise: Tensor) -> Tensor:
     return coarse + fine * (1 - noise / _local_mean(fine.square(), _POWER_RADIUS).clamp_min(1e-12)).clamp_min(0)
 
 
-@functools.cache
-def _noise_left(ratio: Pixels, gains: tuple[float, ...], turn: int) -> list[float]:
-    """Power of the fine part of what white noise of power 1 leaves before back-projection number `turn`, by band."""
-    size = 64
-    drawn = torch.randn(1, len(gains), size, size, generator=torch.Generator().manual_seed(0))
-    sampling, shape = Sampling(ratio, (0.0, 0.0), gains), (round(size * ratio[0]), round(size * ratio[1]))
-    left = drawn - to_ms(to_pan(drawn, shape, sampling), (size, size), sampling)
-    for step in _steps(turn):
-        left = left - to_ms(to_pan(step * left, shape, sampling), (size, size), sampling)
-    fine = left - _local_mean(left, _COARSE_RADIUS)
-    return fine[0, :, 8:-8, 8:-8].square().mean(dim=(1, 2)).tolist()
+@functools.lru_cache(maxsize=64)
+def residual_noise_power(ratio: Pixels, nyquist_gain: float, iteration: int) -> float:
+    """Return the power of unit white MS noise in the high-pass residual before `iteration` of back-projection.
+
+    It is the energy of the impulse response of that residual, which is linear in the MS.
+    """
+    size = 48
+    residual = torch.zeros(1, 1, size, size)
+    residual[..., size // 2, size // 2] = 1.0
+    sampling, shape = Sampling(ratio, (0.0, 0.0), (nyquist_gain,)), (round(size * ratio[0]), round(size * ratio[1]))
+    for step in (1.0, *_steps(iteration)):
+        residual = residual - to_ms(to_pan(step * residual, shape, sampling), (size, size), sampling)
+    fine = residual - _local_mean(residual, _COARSE_RADIUS)
+    return float(fine.double().square().sum())
 
 
 def _local_mean(x: Tensor, radius: int) -> Tensor:
@@ -241,9 +244,7 @@ def fuse(
     """
     pan = cleaned(pan, sampling)
     pan_low, ms_up, beta = prepare(pan, ms, sampling)
-    with torch.autocast(pan.device.type, dtype, enabled=dtype != torch.float32):
-        hrms = model(pan, pan_low, ms_up, beta, spectrum)
-    return back_project(hrms.float(), ms, sampling, rounds)
+    return back_project(model(pan, pan_low, ms_up, beta, spectrum, dtype), ms, sampling, rounds)
 
 
 def fuse_core(
@@ -275,18 +276,16 @@ def fuse_core(
         def image(part: Region) -> Tensor:
             rows, columns = part.shape
             here = sampling.within(seen).within(part)
-            with torch.autocast(pan.device.type, enabled=False):
-                if halved:
-                    return to_pan(coarse, (rows // 2, columns // 2), here.halved())
-                return to_pan(coarse, (rows, columns), here)
+            if halved:
+                return to_pan(coarse, (rows // 2, columns // 2), here.halved())
+            return to_pan(coarse, (rows, columns), here)
 
         return image
 
     # Every stage asks for the PAN and the MS, the last one alone for the others.
     sharp, up = held(seen.of(pan)), held(to_pan(ms, seen.shape, sampling.within(seen)))
     low, beta = expanded(pan_ms), expanded(local_gain(ms, pan_ms), halved=True)
-    with torch.autocast(pan.device.type, dtype, enabled=dtype != torch.float32):
-        hrms = model.part(sharp, low, up, beta, spectrum, seen.within(seen), keep.within(seen))
+    hrms = model.part(sharp, low, up, beta, spectrum, seen.within(seen), keep.within(seen), dtype)
     kept, inner = sampling.within(keep), core.within(keep)
     coarse = (ms.shape[2], ms.shape[3])
     left = ms - to_ms(hrms, coarse, kept)

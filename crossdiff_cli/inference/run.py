@@ -29,6 +29,7 @@ from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.device import PRECISIONS
 from crossdiff_cli.model.region import STRIDE, Region
 from crossdiff_cli.model.spectral import Spectrum
+from crossdiff_cli.sensors.table import spectral_order
 
 _log = logging.getLogger(__name__)
 
@@ -62,11 +63,13 @@ class Lane:
         """`model` lies on `device`; the network runs in `dtype` and the result is back-projected `rounds` times."""
         self.device = device
         self._pair, self._found, self._rounds = pair, found, rounds
-        self._gains = tuple(band.nyquist_gain for band in pair.bands)
+        self._order = spectral_order(pair.bands)
+        bands = [pair.bands[i] for i in self._order]
+        self._gains = tuple(band.nyquist_gain for band in bands)
         self._stream = _stream(device)
         self._spectrum = Spectrum(
-            torch.tensor([band.center_nm for band in pair.bands], device=device),
-            torch.tensor([band.width_nm for band in pair.bands], device=device),
+            torch.tensor([band.center_nm for band in bands], device=device),
+            torch.tensor([band.width_nm for band in bands], device=device),
             torch.tensor(pair.sensor.pan_nm, device=device),
             pair.ratio,
         )
@@ -129,18 +132,18 @@ class Lane:
         mask = self._pair.valid(patch)[core]
         if not mask.any():
             return Fused(tile, np.zeros((len(self._gains), *tile.core.shape), np.float32), mask, 0.0, 0.0)
-        statistics, place = self._found.statistics, self._found.registered
+        statistics, place = self._found.statistics.select(self._order), self._found.registered
         offset = place.offset(patch.offset, (tile.window.row, tile.window.col))
         sampling = Sampling(
             place.ratio(self._pair.grid.ratio),
             offset,
             self._gains,
-            place.band_shifts,
-            self._found.noise,
+            tuple(place.band_shifts[i] for i in self._order) if place.band_shifts else (),
+            tuple(self._found.noise[i] for i in self._order),
             self._found.pan_noise,
         )
         pan = statistics.normalise_pan(self._here(patch.pan))[None]
-        ms = statistics.normalise_ms(self._here(patch.ms))[None]
+        ms = statistics.normalise_ms(self._here(patch.ms[self._order]))[None]
         pan_mask, ms_mask = (self._here(m)[None, None] for m in (patch.pan_mask, patch.ms_mask))
         pan = extend_coarse(pan, pan_mask, rounds=8)
         ms = extend(ms, ms_mask, rounds=2 * EXPAND_RADIUS)
@@ -162,7 +165,10 @@ class Lane:
                 f"the network gave values that are not finite at row {tile.core.row}, column {tile.core.col} "
                 f"of {self._pair.pan.path}"
             )
-        return Fused(tile, data.numpy(), mask, error, signal)
+        fused = data.numpy()
+        if self._order != sorted(self._order):
+            fused = fused[np.argsort(self._order)]  # back to the order of the file
+        return Fused(tile, fused, mask, error, signal)
 
     def _on_stream(self) -> AbstractContextManager[Any]:
         return nullcontext() if self._stream is None else torch.cuda.stream(self._stream)

@@ -17,6 +17,13 @@ def pixel_rms(x: Tensor) -> Tensor:
     return torch.linalg.vector_norm(x, dim=1, keepdim=True) / math.sqrt(x.shape[1]) + 1e-2
 
 
+def convolve(conv: nn.Module, x: Tensor) -> Tensor:
+    """Apply an `nn.Conv2d` in the precision of `x` (B, C, H, W), whatever that of its weights."""
+    assert isinstance(conv, nn.Conv2d)
+    bias = None if conv.bias is None else conv.bias.to(x.dtype)
+    return F.conv2d(x, conv.weight.to(x.dtype), bias, conv.stride, conv.padding)
+
+
 class Conditioning(nn.Module):
     """One vector for timestep, GSD ratio and PAN range; the same for every pixel of a scene."""
 
@@ -61,11 +68,12 @@ class ResBlock(nn.Module):
         h = x / pixel_rms(x)
         if len(condition) == 1:
             # The same for every pixel: it goes into the kernels.
-            h = F.conv2d(h, *self.modulated(condition), padding=1)
+            weight, bias = self.modulated(condition)
+            h = F.conv2d(h, weight.to(h.dtype), bias.to(h.dtype), padding=1)
         else:
             scale, shift = self.film(condition).to(x.dtype)[:, :, None, None].chunk(2, dim=1)
-            h = torch.addcmul(shift, self.conv1(h), 1 + scale)
-        return self.conv2(silu(h)).add_(x)
+            h = torch.addcmul(shift, convolve(self.conv1, h), 1 + scale)
+        return convolve(self.conv2, silu(h)).add_(x)
 
     def modulated(self, condition: Tensor) -> tuple[Tensor, Tensor]:
         """Weight and bias of the first convolution for a conditioning vector (1, condition_width)."""
@@ -80,7 +88,7 @@ def add_projected(onto: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     Where no gradient is asked for, in place and as one product of matrices: half the time of both steps.
     """
     if torch.is_grad_enabled() or not onto.is_contiguous(memory_format=torch.channels_last):
-        return onto + F.conv2d(x, weight)
+        return onto + F.conv2d(x, weight.to(x.dtype))
     pixels = onto.permute(0, 2, 3, 1).view(-1, onto.shape[1])
     pixels.addmm_(x.permute(0, 2, 3, 1).reshape(-1, x.shape[1]), weight.flatten(1).T.to(x.dtype))
     return onto

@@ -97,11 +97,14 @@ class CrossDiff(nn.Module):
         # The head takes the pyramids at every level, what is decoded from them at its first.
         return max(self.p2m.radius + self.head.radius, self.p2m.decoded_radius + self.head.fine_radius)
 
-    def features(self, pan: Tensor, ms_up: Tensor, spectrum: Spectrum) -> Features | None:
-        """What the encoders say of noise-free input at their feature timesteps: same input, same features."""
+    def features(
+        self, pan: Tensor, ms_up: Tensor, spectrum: Spectrum, dtype: torch.dtype = torch.float32
+    ) -> Features | None:
+        """Encode noise-free images at the feature timesteps, in the precision `dtype`: same input, same features."""
         if self.p2m is None or self.m2p is None:
             return None
         p2m_time, m2p_time = self._timesteps(pan)
+        pan, ms_up = pan.to(dtype), ms_up.to(dtype)
         p2m = self.p2m.encode(ms_up, p2m_time, pan, spectrum)
         m2p = self.m2p.encode(pan, m2p_time, ms_up, spectrum) if self.architecture.m2p_features else None
         return self.decoded(p2m, m2p, spectrum)
@@ -121,14 +124,33 @@ class CrossDiff(nn.Module):
         correction = _TOWARDS_X_0[self.architecture.objective] * self.p2m.ms_out(mine, spectrum)
         return Features(p2m, m2p, everything, correction)
 
-    def forward(self, pan: Tensor, pan_low: Tensor, ms_up: Tensor, beta: Tensor, spectrum: Spectrum) -> Tensor:
-        """Fuse one window; shapes as in `FusionHead.forward`, height and width multiples of `unet.STRIDE`."""
-        features = self.features(pan, ms_up, spectrum)
+    def forward(
+        self,
+        pan: Tensor,
+        pan_low: Tensor,
+        ms_up: Tensor,
+        beta: Tensor,
+        spectrum: Spectrum,
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:
+        """Fuse one window; shapes as in `FusionHead.forward`, height and width multiples of `unet.STRIDE`.
+
+        `dtype` is the precision of the convolutions; what is done at the PAN's own resolution stays in float32.
+        """
+        features = self.features(pan, ms_up, spectrum, dtype)
         hrms: Tensor = self.head(features, pan, pan_low, ms_up, beta, spectrum)
         return hrms
 
     def part(
-        self, pan: Part, pan_low: Part, ms_up: Part, beta: Part, spectrum: Spectrum, window: Region, keep: Region
+        self,
+        pan: Part,
+        pan_low: Part,
+        ms_up: Part,
+        beta: Part,
+        spectrum: Spectrum,
+        window: Region,
+        keep: Region,
+        dtype: torch.dtype = torch.float32,
     ) -> Tensor:
         """As `forward` of a window, but only a part of it: for inference, with little memory.
 
@@ -144,7 +166,7 @@ class CrossDiff(nn.Module):
         coarse: Tensor | None = None
         if self.p2m is not None and self.m2p is not None:
             p2m_time, m2p_time = self._timesteps(spectrum.center_nm[None])
-            images = compact(torch.cat([ms_up(window), pan(window)], dim=1))
+            images = compact(torch.cat([ms_up(window), pan(window)], dim=1), dtype)
             p2m = self.p2m.encode_part(images, p2m_time, spectrum, window, inner)
             if self.architecture.m2p_features:
                 m2p = self.m2p.encode_part(images, m2p_time, spectrum, window, inner)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crossdiff_cli.imaging.filters import box_sum
-from crossdiff_cli.model.blocks import Conditioning, ResBlock, add_projected, in_place, silu
+from crossdiff_cli.model.blocks import Conditioning, ResBlock, add_projected, convolve, in_place, silu
 from crossdiff_cli.model.region import compact
 from crossdiff_cli.model.spectral import BandOutput, BandStem, Spectrum
 from crossdiff_cli.model.upsample import upsample2
@@ -59,7 +59,8 @@ class Gate(nn.Module):
 
     def _half(self, half: int, p2m: Tensor, m2p: Tensor | None) -> Tensor:
         assert self.p2m.bias is not None
-        out = F.conv2d(p2m, self.p2m.weight.chunk(2)[half], self.p2m.bias.chunk(2)[half])
+        weight, bias = (parameter.chunk(2)[half].to(p2m.dtype) for parameter in (self.p2m.weight, self.p2m.bias))
+        out = F.conv2d(p2m, weight, bias)
         if self.m2p is None or m2p is None:
             return out
         return add_projected(out, m2p, self.m2p.weight.chunk(2)[half])
@@ -175,7 +176,7 @@ class FusionHead(nn.Module):
         for level in reversed(range(1, len(self.widths))):
             below = None if h is None else upsample2(h)
             h = self.gates[level](p2m[level], None if m2p is None else m2p[level], below)
-            h = self.ups[level - 1](self.blocks[level](h, condition))
+            h = convolve(self.ups[level - 1], self.blocks[level](h, condition))
         assert h is not None
         return h
 
@@ -209,14 +210,15 @@ class FusionHead(nn.Module):
         spectrum: Spectrum,
     ) -> Tensor:
         """All that is known, (B, widths[0], H/2, W/2)."""
-        images = compact(torch.cat([ms_up, pan, detail.mean(dim=1, keepdim=True)], dim=1))
+        dtype = torch.float32 if features is None else features.decoded.dtype
+        images = compact(torch.cat([ms_up, pan, detail.mean(dim=1, keepdim=True)], dim=1), dtype)
         kernels = self.band_stem.beside(self.pan_stem, spectrum)
         bias = self.pan_stem.bias
         assert bias is not None
         if self.decoded is not None:
             assert self.decoded.bias is not None
             bias = bias + self.decoded.bias
-        h = F.conv2d(images, kernels, bias, stride=2, padding=2)
+        h = F.conv2d(images, kernels.to(dtype), bias.to(dtype), stride=2, padding=2)
         if features is not None and coarse is not None:
             assert self.decoded is not None and self.gates is not None
             h = add_projected(h, features.decoded, self.decoded.weight)

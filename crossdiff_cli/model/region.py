@@ -76,13 +76,11 @@ def empty_like_part(image: Tensor, part: Region, scale: int) -> Tensor:
     return torch.empty(shape, dtype=image.dtype, device=image.device, memory_format=torch.channels_last)
 
 
-def compact(image: Tensor) -> Tensor:
-    """A channels-last copy, with strides that say so, in the precision that convolutions work in here.
+def compact(image: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Return a channels-last copy, with strides that say so, in `dtype`; None keeps that of the image.
 
     For a single channel `Tensor.contiguous` would leave the strides as they are, convolutions would answer in the other
     layout, and every sum of the two would cost ten times its time.
     """
-    kind = image.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else image.dtype
-    image = image.to(dtype)  # first: turned round in half of the bytes
+    image = image.to(dtype or image.dtype)  # first: turned round in half of the bytes
     return torch.empty_like(image, memory_format=torch.channels_last).copy_(image)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crossdiff_cli.model.blocks import Conditioning, ResBlock, add_projected, silu
+from crossdiff_cli.model.blocks import Conditioning, ResBlock, add_projected, convolve, silu
 from crossdiff_cli.model.region import STRIDE, STRIP, Region, compact, empty_like_part
 from crossdiff_cli.model.spectral import BandOutput, BandStem, Spectrum
 from crossdiff_cli.model.upsample import upsample2
@@ -70,7 +70,7 @@ class UNet(nn.Module):
         h = self._stem(compact(torch.cat(images, dim=1)), self.band_stem.beside(self.pan_stem, spectrum))
         pyramid = []
         for level in range(len(self.levels)):
-            h = self._stage(level, self.downs[level - 1](h) if level else h, embedding)
+            h = self._stage(level, convolve(self.downs[level - 1], h) if level else h, embedding)
             pyramid.append(h)
         return pyramid
 
@@ -106,7 +106,7 @@ class UNet(nn.Module):
                 if shared is not None:
                     shared.within(inner).of(kept, scale).copy_(shared.within(strip).of(h, scale))
                 if not last:
-                    h = self.downs[level](h)
+                    h = convolve(self.downs[level], h)
                     below = empty_like_part(h, area, 2 * scale) if below is None else below
                     strip.within(area).of(below, 2 * scale).copy_(h)
             assert kept is not None
@@ -126,7 +126,9 @@ class UNet(nn.Module):
         return 2 ** (level + 1) * ResBlock.RADIUS * self.blocks[level] + (0 if level else STEM_RADIUS)
 
     def _stem(self, images: Tensor, kernels: Tensor) -> Tensor:
-        return F.conv2d(images, kernels, self.pan_stem.bias, stride=2, padding=2)
+        bias = self.pan_stem.bias
+        assert bias is not None
+        return F.conv2d(images, kernels.to(images.dtype), bias.to(images.dtype), stride=2, padding=2)
 
     def _stage(self, level: int, h: Tensor, embedding: Tensor) -> Tensor:
         for block in self.levels[level]:  # type: ignore[attr-defined]
@@ -137,7 +139,8 @@ class UNet(nn.Module):
         """The light decoder: all levels projected and summed at half the PAN grid, (B, decoder_width, H/2, W/2)."""
         # Interpolation keeps what is the same everywhere: the biases of all levels go in at the coarsest.
         weights, biases = zip(*((lateral.weight, lateral.bias) for lateral in self.laterals), strict=True)
-        h = F.conv2d(pyramid[-1], weights[-1], sum(biases))
+        dtype = pyramid[-1].dtype
+        h = F.conv2d(pyramid[-1], weights[-1].to(dtype), sum(biases).to(dtype))
         for features, weight in zip(pyramid[-2::-1], weights[-2::-1], strict=True):
             h = add_projected(upsample2(h), features, weight)
         return silu(h)
@@ -152,7 +155,7 @@ class UNet(nn.Module):
             gain, residual = map(upsample2, self.ms_out(decoded, spectrum).unbind(dim=1))
             return residual if detail is None else gain * detail + residual
         assert self.pan_out is not None
-        return torch.nn.functional.pixel_shuffle(self.pan_out(decoded), 2)
+        return torch.nn.functional.pixel_shuffle(convolve(self.pan_out, decoded), 2)
 
     def forward(
         self, x_t: Tensor, timestep: Tensor, condition: Tensor, detail: Tensor | None, spectrum: Spectrum

@@ -111,6 +111,14 @@ def _fold(text: str) -> str:
     return re.sub(r"[^a-z0-9]", "", text.lower())
 
 
+def spectral_order(bands: Sequence[Band]) -> list[int]:
+    """Return the indices of the bands from the shortest wavelength to the longest.
+
+    Sums over bands are taken in this order, so that the order of the file changes no bit of a result.
+    """
+    return sorted(range(len(bands)), key=lambda i: (bands[i].center_nm, bands[i].width_nm, bands[i].name))
+
+
 def canonical_band(name: str) -> str | None:
     """Return the standard name (`B`, `NIR`, `RE1`, ...) that a band name, word or abbreviation stands for, or None."""
     folded = _fold(name)
