@@ -171,7 +171,7 @@ def test_ctrl_c_reaches_no_process_that_only_begins(tmp_path):
         "if __name__ == '__main__':\n"
         "    scene = Scene('a', 'p.tif', ('m.tif',), Path('a.tif'))\n"
         "    for _ in range(2):\n"
-        "        worker = _Worker(scene, SharpenOptions(), 1, None)\n"
+        "        worker = _Worker(0, scene, SharpenOptions(), 1, None)\n"
         "        status = Path(f'/proc/{worker._process.pid}/status').read_text()\n"
         "        blocked = int(status.split('SigBlk:')[1].split()[0], 16)\n"
         "        print(blocked >> signal.SIGINT - 1 & 1)\n"

@@ -215,7 +215,7 @@ def test_workers_average_what_they_hold(tmp_path):
         "import sys, torch\n"
         "from pathlib import Path\n"
         "from crossdiff_cli.training.distributed import joined\n"
-        "with joined() as workers:\n"
+        "with joined('cpu') as workers:\n"
         "    a, b = torch.full((3,), 1.0 + workers.rank), torch.tensor([[10.0 * workers.rank]])\n"
         "    p = torch.nn.Parameter(torch.zeros(2))\n"
         "    p.grad = torch.ones(2) if workers.first else None\n"

@@ -1,7 +1,8 @@
 """Scenes on the workers of a dask.distributed cluster, which see the files under the same paths."""
 
 import logging
-from collections.abc import Generator, Sequence
+from collections import Counter
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
@@ -53,7 +54,8 @@ def on_cluster(
     except (OSError, ValueError) as error:
         raise CrossDiffError(f"no scheduler answers at {address}: {one_line(str(error))}") from error
     with client:
-        futures = {client.submit(_attempt, scene, options, pure=False): scene for scene in scenes}
+        numbers = numbers_on_host(client.scheduler_info(n_workers=-1)["workers"])
+        futures = {client.submit(_attempt, scene, options, numbers, pure=False): scene for scene in scenes}
         try:
             for future in as_completed(list(futures), loop=client.loop):
                 outcome = _outcome(future, futures.pop(future))
@@ -77,9 +79,22 @@ def _outcome(future: "Future[Outcome]", scene: Scene) -> Outcome:
     return Outcome(scene.name, "failed", _why(future.exception()))
 
 
-def _attempt(scene: Scene, options: SharpenOptions) -> Outcome:
-    """Runs on the worker; each of its threads takes a scene."""
-    return attempt(scene, options, _store())
+def numbers_on_host(workers: Iterable[str]) -> dict[str, int]:
+    """Number the workers of each machine, given their addresses `tcp://HOST:PORT`: they take different GPUs."""
+    numbers: dict[str, int] = {}
+    seen: Counter[str] = Counter()
+    for address in sorted(workers):
+        host = address.rpartition(":")[0]
+        numbers[address] = seen[host]
+        seen[host] += 1
+    return numbers
+
+
+def _attempt(scene: Scene, options: SharpenOptions, numbers: Mapping[str, int]) -> Outcome:
+    """Sharpen a scene on a worker; each of its threads takes one."""
+    from distributed import get_worker
+
+    return attempt(scene, replace(options, worker=numbers.get(get_worker().address, 0)), _store())
 
 
 @cache

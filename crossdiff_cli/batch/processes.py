@@ -7,12 +7,12 @@ import threading
 import time
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from functools import partial
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from crossdiff_cli.batch.manifest import Scene
@@ -49,6 +49,8 @@ def in_processes(
         fail_fast: begin no further scene after one has failed; those that run are finished.
     """
     waiting = list(reversed(scenes))
+    import torch
+
     threads = max(1, torch.get_num_threads() // jobs)
     workers: list[_Worker] = []
     end = partial(_end_all, workers)
@@ -56,7 +58,8 @@ def in_processes(
         ending.callback(end)
         while True:
             while waiting and len(workers) < jobs:
-                workers.append(_Worker(waiting.pop(), options, threads, timeout))
+                number = min(set(range(jobs)) - {worker.number for worker in workers})
+                workers.append(_Worker(number, waiting.pop(), replace(options, worker=number), threads, timeout))
             if not workers:
                 return
             for worker in _ready(workers):
@@ -75,7 +78,8 @@ def in_processes(
 class _Worker:
     """A process that sharpens one scene after the other, and keeps the networks."""
 
-    def __init__(self, scene: Scene, options: SharpenOptions, threads: int, timeout: float | None) -> None:
+    def __init__(self, number: int, scene: Scene, options: SharpenOptions, threads: int, timeout: float | None) -> None:
+        self.number = number
         self.connection, remote = _SPAWN.Pipe()
         self.alive = True
         self.deadline: float | None = None
@@ -163,6 +167,8 @@ def _why(exitcode: int | None) -> str:
 
 def _work(connection: "Connection[Any, Any]", options: SharpenOptions, threads: int, *, verbose: bool) -> None:
     """Sharpen what comes through the connection until it is closed."""
+    import torch
+
     logging.getLogger().addHandler(logging.NullHandler())  # warnings travel with the outcome
     if verbose:
         logging.basicConfig(format="%(levelname)s: %(processName)s: %(message)s", force=True)

@@ -19,6 +19,10 @@ from torch import Tensor
 Pixels = tuple[float, float]
 """Rows and columns."""
 
+_Kind = tuple[torch.device, torch.dtype, int]
+"""Device, type and CUDA stream (0 on the CPU) of the images that a matrix is applied to. A matrix belongs to the stream
+that it was made on: another stream might still read it when its memory is handed on."""
+
 EXPAND_RADIUS = 3
 """Half-width of `expand`, in MS pixels: six-point Lagrange interpolation, exact for polynomials to degree five."""
 
@@ -98,9 +102,9 @@ def degrade(
     gains = list(gains) * channels if len(gains) == 1 else list(gains)
     out = image.new_empty(image.shape[0], channels, *shape)
     for gain, bands in _by_gain(gains).items():
-        kind = (image.device, image.dtype)
-        rows = _degrade_matrix(image.shape[2], shape[0], ratio[0], offset[0], gain, *kind)
-        columns = _degrade_matrix(image.shape[3], shape[1], ratio[1], offset[1], gain, *kind)
+        kind = _kind(image)
+        rows = _degrade_matrix(image.shape[2], shape[0], ratio[0], offset[0], gain, kind)
+        columns = _degrade_matrix(image.shape[3], shape[1], ratio[1], offset[1], gain, kind)
         some = span(bands)
         out[:, some] = _multiply(rows, columns, image[:, some])
     return out
@@ -108,9 +112,9 @@ def degrade(
 
 def expand(ms: Tensor, shape: tuple[int, int], ratio: Pixels, offset: Pixels) -> Tensor:
     """Interpolate `ms` (B, C, h, w) to the PAN grid: (B, C, *shape). `ratio` and `offset` as in `degrade`."""
-    kind = (ms.device, ms.dtype)
-    rows = _expand_matrix(ms.shape[2], shape[0], ratio[0], offset[0], *kind)
-    columns = _expand_matrix(ms.shape[3], shape[1], ratio[1], offset[1], *kind)
+    kind = _kind(ms)
+    rows = _expand_matrix(ms.shape[2], shape[0], ratio[0], offset[0], kind)
+    columns = _expand_matrix(ms.shape[3], shape[1], ratio[1], offset[1], kind)
     return _multiply(rows, columns, ms)
 
 
@@ -149,7 +153,12 @@ def _by_gain(gains: Sequence[float]) -> dict[float, list[int]]:
     return groups
 
 
-def _banded(index: np.ndarray, weight: np.ndarray, n_in: int, device: torch.device, dtype: torch.dtype) -> list[_Part]:
+def _kind(image: Tensor) -> _Kind:
+    stream = torch.cuda.current_stream(image.device).cuda_stream if image.device.type == "cuda" else 0
+    return image.device, image.dtype, stream
+
+
+def _banded(index: np.ndarray, weight: np.ndarray, n_in: int, kind: _Kind) -> list[_Part]:
     """The parts of an (n_out, n_in) matrix from taps; taps beyond the border fall on the edge pixel."""
     index = np.clip(index, 0, n_in - 1)
     parts = []
@@ -160,15 +169,13 @@ def _banded(index: np.ndarray, weight: np.ndarray, n_in: int, device: torch.devi
         np.add.at(matrix, (np.arange(len(taps))[:, None], taps - first), values)
         # Kept for later calls, which may need gradients.
         with torch.inference_mode(mode=False):
-            part = torch.from_numpy(matrix.astype(np.float32)).to(device, dtype)
+            part = torch.from_numpy(matrix.astype(np.float32)).to(*kind[:2])
         parts.append(_Part(slice(first, last), part))
     return parts
 
 
 @lru_cache(maxsize=256)
-def _degrade_matrix(
-    n_in: int, n_out: int, ratio: float, offset: float, gain: float, device: torch.device, dtype: torch.dtype
-) -> list[_Part]:
+def _degrade_matrix(n_in: int, n_out: int, ratio: float, offset: float, gain: float, kind: _Kind) -> list[_Part]:
     sigma, radius = mtf_sigma(gain, ratio), mtf_radius(gain, ratio)
     centre = offset + (np.arange(n_out) + 0.5) * ratio - 0.5
     index = np.floor(centre)[:, None].astype(np.int64) + np.arange(-radius, radius + 2)
@@ -177,13 +184,11 @@ def _degrade_matrix(
     # A sampled Gaussian off the pixel centres has a small first moment: a ramp would move. Take it out.
     moment = (weight * distance).sum(1) / (weight * distance**2).sum(1)
     weight *= 1.0 - moment[:, None] * distance
-    return _banded(index, weight / weight.sum(1, keepdims=True), n_in, device, dtype)
+    return _banded(index, weight / weight.sum(1, keepdims=True), n_in, kind)
 
 
 @lru_cache(maxsize=256)
-def _expand_matrix(
-    n_in: int, n_out: int, ratio: float, offset: float, device: torch.device, dtype: torch.dtype
-) -> list[_Part]:
+def _expand_matrix(n_in: int, n_out: int, ratio: float, offset: float, kind: _Kind) -> list[_Part]:
     position = (np.arange(n_out) + 0.5 - offset) / ratio - 0.5
     first = np.floor(position).astype(np.int64) - EXPAND_RADIUS + 1
     taps = np.arange(2 * EXPAND_RADIUS)
@@ -192,4 +197,4 @@ def _expand_matrix(
     for tap in taps:
         for other in taps[taps != tap]:
             weight[:, tap] *= (x - other) / (tap - other)
-    return _banded(first[:, None] + taps, weight, n_in, device, dtype)
+    return _banded(first[:, None] + taps, weight, n_in, kind)

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from crossdiff_cli.errors import CrossDiffError, SceneError
+from crossdiff_cli.errors import DeviceError, SceneError
 from crossdiff_cli.estimate.survey import Survey
 from crossdiff_cli.geometry.window import Tile, Window
 from crossdiff_cli.imaging.masking import extend, extend_coarse
@@ -35,6 +35,13 @@ _log = logging.getLogger(__name__)
 
 _BEHIND = 2
 """Results that may wait for the encoder."""
+_OUT_OF_MEMORY = (
+    "can't allocate memory",  # the CPU's allocator
+    "not enough memory",
+    "CUDA error: out of memory",  # pinned memory and the driver
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
 _SMALLEST = 256
 """Side in PAN pixels of a core that is not cut further when memory runs out."""
 
@@ -88,7 +95,7 @@ class Lane:
         """Fuse one tile; where memory does not suffice for it, half by half.
 
         Raises:
-            CrossDiffError: not even the smallest tile fits into memory.
+            DeviceError: not even the smallest tile fits into memory.
             SceneError: the network gave values that are not finite.
         """
         try:
@@ -99,9 +106,9 @@ class Lane:
                 raise
             rows, cols = tile.core.shape
             if max(rows, cols) <= _SMALLEST:
-                raise CrossDiffError(
-                    f"out of memory on {self.device} even for {cols} x {rows} pixels of PAN: free some, or "
-                    "choose another --device"
+                raise DeviceError(
+                    f"the memory of {self.device} does not suffice for {cols} x {rows} pixels of PAN",
+                    cure="free some, or choose another --device",
                 ) from error
         _log.warning("out of memory on %s for %d x %d pixels: working on halves (--tile sets less)",
                      self.device, cols, rows)  # fmt: skip
@@ -262,7 +269,12 @@ class Encoder:
 
 
 def _stream(device: torch.device) -> torch.cuda.Stream | None:
-    return torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+    """Return a stream of its own for a lane, which begins after what the default stream has still to do."""
+    if device.type != "cuda":
+        return None
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    stream.wait_stream(torch.cuda.default_stream(device))
+    return stream
 
 
 def _inside(sampling: Sampling, core: Region, ms: Tensor) -> Tensor:
@@ -276,5 +288,7 @@ def _inside(sampling: Sampling, core: Region, ms: Tensor) -> Tensor:
 
 
 def _out_of_memory(error: RuntimeError | MemoryError) -> bool:
-    """PyTorch has an error of its own for a GPU alone."""
-    return isinstance(error, torch.cuda.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    """Return whether memory did not suffice: PyTorch has an error of its own for its allocator on a GPU alone."""
+    if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError):
+        return True
+    return any(words in str(error) for words in _OUT_OF_MEMORY)

@@ -30,6 +30,7 @@ from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.device import (
     Precision,
     choose_devices,
+    exact_float32,
     give_back_memory,
     inference_dtype,
     keep_memory,
@@ -91,6 +92,8 @@ class SharpenOptions:
     """Also write a STAC item beside the result."""
     jobs: int = 2
     """Threads that read ahead."""
+    worker: int = 0
+    """Number of this process among those that sharpen on this machine at once: which GPU `auto` and `cuda` mean."""
     quiet: bool = False
 
 
@@ -137,9 +140,9 @@ def sharpen(
     started = time.monotonic()
     _check_targets(output, options)
     keep_memory()
-    devices = choose_devices(options.device, options.precision)
+    devices = choose_devices(options.device, options.precision, options.worker)
     networks = _networks(options, devices, store or WeightStore(keep=len(devices)))
-    with bounded_cache(), ScenePair(pan, ms, options.pair) as pair:
+    with bounded_cache(), exact_float32(devices), ScenePair(pan, ms, options.pair) as pair:
         refuse_target(output, (pair.pan, *pair.ms))
         found = survey(pair, align=options.align, noise=options.noise)
         _report(pair, found)

@@ -48,19 +48,27 @@ class Workers:
         self.average(gradients)
 
 
+def world_size() -> int:
+    """Return the number of processes that `torchrun` started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 @contextmanager
-def joined() -> Iterator[Workers]:
-    """Join the processes that `torchrun` started, by NCCL on GPUs and Gloo on CPUs; alone without it.
+def joined(kind: str) -> Iterator[Workers]:
+    """Join the processes that `torchrun` started; alone without it.
+
+    Args:
+        kind: of the device that they train on: GPUs (`cuda`) talk by NCCL, others by Gloo.
 
     Raises:
         TrainingError: the processes do not find each other.
     """
-    count = int(os.environ.get("WORLD_SIZE", "1"))
+    count = world_size()
     if count == 1:
         yield Workers()
         return
     try:
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        dist.init_process_group("nccl" if kind == "cuda" else "gloo")
     except (RuntimeError, ValueError) as error:
         raise TrainingError(f"the {count} processes of torchrun do not find each other: {error}") from error
     try:

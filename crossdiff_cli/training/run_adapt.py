@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from crossdiff_cli.errors import OutputError, WeightsError
+from crossdiff_cli.errors import OutputError, TrainingError, WeightsError
 from crossdiff_cli.io.target import check_target
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.device import choose_device
@@ -15,6 +15,7 @@ from crossdiff_cli.model.weights import digest, load, save
 from crossdiff_cli.system.paths import exists
 from crossdiff_cli.system.weight_files import bundled_weights
 from crossdiff_cli.training.adapt import LossWeights, adapt
+from crossdiff_cli.training.distributed import world_size
 from crossdiff_cli.training.patches import Sampler, fitting_patch
 from crossdiff_cli.training.selection import ROOM_FOR_TRUTH, SHARES, BestHead, JudgedWindow, Score, score, split
 from crossdiff_cli.training.setup import Budget, Sources, make_folder, plan_of, provenance, training_scenes
@@ -64,11 +65,17 @@ def run_adapt(sources: Sources, target: Path, options: AdaptOptions) -> AdaptRes
     """Train the head on frozen encoders and write both to `target`.
 
     Raises:
-        CrossDiffError: no such device.
-        TrainingError: no usable scene, a damaged checkpoint or a diverged loss.
+        DeviceError: no such device.
+        TrainingError: several processes, no usable scene, a damaged checkpoint or a diverged loss.
         WeightsError: weights that cannot be used.
         OutputError: `target` holds a better head, or cannot be written.
     """
+    if world_size() > 1:
+        raise TrainingError(
+            "adapt trains in one process",
+            found=f"{world_size()} processes of torchrun",
+            cure="start it without torchrun",
+        )
     budget, source = options.budget, options.weights or bundled_weights()
     device = choose_device(options.device)
     model, facts = _begin(source, options)

@@ -47,7 +47,7 @@ def run_pretrain(sources: Sources, folder: Path, options: PretrainOptions) -> Pa
         TrainingError: no usable scene, a damaged checkpoint or a diverged loss.
     """
     budget = options.budget
-    with joined() as workers:
+    with joined(choose_device(options.device).type) as workers:
         device = _device(options.device, workers)
         pretext = replace(options.pretext, device=device, dtype=network_dtype(device, options.precision))
         scenes = training_scenes(sources, budget, options.weights)
