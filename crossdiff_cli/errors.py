@@ -105,6 +105,13 @@ class OutputError(CrossDiffError):
     """A result that cannot be written: it exists, its folder does not, the disk is full."""
 
 
+class OutputExistsError(OutputError):
+    """A result that is there already and must not be replaced."""
+
+    problem = "the output exists"
+    cure = "--overwrite replaces it"
+
+
 # --- Training
 
 

@@ -53,7 +53,7 @@ def strike(folder: Path, target: str, blow: Callable[[int], None]) -> threading.
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             for found in folder.glob(f".{target}.tif.*.tmp*"):
-                return blow(int(found.name.split(".")[3]))
+                return blow(int(found.name.split("-")[-2]))
             time.sleep(0.01)
 
     thread = threading.Thread(target=wait)

@@ -203,7 +203,7 @@ def test_a_pipe_is_refused_and_not_waited_for(make_pair, tmp_path, pipe, place):
     }[place]
     done = CliRunner().invoke(main, ["-q", *map(str, arguments)])
     assert done.exit_code == 1
-    assert "pipe.json is a" in done.stderr
+    assert "pipe" in done.stderr.replace("pipe.json", "")
     assert len(done.stderr.splitlines()) == 1
     assert not out.exists()
     assert pipe.is_fifo()
@@ -225,7 +225,7 @@ def test_a_device_is_not_replaced(make_pair, untrained_weights):
     arguments = ["-q", "sharpen", files.pan, files.ms, "-o", "/dev/full", "--overwrite"]
     done = CliRunner().invoke(main, [*arguments, "--weights", str(untrained_weights)])
     assert done.exit_code == 1
-    assert "/dev/full is a pipe or a device" in done.stderr
+    assert "Error: /dev/full: " in done.stderr
     assert Path("/dev/full").is_char_device()
 
 

@@ -13,7 +13,7 @@ from crossdiff_cli.cli.main import main
 from crossdiff_cli.errors import CrossDiffError, ManifestError, OutputError, PathError, SceneError
 from crossdiff_cli.io.raster import Raster
 from crossdiff_cli.io.target import check_target
-from crossdiff_cli.system.atomic import remove_leftovers
+from crossdiff_cli.system.atomic import hidden_beside, remove_leftovers
 from crossdiff_cli.system.paths import exists, is_file, is_folder, is_stream
 from crossdiff_cli.tasks.sharpen import SharpenOptions
 
@@ -118,9 +118,12 @@ def test_what_no_command_expects_is_one_line_too(monkeypatch):
 
 
 def test_an_output_name_leaves_room_for_the_hidden_file_beside_it(tmp_path):
-    check_target(tmp_path / ("A" * 216 + ".tif"), overwrite=False)
-    with pytest.raises(OutputError, match="has 221 bytes, 220 at most"):
-        check_target(tmp_path / ("A" * 217 + ".tif"), overwrite=False)
+    longest = tmp_path / ("A" * 206 + ".tif")
+    check_target(longest, overwrite=False)
+    assert len(hidden_beside(longest, ".tif.aux.xml").name) <= 255
+    with pytest.raises(OutputError) as caught:
+        check_target(tmp_path / ("A" * 207 + ".tif"), overwrite=False)
+    assert (caught.value.found, caught.value.expected) == ("211 bytes", "at most 210")
 
 
 @pytest.mark.parametrize("folder", [LONG, "a\0b", "missing"])
@@ -148,7 +151,7 @@ def test_scenes_at_impossible_paths_fail_alone(tmp_path, circle):
     reasons = {outcome.name: outcome.reason for outcome in outcomes}
     assert not any("Error:" in reason or len(reason) > 1000 for reason in reasons.values()), reasons
     assert "File name too long" in reasons["scene5"]
-    assert "220 at most" in reasons["scene6"]
+    assert "at most 210" in reasons["scene6"]
 
 
 def test_an_output_with_a_zero_byte_is_refused(tmp_path):
@@ -184,7 +187,7 @@ def test_a_result_never_takes_the_place_of_an_image_that_is_read(images, small_w
     arguments = ["sharpen", str(pan), str(given), "-o", str(target), "--overwrite", "--weights", str(small_weights)]
     done = CliRunner().invoke(main, ["-q", *arguments, *(["--sensor", "vhr", "--bands", "B"] * (given == stacked))])
     assert done.exit_code == 1, done.output
-    assert done.stderr.splitlines()[-1] == f"Error: {target} is read for this result: give the result another name"
+    assert done.stderr.splitlines()[-1] == f"Error: {target}: the output is also an input; choose another output path"
     assert {path: path.read_bytes() for path in kept} == kept
     assert link.is_symlink()
 
@@ -193,10 +196,10 @@ def test_a_result_never_takes_the_place_of_an_image_that_is_read(images, small_w
     ("name", "text"),
     [
         ("-", "cannot be written to the standard output"),
-        ("out.jp2", "by the name of a JP2OpenJPEG file: name it out.tif"),
-        ("out.PNG", "by the name of a PNG file: name it out.tif"),
-        ("s3://bucket/out.tif", "is no local file"),
-        ("/vsimem/out.tif", "is no local file"),
+        ("out.jp2", "found JP2OpenJPEG); name it out.tif"),
+        ("out.PNG", "found PNG); name it out.tif"),
+        ("s3://bucket/out.tif", "the output is no local file"),
+        ("/vsimem/out.tif", "the output is no local file"),
     ],
 )
 def test_a_result_is_a_local_file_by_the_name_of_a_geotiff(images, tmp_path, monkeypatch, name, text):
@@ -217,11 +220,11 @@ def test_degrade_pages_and_weights_take_the_place_of_nothing_else(images, small_
     kept = {path: path.read_bytes() for path in (pan, ms)}
     pair = [str(pan), str(ms)]
     for arguments, text in (
-        (["degrade", *pair, "-o", str(pan.parent), "--overwrite"], "is read for this result"),
-        (["sharpen", *pair, "-o", str(pan.with_name("o.tif")), "--report", str(pan)], "is no .html or .htm file"),
-        (["assess", str(ms), "--pan", str(pan), "--ms", str(ms), "--html", str(pan)], "is no .html or .htm file"),
-        (["adapt", *pair, "-o", str(ms), "--sensor", "vhr", "--force"], "is no .safetensors file"),
-        (["adapt", *pair, "-o", str(ms), "--sensor", "vhr", "--no-select"], "is no .safetensors file"),
+        (["degrade", *pair, "-o", str(pan.parent), "--overwrite"], "the output is also an input"),
+        (["sharpen", *pair, "-o", str(pan.with_name("o.tif")), "--report", str(pan)], "expected .html or .htm"),
+        (["assess", str(ms), "--pan", str(pan), "--ms", str(ms), "--html", str(pan)], "expected .html or .htm"),
+        (["adapt", *pair, "-o", str(ms), "--sensor", "vhr", "--force"], "expected .safetensors"),
+        (["adapt", *pair, "-o", str(ms), "--sensor", "vhr", "--no-select"], "expected .safetensors"),
     ):
         done = CliRunner().invoke(main, ["-q", *arguments])
         assert done.exit_code == 1, done.output

@@ -1,6 +1,7 @@
 """The laws of the design, each on the file that comes out."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from rasterio.env import get_gdal_config
 from rasterio.rpc import RPC
 from rasterio.transform import Affine
 
-from crossdiff_cli.errors import CrossDiffError, OutputError
+from crossdiff_cli.errors import DeviceError, OutputError
 from crossdiff_cli.io import raster
 from crossdiff_cli.io.pair import PairOptions
 from crossdiff_cli.io.writer import Writer
@@ -260,7 +261,8 @@ def test_atomic_law_on_kill(make_pair, tmp_path, small_weights, options):
     )
     with subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL) as process:
         assert process.wait(60) == -signal.SIGKILL
-    assert [path.name for path in out.parent.iterdir()] == [f".out.tif.{process.pid}.tmp.tif"]
+    (left,) = out.parent.iterdir()
+    assert re.fullmatch(rf"\.out\.tif\.[0-9a-f]+-{process.pid}-[0-9a-f]+\.tmp\.tif", left.name)
     small = make_pair()
     sharpen(small.pan, [small.ms], out, options)
     assert [path.name for path in out.parent.iterdir()] == ["out.tif"]
@@ -332,9 +334,9 @@ def test_bad_options(make_pair, tmp_path, options):
     out = tmp_path / "out.tif"
     with pytest.raises(OutputError, match="does not fit uint8"):
         sharpen(files.pan, [files.ms], out, replace(options, dtype="uint8", pair=replace(FOUR, nodata=-1.0)))
-    with pytest.raises(CrossDiffError, match="CUDA devices|none of auto"):
+    with pytest.raises(DeviceError):
         sharpen(files.pan, [files.ms], out, replace(options, device="cuda:99"))
-    with pytest.raises(CrossDiffError, match="none of auto"):
+    with pytest.raises(DeviceError):
         sharpen(files.pan, [files.ms], out, replace(options, device="toaster"))
     assert not out.exists()
 

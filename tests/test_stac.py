@@ -18,7 +18,7 @@ from rasterio.transform import Affine
 
 from crossdiff_cli import __version__
 from crossdiff_cli.cli.main import main
-from crossdiff_cli.errors import OutputError
+from crossdiff_cli.errors import OutputError, OutputExistsError
 from crossdiff_cli.io import stac
 from crossdiff_cli.io.pair import PairOptions
 from crossdiff_cli.tasks.sharpen import SharpenOptions, sharpen
@@ -250,8 +250,9 @@ def test_instruments_and_platforms(tmp_path, options):
 def test_an_old_item_is_kept_unless_told_otherwise(tmp_path, options):
     pan, ms = make(tmp_path)
     (tmp_path / "sharp.json").write_text("old")
-    with pytest.raises(OutputError, match=r"sharp\.json exists; --overwrite"):
+    with pytest.raises(OutputExistsError) as caught:
         sharpen(pan, [ms], tmp_path / "sharp.tif", options)
+    assert caught.value.path == str(tmp_path / "sharp.json")
     assert not (tmp_path / "sharp.tif").exists()
     assert (tmp_path / "sharp.json").read_text() == "old"
     with pytest.raises(OutputError, match="call the result .tif"):

@@ -1,4 +1,6 @@
+import errno
 import os
+import re
 import shutil
 import struct
 from pathlib import Path
@@ -10,10 +12,12 @@ import rasterio
 from rasterio.enums import ColorInterp
 from rasterio.transform import Affine
 
-from crossdiff_cli.errors import OutputError
+from crossdiff_cli.errors import OutputError, OutputExistsError
 from crossdiff_cli.geometry.window import Window
 from crossdiff_cli.io.writer import Profile, Writer, to_dtype
 from crossdiff_cli.sensors.table import find_sensor
+from crossdiff_cli.system import atomic
+from crossdiff_cli.system.atomic import hidden_beside, move_into_place, replacing
 
 GRID = Affine(0.5, 0, 500000, 0, -0.5, 5000000)
 
@@ -194,12 +198,12 @@ def test_a_signal_while_the_file_is_being_made_leaves_nothing(tmp_path, arrives)
 
 def test_targets_that_cannot_be_written(tmp_path):
     (tmp_path / "there.tif").write_text("")
-    with pytest.raises(OutputError, match="exists; --overwrite"):
+    with pytest.raises(OutputExistsError):
         Writer(tmp_path / "there.tif", profile())
-    with pytest.raises(OutputError, match="does not exist"):
-        Writer(tmp_path / "no" / "out.tif", profile())
-    with pytest.raises(OutputError, match="is a folder"):
-        Writer(tmp_path, profile())
+    for path, culprit in ((tmp_path / "no" / "out.tif", tmp_path / "no"), (tmp_path, tmp_path)):
+        with pytest.raises(OutputError) as caught:
+            Writer(path, profile())
+        assert caught.value.path == str(culprit)
     with (
         pytest.raises(OutputError, match="cannot write"),
         Writer(tmp_path / "out.tif", profile(creation={"BLOCKXSIZE": "7"})),
@@ -228,10 +232,16 @@ def test_what_the_format_does_not_allow_is_said_before_the_work(tmp_path, driver
     assert list(tmp_path.iterdir()) == []
 
 
+def left(folder: Path, pid: int, suffix: str, of: str = "out.tif") -> Path:
+    """The hidden file that a process of this machine leaves beside its target when it is killed."""
+    hidden = hidden_beside(folder / of, suffix)
+    return hidden.with_name(hidden.name.replace(f"-{os.getpid()}-", f"-{pid}-"))
+
+
 def test_what_another_left_and_cannot_be_removed_is_no_hindrance(tmp_path, monkeypatch):
     """Nobody but root may remove another's file from a shared folder such as /tmp."""
     dead = int(Path("/proc/sys/kernel/pid_max").read_text())
-    (tmp_path / f".out.tif.{dead}.tmp.tif").write_text("")
+    left(tmp_path, dead, ".tif").write_text("")
 
     def refuse(path, **_):
         if str(dead) in path.name:
@@ -259,19 +269,89 @@ def test_a_disk_that_may_be_too_small_is_warned_of(tmp_path, monkeypatch, caplog
 def test_pipes_and_devices_are_no_targets(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for target in (tmp_path / "pipe", Path("/dev/null")):
-        with pytest.raises(OutputError, match="is a pipe or a device"):
+        with pytest.raises(OutputError) as caught:
             Writer(target, profile(), overwrite=True)
+        assert caught.value.path == str(target)
 
 
 def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
     """Process 1 runs, that of the highest number does not."""
     dead = int(Path("/proc/sys/kernel/pid_max").read_text())
-    gone = [f".out.tif.{dead}.tmp.tif", f".out.tif.{dead}.tmp.cog.tif", f".out.tif.{dead}.tmp.tif.aux.xml"]
-    kept = [".out.tif.1.tmp.tif", f".other.tif.{dead}.tmp.tif", f"out.tif.{dead}.tmp.tif", ".out.tif.notes.tmp"]
-    for name in (*gone, *kept):
-        (tmp_path / name).write_text("")
+    gone = [left(tmp_path, dead, suffix) for suffix in (".tif", ".cog.tif", ".tif.aux.xml")]
+    other_host = left(tmp_path, dead, ".tif")
+    other_host = other_host.with_name(re.sub(r"[0-9a-f]{6}-", "ffffff-", other_host.name))
+    kept = [left(tmp_path, 1, ".tif"), left(tmp_path, dead, ".tif", of="other.tif"), other_host,
+            tmp_path / ".out.tif.notes.tmp"]  # fmt: skip
+    for path in (*gone, *kept):
+        path.write_text("")
     write(tmp_path / "out.tif")
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*kept, "out.tif"])
+    assert sorted(tmp_path.iterdir()) == sorted([*kept, tmp_path / "out.tif"])
+
+
+@pytest.mark.parametrize("driver", ["GTiff", "COG"])
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_is_written_through(tmp_path, driver, there):
+    """The file that it points to is made or replaced, with what belongs beside it; the link stays a link."""
+    disk, work = tmp_path / "disk", tmp_path / "work"
+    disk.mkdir()
+    work.mkdir()
+    if there:
+        (disk / "real.tif").write_text("old")
+    link = work / "out.tif"
+    link.symlink_to(disk / "real.tif")
+    data = write(link, driver=driver, overwrite=True, creation={"TFW": "YES"} if driver == "GTiff" else {})
+    assert link.is_symlink()
+    assert [path.name for path in work.iterdir()] == ["out.tif"]
+    assert sorted(path.name for path in disk.iterdir()) == ["real.tfw", "real.tif"][driver == "COG" :]
+    with rasterio.open(disk / "real.tif") as file:
+        np.testing.assert_array_equal(file.read(), data)
+
+
+def test_a_link_into_nowhere_is_refused(tmp_path):
+    (tmp_path / "out.tif").symlink_to(tmp_path / "no" / "real.tif")
+    with pytest.raises(OutputError) as caught:
+        Writer(tmp_path / "out.tif", profile())
+    assert caught.value.path == str(tmp_path / "no")
+
+
+def test_pages_items_and_weights_are_written_through_links_too(tmp_path):
+    """What is made under a link lies beside the real target while it is made, and replaces that alone."""
+    (tmp_path / "disk").mkdir()
+    link = tmp_path / "page.html"
+    link.symlink_to(tmp_path / "disk" / "page.html")
+    with replacing(link) as temporary:
+        assert temporary.parent == tmp_path / "disk"
+        temporary.write_text("new")
+    assert link.is_symlink()
+    assert (tmp_path / "disk" / "page.html").read_text() == "new"
+    assert len(list((tmp_path / "disk").iterdir())) == 1
+
+
+def test_a_file_is_moved_to_another_disk(tmp_path, monkeypatch):
+    """As `degrade` does, whose folder is not that of a link in it."""
+    done, target = tmp_path / "done.tif", tmp_path / "target.tif"
+    done.write_text("data")
+    replace_file = Path.replace
+
+    def across(path, other):
+        if path == done:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        return replace_file(path, other)
+
+    monkeypatch.setattr(Path, "replace", across)
+    move_into_place(done, target)
+    assert target.read_text() == "data"
+    assert [path.name for path in tmp_path.iterdir()] == ["target.tif"]
+
+
+def test_processes_and_machines_never_meet_at_a_temporary_name(tmp_path, monkeypatch):
+    names = set()
+    for host, pid in (("a", 1), ("b", 1), ("a", 2)):
+        monkeypatch.setattr(atomic, "_host", lambda host=host: f"{ord(host):06x}")
+        monkeypatch.setattr(os, "getpid", lambda pid=pid: pid)
+        atomic._random.cache_clear()
+        names |= {hidden_beside(tmp_path / "out.tif").name for _ in range(2)}
+    assert len(names) == 3
 
 
 def test_unwritten_blocks_are_noticed(tmp_path):

@@ -9,11 +9,12 @@ from pathlib import Path
 import rasterio
 from rasterio.drivers import raster_driver_extensions
 
-from crossdiff_cli.errors import OutputError
+from crossdiff_cli.errors import OutputError, OutputExistsError
 from crossdiff_cli.io.raster import Raster
+from crossdiff_cli.system.atomic import follow_links
 from crossdiff_cli.system.paths import exists, is_folder, is_stream
 
-_LONGEST_NAME = 220
+_LONGEST_NAME = 210
 """Bytes of a file name; file systems take 255, and the hidden file beside it has a longer one."""
 _ELSEWHERE = re.compile(r"^(/vsi|[a-z0-9]{2,}:/)", re.IGNORECASE)
 
@@ -31,20 +32,25 @@ def check_target(path: Path, *, overwrite: bool, kinds: Sequence[str] = ()) -> N
             folder is missing or not writable.
     """
     if is_folder(path):
-        raise OutputError(f"{path} is a folder; name a file")
+        raise OutputError("the output is a folder", path=path, cure="name a file")
     if is_stream(path):
-        raise OutputError(f"{path} is a pipe or a device; name a file")
+        raise OutputError("the output is a pipe or a device", path=path, cure="name a file")
     if exists(path) and not overwrite:
-        raise OutputError(f"{path} exists; --overwrite replaces it")
+        raise OutputExistsError(path=path)
     if kinds and exists(path) and path.suffix.lower() not in kinds:
-        raise OutputError(f"{path} exists and is no {' or '.join(kinds)} file: name another")
-    if not is_folder(path.parent):
-        raise OutputError(f"the folder {path.parent} does not exist; make it first")
-    length = len(os.fsencode(path.name))
+        expected = " or ".join(kinds)
+        raise OutputError("a file of another kind is there", path=path, expected=expected, cure="name another")
+    target = follow_links(path)
+    if not is_folder(target.parent):
+        raise OutputError("the folder does not exist", path=target.parent, cure="make it first")
+    length = len(os.fsencode(target.name))
     if length > _LONGEST_NAME:
-        raise OutputError(f"the name {path.name} has {length} bytes, {_LONGEST_NAME} at most: shorten it")
-    if not os.access(path.parent, os.W_OK):
-        raise OutputError(f"the folder {path.parent} is not writable")
+        raise OutputError(
+            "the name of the output is too long", path=path, found=f"{length} bytes",
+            expected=f"at most {_LONGEST_NAME}", cure="shorten it",
+        )  # fmt: skip
+    if not os.access(target.parent, os.W_OK):
+        raise OutputError("the folder is not writable", path=target.parent)
 
 
 def check_raster_target(path: Path, *, overwrite: bool) -> None:
@@ -54,12 +60,15 @@ def check_raster_target(path: Path, *, overwrite: bool) -> None:
         OutputError: also where the name promises another format, or is not that of a local file.
     """
     if str(path) == "-":
-        raise OutputError("a GeoTIFF cannot be written to the standard output; name a file")
+        raise OutputError("a GeoTIFF cannot be written to the standard output", cure="name a file")
     if _ELSEWHERE.match(str(path)):
-        raise OutputError(f"{path} is no local file; write to one and copy it there")
+        raise OutputError("the output is no local file", path=path, cure="write to one and copy it there")
     driver = raster_driver_extensions().get(path.suffix.lower().removeprefix("."), "GTiff")
     if driver not in ("GTiff", "COG"):
-        raise OutputError(f"{path} would be a GeoTIFF by the name of a {driver} file: name it {path.stem}.tif")
+        raise OutputError(
+            "the output is a GeoTIFF and has the name of another format", path=path, found=driver,
+            cure=f"name it {path.stem}.tif",
+        )  # fmt: skip
     check_target(path, overwrite=overwrite)
 
 
@@ -77,4 +86,4 @@ def refuse_target(target: Path, sources: Iterable[Raster]) -> None:
         for name in names:
             with suppress(OSError, ValueError):  # a URI, or text that stands for a file
                 if target.samefile(name):
-                    raise OutputError(f"{target} is read for this result: give the result another name")
+                    raise OutputError("the output is also an input", path=target, cure="choose another output path")

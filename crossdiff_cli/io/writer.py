@@ -31,7 +31,13 @@ from crossdiff_cli.geometry.window import Window
 from crossdiff_cli.io.alpha import unmark_alpha
 from crossdiff_cli.io.target import check_target
 from crossdiff_cli.sensors.table import Band
-from crossdiff_cli.system.atomic import hidden_beside, remove_abandoned, remove_leftovers
+from crossdiff_cli.system.atomic import (
+    follow_links,
+    hidden_beside,
+    move_into_place,
+    remove_abandoned,
+    remove_leftovers,
+)
 from crossdiff_cli.system.signals import undone_by
 
 _log = logging.getLogger(__name__)
@@ -140,7 +146,7 @@ class Writer:
         profile = self.profile
         pixels = profile.shape[0] * profile.shape[1] * len(profile.bands) * 4 / 3  # with overviews
         needed = pixels * np.dtype(profile.dtype).itemsize * (2 if profile.driver == "COG" else 1)
-        free = shutil.disk_usage(self.path.parent).free
+        free = shutil.disk_usage(self._temporary.parent).free
         if free < needed:
             _log.warning(
                 "the disk may not suffice: %.1f GB are free beside %s, of up to %.1f GB that writing it takes "
@@ -238,7 +244,7 @@ class Writer:
         remove_leftovers(self.path, os.getpid())
 
     def _failed(self, error: BaseException) -> OutputError:
-        free = shutil.disk_usage(self.path.parent).free / 2**20
+        free = shutil.disk_usage(self._temporary.parent).free / 2**20
         full = isinstance(error, OSError) and error.errno == errno.ENOSPC
         hint = "the disk is full" if full or free < 1 else f"{free:.0f} MiB free"
         return OutputError(f"cannot write {self.path} ({hint}): {_reason(error)}")
@@ -247,18 +253,21 @@ class Writer:
 def move_raster(done: Path, path: Path) -> None:
     """Move a raster to `path`, with what GDAL was asked to write beside it (TFW=YES) and nothing older.
 
+    Where `path` is a symbolic link, all of it goes to where that points.
+
     Raises:
         OSError: it cannot be moved there.
     """
-    stale = {path.with_name(path.name + suffix) for suffix in _SIDECARS}
+    target = follow_links(path)
+    stale = {target.with_name(target.name + suffix) for suffix in _SIDECARS}
     for sidecar in done.parent.glob(f"{escape(done.stem)}.*"):
         rest = sidecar.name.removeprefix(done.stem)
         if rest != done.suffix:
-            named = path.name if rest.startswith(done.suffix) else path.stem
-            place = path.with_name(named + rest.removeprefix(done.suffix))
-            sidecar.replace(place)
+            named = target.name if rest.startswith(done.suffix) else target.stem
+            place = target.with_name(named + rest.removeprefix(done.suffix))
+            move_into_place(sidecar, place)
             stale.discard(place)
-    done.replace(path)
+    move_into_place(done, target)
     for sidecar in stale:
         with suppress(OSError):  # no such file, mostly
             sidecar.unlink()
