@@ -225,3 +225,53 @@ def test_kin_of_a_band_is_meant(tmp_path, make_pair, options):
     files = make_pair()
     chosen = replace(options, pair=PairOptions(sensor="wv2"), out_bands=("nir", "blue"))
     assert sharpen(files.pan, [files.ms], tmp_path / "out.tif", chosen).bands == ("N1", "B")
+
+
+@pytest.mark.parametrize("driver", ["GTiff", "COG"])
+def test_units_and_tags_of_the_ms_are_kept_as_gdal_keeps_them(make_pair, tmp_path, small_weights, driver):
+    """A copy of the MS by GDAL is the measure; statistics and what is written anew are left out."""
+    files = make_pair()
+    own = {"COPYRIGHT": "of the vendor", "PRODUCT": "ortho", "TIFFTAG_ARTIST": "station 7"}
+    untrue = {"CROSSDIFF_WEIGHTS": "old", "TIFFTAG_SOFTWARE": "of the vendor", "TIFFTAG_XRESOLUTION": "2"}
+    with rasterio.open(files.ms, "r+") as file:
+        file.units = ("W/m2/sr/um", "W/m2/sr/um", "", "DN")
+        file.update_tags(**own, **untrue)
+        for index in file.indexes:
+            file.update_tags(index, ABSCALFACTOR=f"0.0{index}", STATISTICS_MEAN="7", STATISTICS_MAXIMUM="9")
+    with rasterio.open(files.pan, "r+") as file:
+        file.update_tags(ACQUISITIONDATETIME="2020-01-02 03:04:05", PRODUCT="of the PAN")
+    out, copy = tmp_path / "out.tif", tmp_path / "copy.tif"
+    pair = PairOptions(sensor="vhr", bands=("B", "G", "R", "NIR"))
+    options = SharpenOptions(pair, small_weights, "cpu", driver=driver, out_bands=("NIR", "B"), quiet=True)
+    sharpen(files.pan, [files.ms], out, options)
+    rasterio.shutil.copy(files.ms, copy, driver=driver)
+    with rasterio.open(out) as made, rasterio.open(copy) as wanted:
+        tags = made.tags()
+        assert {name: tags.get(name) for name in own} == {name: wanted.tags()[name] for name in own} == own
+        assert tags["ACQUISITIONDATETIME"] == "2020-01-02 03:04:05"
+        assert tags["CROSSDIFF_WEIGHTS"] != "old"
+        assert not {"TIFFTAG_SOFTWARE", "TIFFTAG_XRESOLUTION"} & tags.keys()
+        for index, source in ((1, 4), (2, 1)):
+            assert (made.units[index - 1] or "") == (wanted.units[source - 1] or "")
+            assert made.tags(index)["ABSCALFACTOR"] == wanted.tags(source)["ABSCALFACTOR"]
+            assert not any(name.startswith("STATISTICS_") for name in made.tags(index))
+
+
+def test_of_band_files_the_tags_are_kept_in_which_all_agree(make_pair, tmp_path, small_weights):
+    files = make_pair()
+    parts = []
+    with rasterio.open(files.ms) as file:
+        for index in (1, 2, 3):
+            path = tmp_path / f"b{index}.tif"
+            with rasterio.open(path, "w", **(file.profile | {"count": 1})) as part:
+                part.write(file.read(index), 1)
+                part.update_tags(SCENE="7", BAND_FILE=str(index))
+                part.update_tags(1, SOLAR=str(index))
+            parts.append(str(path))
+    out = tmp_path / "out.tif"
+    options = SharpenOptions(PairOptions(sensor="vhr", bands=("B", "G", "R")), small_weights, "cpu", quiet=True)
+    sharpen(files.pan, parts, out, options)
+    with rasterio.open(out) as made:
+        assert made.tags()["SCENE"] == "7"
+        assert "BAND_FILE" not in made.tags()
+        assert [made.tags(index)["SOLAR"] for index in (1, 2, 3)] == ["1", "2", "3"]

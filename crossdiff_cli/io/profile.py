@@ -1,5 +1,6 @@
 """What a result says of itself: grid, type, bands and tags."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,7 +13,13 @@ from crossdiff_cli.io.pair import ScenePair
 from crossdiff_cli.io.writer import Profile
 from crossdiff_cli.sensors.table import Band
 
-CARRIED_TAGS = ("ACQUISITIONDATETIME", "SATELLITEID", "CLOUDCOVER", "TIFFTAG_DATETIME", "AREA_OR_POINT")
+_OF_THE_PAN = ("ACQUISITIONDATETIME", "SATELLITEID", "CLOUDCOVER", "TIFFTAG_DATETIME", "AREA_OR_POINT")
+"""Tags that the PAN gives to a result whose MS does not have them."""
+_UNTRUE = re.compile(
+    r"STATISTICS_|CROSSDIFF_|TIFFTAG_(?:SOFTWARE|[XY]RESOLUTION|RESOLUTIONUNIT)$|OVR_RESAMPLING_ALG$|Band_\d+$"
+    r"|(?:wavelength|wavelength_units|fwhm)$"
+)
+"""Tags of the MS that its result makes untrue, or that are written anew."""
 
 
 def profile_of(
@@ -49,6 +56,8 @@ def profile_of(
     bands = [pair.bands[place] for place in chosen]
     scales = [scale for raster in pair.ms for scale in raster.scales]
     offsets = [offset for raster in pair.ms for offset in raster.offsets]
+    units = [unit for raster in pair.ms for unit in raster.units]
+    band_tags = [tags for raster in pair.ms for tags in raster.band_tags]
     return Profile(
         shape=extent.shape,
         dtype=dtype,
@@ -58,6 +67,8 @@ def profile_of(
         bands=bands,
         scales=[scales[place] for place in chosen],
         offsets=[offsets[place] for place in chosen],
+        units=[units[place] for place in chosen],
+        band_tags=[_kept(band_tags[place]) for place in chosen],
         rpcs=pair.rpcs(extent),
         tags={**_tags(pair, bands, imagery), **tags},
         imagery=imagery,
@@ -67,16 +78,26 @@ def profile_of(
 
 
 def _tags(pair: ScenePair, bands: Sequence[Band], imagery: Mapping[str, str]) -> dict[str, str]:
-    """Return the tags that are carried over from the inputs, and those that name them."""
+    """Return the tags of the MS that stay true, as `gdal_translate` keeps them, and those that name the inputs.
+
+    Of several MS files the tags are kept in which all agree.
+    """
+    first, *others = (raster.tags for raster in pair.ms)
+    common = {name: value for name, value in first.items() if all(tags.get(name) == value for tags in others)}
     # A COG has no IMAGERY domain of its own: what is carried stands among the plain tags too.
-    raw = {**pair.pan.tags, **pair.ms[0].tags, **imagery}
+    pan = {name: value for name, value in {**pair.pan.tags, **imagery}.items() if name in _OF_THE_PAN}
     return {
-        **{name: value for name, value in raw.items() if name in CARRIED_TAGS},
+        **pan,
+        **_kept(common),
         "CROSSDIFF_VERSION": __version__,
         "CROSSDIFF_SENSOR": pair.sensor.key,
         "CROSSDIFF_BANDS": ",".join(band.name for band in bands),
         "CROSSDIFF_SOURCES": ",".join(Path(raster.path).name for raster in (pair.pan, *pair.ms)),
     }
+
+
+def _kept(tags: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in tags.items() if not _UNTRUE.match(name)}
 
 
 def _fits(nodata: float, dtype: str) -> bool:

@@ -112,6 +112,8 @@ class Raster:
         self.descriptions = [dataset.descriptions[index - 1] for index in self.indexes]
         self.scales = [dataset.scales[index - 1] for index in self.indexes]
         self.offsets = [dataset.offsets[index - 1] for index in self.indexes]
+        self.units = [dataset.units[index - 1] for index in self.indexes]
+        self.band_tags: list[dict[str, str]] = [dataset.tags(index) for index in self.indexes]
         self.rpcs = self._read_rpcs(dataset)
         self.tags: dict[str, str] = dataset.tags()
         self.imagery: dict[str, str] = dataset.tags(ns="IMAGERY")

@@ -70,6 +70,10 @@ class Profile:
     bands: Sequence[Band]
     scales: Sequence[float]
     offsets: Sequence[float]
+    units: Sequence[str | None] = ()
+    """Unit of each band; empty where none is known."""
+    band_tags: Sequence[Mapping[str, str]] = ()
+    """Tags of each band; empty where there are none."""
     rpcs: RPC | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     imagery: Mapping[str, str] = field(default_factory=dict)
@@ -174,6 +178,10 @@ class Writer:
         profile, dataset = self.profile, self._dataset
         dataset.colorinterp = [_colour(band) for band in profile.bands]
         dataset.scales, dataset.offsets = tuple(profile.scales), tuple(profile.offsets)
+        if any(profile.units):
+            dataset.units = tuple(unit or "" for unit in profile.units)
+        for index, tags in enumerate(profile.band_tags, start=1):
+            dataset.update_tags(index, **tags)
         for index, band in enumerate(profile.bands, start=1):
             dataset.set_band_description(index, band.name)
             wavelength = {"CENTRAL_WAVELENGTH_UM": f"{band.center_nm / 1000:g}", "FWHM_UM": f"{band.width_nm / 1000:g}"}
