@@ -14,7 +14,7 @@ from rasterio.rpc import RPC
 from rasterio.transform import Affine
 from rio_cogeo.cogeo import cog_validate
 
-from crossdiff_cli.errors import SensorError
+from crossdiff_cli.errors import OutputError, SensorError
 from crossdiff_cli.geometry.window import Window
 from crossdiff_cli.io.pair import PairOptions
 from crossdiff_cli.io.writer import Profile, Writer
@@ -275,3 +275,35 @@ def test_of_band_files_the_tags_are_kept_in_which_all_agree(make_pair, tmp_path,
         assert made.tags()["SCENE"] == "7"
         assert "BAND_FILE" not in made.tags()
         assert [made.tags(index)["SOLAR"] for index in (1, 2, 3)] == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize("creation", [{"TILING_SCHEME": "GoogleMapsCompatible"}, {"target_srs": "EPSG:4326"}])
+def test_options_that_change_the_grid_of_a_cog_are_refused_before_the_work(make_pair, tmp_path, creation):
+    files = make_pair()
+    pair = PairOptions(sensor="vhr", bands=("B", "G", "R", "NIR"))
+    options = SharpenOptions(pair, device="cpu", driver="COG", creation=creation, quiet=True)
+    with pytest.raises(OutputError) as caught:
+        sharpen(files.pan, [files.ms], tmp_path / "out.tif", options)
+    assert caught.value.found == "=".join(*creation.items())
+    assert list(tmp_path.glob("out*")) == []
+
+
+@pytest.mark.parametrize("driver", ["GTiff", "COG"])
+def test_a_sparse_file_leaves_out_what_holds_nothing(make_pair, tmp_path, small_weights, read_all, driver):
+    def edit(pan, ms):
+        pan[:, :, 512:] = 0
+        ms[:, :, 128:] = 0
+
+    files = make_pair(shape=(512, 1536), edit=edit, nodata=0)
+    pair = PairOptions(sensor="vhr", bands=("B", "G", "R", "NIR"))
+    results = {}
+    for sparse in ("TRUE", "FALSE"):
+        out = tmp_path / f"{sparse}.tif"
+        options = SharpenOptions(pair, small_weights, "cpu", driver=driver, creation={"SPARSE_OK": sparse}, quiet=True)
+        sharpen(files.pan, [files.ms], out, options)
+        results[sparse] = read_all(out)
+        with rasterio.open(out) as file:
+            tile = file.width // file.block_shapes[0][1] - 1
+            assert (file.get_tag_item(f"BLOCK_OFFSET_{tile}_0", "TIFF", bidx=1) is None) == (sparse == "TRUE")
+    assert results["TRUE"].any()
+    assert np.array_equal(results["TRUE"], results["FALSE"])

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,6 +16,12 @@ from crossdiff_cli.system.paths import exists, is_folder, is_stream
 
 _LONGEST_NAME = 210
 """Bytes of a file name; file systems take 255, and the hidden file beside it has a longer one."""
+_REGRIDDING = {
+    "TILING_SCHEME", "TARGET_SRS", "RES", "EXTENT", "ZOOM_LEVEL", "ZOOM_LEVEL_STRATEGY", "ALIGNED_LEVELS",
+    "ADD_ALPHA",
+}  # fmt: skip
+"""Creation options of GDAL's COG driver that warp the image or add a band."""
+_HARMLESS = {("TILING_SCHEME", "CUSTOM"), ("ADD_ALPHA", "NO")}
 _ELSEWHERE = re.compile(r"^(/vsi|[a-z0-9]{2,}:/)", re.IGNORECASE)
 
 
@@ -70,6 +76,20 @@ def check_raster_target(path: Path, *, overwrite: bool) -> None:
             cure=f"name it {path.stem}.tif",
         )  # fmt: skip
     check_target(path, overwrite=overwrite)
+
+
+def check_creation(driver: str, creation: Mapping[str, str]) -> None:
+    """See that no creation option of a COG changes its grid, which mask, band names and STAC item would not follow.
+
+    Raises:
+        OutputError: one does.
+    """
+    for name, value in creation.items():
+        if driver == "COG" and name.upper() in _REGRIDDING and (name.upper(), value.upper()) not in _HARMLESS:
+            raise OutputError(
+                "a creation option would bring the result to another grid", found=f"{name}={value}",
+                cure="leave it out and warp the result (gdalwarp, or gdal_translate -of COG with that option)",
+            )  # fmt: skip
 
 
 def refuse_target(target: Path, sources: Iterable[Raster]) -> None:

@@ -4,7 +4,7 @@ import errno
 import logging
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
@@ -27,7 +27,7 @@ from rasterio.transform import Affine
 from rasterio.windows import Window as RasterioWindow
 
 from crossdiff_cli.errors import OutputError
-from crossdiff_cli.geometry.window import Window
+from crossdiff_cli.geometry.window import Window, tiles
 from crossdiff_cli.io.alpha import unmark_alpha
 from crossdiff_cli.io.target import check_target
 from crossdiff_cli.sensors.table import Band
@@ -53,6 +53,7 @@ _COLOURS = {
 _SIDECARS = (".aux.xml", ".ovr", ".msk")
 """What GDAL and QGIS put beside a file; left from an earlier one, GDAL would believe them more than the file itself."""
 _OVERVIEW_SIZE = 256
+_YES = ("TRUE", "YES", "ON", "1")
 _PREDICTED = ("DEFLATE", "LZW", "ZSTD")
 """Compressions that work on differences of neighbouring pixels when they are told to."""
 
@@ -99,6 +100,10 @@ class Writer:
         self._temporary = hidden_beside(path, ".tif")
         self._begun = ExitStack()
         self._dataset: Any = None
+        creation = {name.upper(): value.upper() for name, value in profile.creation.items()}
+        self._sparse = creation.get("SPARSE_OK") in _YES
+        self._filled: list[Window] = []
+        """Blocks of a sparse file in which something was written."""
 
     def __enter__(self) -> Self:
         remove_abandoned(self.path)
@@ -126,6 +131,8 @@ class Writer:
         Raises:
             OutputError: the disk is full or the file cannot be written.
         """
+        if self._sparse:
+            self._filled += _filled_blocks(data, window, self.profile.nodata or 0.0)
         try:
             self._dataset.write(data, window=RasterioWindow(window.col, window.row, window.width, window.height))
         except (RasterioError, CPLE_BaseError, OSError) as error:
@@ -228,7 +235,10 @@ class Writer:
         move_raster(done, self.path)
 
     def _verify(self, path: Path) -> None:
-        """Check that every block lies inside the file: on a full disk GDAL may complain in its log alone."""
+        """Check that every block lies inside the file: on a full disk GDAL may complain in its log alone.
+
+        A sparse file leaves out blocks in which nothing was written but nodata.
+        """
         size = path.stat().st_size
         with rasterio.open(path) as file:
             height, width = file.block_shapes[0]
@@ -236,6 +246,9 @@ class Writer:
                 for col in range(-(-file.width // width)):
                     start = file.get_tag_item(f"BLOCK_OFFSET_{col}_{row}", "TIFF", bidx=1)
                     length = file.get_tag_item(f"BLOCK_SIZE_{col}_{row}", "TIFF", bidx=1)
+                    area = Window(row * height, col * width, height, width)
+                    if start is None and self._sparse and not any(area.intersection(w) for w in self._filled):
+                        continue
                     if start is None or int(start) + int(length) > size:
                         raise OSError(errno.ENOSPC, f"block {row}, {col} did not reach the disk")
 
@@ -279,6 +292,14 @@ def move_raster(done: Path, path: Path) -> None:
     for sidecar in stale:
         with suppress(OSError):  # no such file, mostly
             sidecar.unlink()
+
+
+def _filled_blocks(data: NDArray[Any], window: Window, empty: float) -> Iterator[Window]:
+    """Yield the blocks of `data` (bands, rows, cols), which is written at `window`, that hold more than `empty`."""
+    blank = np.isnan(data) if np.isnan(empty) else data == empty
+    for tile in tiles(window, BLOCK, 0, 1):
+        if not blank[:, *tile.core.within(window)].all():
+            yield tile.core
 
 
 def _reason(error: BaseException | None) -> str:

@@ -24,7 +24,7 @@ from crossdiff_cli.io.pair import PairOptions, Patch, ScenePair
 from crossdiff_cli.io.profile import profile_of
 from crossdiff_cli.io.raster import bounded_cache
 from crossdiff_cli.io.stac import item_path, write_item
-from crossdiff_cli.io.target import check_raster_target, check_target, refuse_target
+from crossdiff_cli.io.target import check_creation, check_raster_target, check_target, refuse_target
 from crossdiff_cli.io.writer import Profile, Writer, beyond, to_dtype
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.device import (
@@ -181,6 +181,7 @@ def sharpen(
 
 def _check_targets(output: Path, options: SharpenOptions) -> None:
     check_raster_target(output, overwrite=options.overwrite)
+    check_creation(options.driver, options.creation)
     if options.stac:
         check_target(item_path(output), overwrite=options.overwrite)
 
