@@ -23,7 +23,7 @@ import rasterio
 from quality import cases
 from quality_methods import Case, write
 
-from crossdiff_cli.io.pair import ScenePair
+from crossdiff_cli.io.open_pair import open_pair
 from crossdiff_cli.model.device import keep_memory
 from crossdiff_cli.quality.files import JudgedFiles
 from crossdiff_cli.sensors.definitions import define
@@ -88,7 +88,7 @@ def trial(name: str, train: Sequence[Case], judged: Sequence[Case], steps: int, 
 
 def made_up(case: Case, folder: Path) -> str:
     """A TOML file of a sensor that is in no table, close to that of the case."""
-    with ScenePair(case.pan, [case.ms], case.options) as pair:
+    with open_pair(case.pan, [case.ms], case.options) as pair:
         bands, pan = pair.bands, pair.sensor.pan_nm
     sensor = define("made-up", [b.name for b in bands], [(b.center_nm + _MOVED_NM, b.width_nm) for b in bands],
                     pan_nm=pan)  # fmt: skip

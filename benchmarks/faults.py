@@ -14,7 +14,7 @@ from torch import Tensor
 
 from crossdiff_cli.geometry.window import Window
 from crossdiff_cli.imaging.resample import low_pass
-from crossdiff_cli.io.pair import ScenePair
+from crossdiff_cli.io.open_pair import open_pair
 from crossdiff_cli.io.raster import Raster
 from crossdiff_cli.quality.assess import assess_arrays
 from crossdiff_cli.quality.baselines import BASELINES
@@ -54,7 +54,7 @@ def faults(truth: Tensor, pan: Tensor, ms: Tensor) -> dict[str, Tensor]:
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         made = degrade(str(EXAMPLES / "pan.tif"), [str(EXAMPLES / "ms.tif")], Path(folder) / "wald")
-        with ScenePair(made.pan, [made.ms]) as pair, Raster(made.reference) as reference:
+        with open_pair(made.pan, [made.ms]) as pair, Raster(made.reference) as reference:
             pan, ms, truth = (
                 torch.from_numpy(raster.read(Window(0, 0, *raster.shape))[0]).double()
                 for raster in (pair.pan, pair.ms[0], reference)

@@ -18,7 +18,7 @@ from quality import evaluate, parser_of, validation_cases
 from quality_methods import Case, parse_methods, write
 
 from crossdiff_cli.estimate.survey import survey
-from crossdiff_cli.io.pair import ScenePair
+from crossdiff_cli.io.open_pair import open_pair
 from crossdiff_cli.io.writer import to_dtype
 
 LEVELS = (0.0, 0.03, 0.06, 0.12)
@@ -35,7 +35,7 @@ def with_noise(case: Case, image: str, share: float, folder: Path) -> tuple[Case
         whole = to_dtype((data + noise * mask).astype("float32"), mask, file.dtypes[0], file.nodata)
         write(path, whole, file.transform, file.crs, file.nodata)
     noisy = replace(case, **{image: str(path)})
-    with ScenePair(noisy.pan, [noisy.ms], noisy.options) as pair:
+    with open_pair(noisy.pan, [noisy.ms], noisy.options) as pair:
         found = survey(pair)
     levels = [found.pan_noise_dn] if image == "pan" else found.noise_dn
     return noisy, fmean(level / band for level, band in zip(levels, deviation.flat, strict=True))

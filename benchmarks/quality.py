@@ -25,7 +25,8 @@ from quality_table import REGISTERED, TRUTH, Row, markdown, summary
 
 from crossdiff_cli.errors import CrossDiffError
 from crossdiff_cli.geometry.window import Window
-from crossdiff_cli.io.pair import PairOptions, ScenePair
+from crossdiff_cli.io.open_pair import open_pair
+from crossdiff_cli.io.pair import PairOptions
 from crossdiff_cli.io.raster import Raster
 from crossdiff_cli.io.writer import to_dtype
 from crossdiff_cli.model.device import keep_memory
@@ -76,7 +77,7 @@ def _full(entry: Entry, folder: Path) -> Case:
     kept = _kept(entry)
     names = None if entry.bands is None else tuple(entry.bands[i] for i in kept)
     bidx = None if entry.bands is None else tuple(i + 1 for i in kept)
-    with ScenePair(entry.pan, [entry.ms], PairOptions(sensor=entry.sensor or "auto", bands=names, bidx=bidx)) as pair:
+    with open_pair(entry.pan, [entry.ms], PairOptions(sensor=entry.sensor or "auto", bands=names, bidx=bidx)) as pair:
         transform = pair.pan.transform if pair.pan.georeferenced else NOWHERE
         (row, col), (rows, cols) = pair.grid.offset, pair.grid.ratio
         coarse = transform @ rasterio.Affine.translation(col, row) @ rasterio.Affine.scale(cols, rows)

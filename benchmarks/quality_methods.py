@@ -15,7 +15,8 @@ from quality_table import TRUTH
 
 from crossdiff_cli.geometry.window import Window
 from crossdiff_cli.inference.fuse import ROUNDS
-from crossdiff_cli.io.pair import PairOptions, ScenePair
+from crossdiff_cli.io.open_pair import open_pair
+from crossdiff_cli.io.pair import PairOptions
 from crossdiff_cli.io.writer import to_dtype
 from crossdiff_cli.model.device import Precision
 from crossdiff_cli.quality.baselines import BASELINES
@@ -91,7 +92,7 @@ def parse_methods(specifications: list[str]) -> tuple[dict[str, Method], list[st
 
 def _baseline(name: str) -> Method:
     def run(case: Case, out: Path) -> None:
-        with ScenePair(case.pan, [case.ms], case.options) as pair:
+        with open_pair(case.pan, [case.ms], case.options) as pair:
             whole = Window(0, 0, *pair.pan.shape)
             pan, _ = pair.pan.read(whole)
             ms, _ = pair.ms[0].read(Window(0, 0, *pair.ms_shape))

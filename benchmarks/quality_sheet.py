@@ -8,6 +8,7 @@ from quality_methods import Case, parse_methods
 from quality_table import Row
 
 from crossdiff_cli.geometry.window import Window, spread
+from crossdiff_cli.io.open_pair import open_pair
 from crossdiff_cli.io.pair import ScenePair
 from crossdiff_cli.io.raster import Raster
 from crossdiff_cli.quality.baselines import BASELINES
@@ -56,7 +57,7 @@ def _best(rows: Sequence[Row], scene: str) -> str:
 
 def _pictures(case: Case, best: str, ours: Sequence[str], results: Path) -> dict[str, np.ndarray]:
     pictures = {}
-    with ScenePair(case.pan, [case.ms], case.options) as pair:
+    with open_pair(case.pan, [case.ms], case.options) as pair:
         window = _liveliest(pair)
         bands = next(iter(composites(pair.bands).values()))
         patch = pair.read(window)

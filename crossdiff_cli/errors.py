@@ -80,6 +80,20 @@ class SceneError(CrossDiffError):
     """A raster, or a pair of rasters, that cannot be sharpened or read."""
 
 
+class UnreadableError(SceneError):
+    """A file that is missing, no raster, damaged or truncated."""
+
+
+class NoOverlapError(SceneError):
+    """PAN and MS that show different ground."""
+
+    problem = "PAN and MS do not overlap"
+
+
+class RatioError(SceneError):
+    """A PAN whose pixels are not finer than those of the MS, or far too fine."""
+
+
 # --- Sensors
 
 

@@ -14,7 +14,8 @@ from crossdiff_cli.cli.main import main
 from crossdiff_cli.errors import SceneError
 from crossdiff_cli.geometry.window import Window
 from crossdiff_cli.io.extent import extent_of
-from crossdiff_cli.io.pair import PairOptions, ScenePair
+from crossdiff_cli.io.open_pair import open_pair
+from crossdiff_cli.io.pair import PairOptions
 from crossdiff_cli.tasks.sharpen import SharpenOptions, sharpen
 
 GRID = Affine(0.5, 0, 500000, 0, -0.5, 5000000)
@@ -36,7 +37,7 @@ def box(row, col, height, width):
 @pytest.fixture
 def pair(make_pair):
     files = make_pair()
-    with ScenePair(files.pan, [files.ms], FOUR) as opened:
+    with open_pair(files.pan, [files.ms], FOUR) as opened:
         yield opened
 
 
@@ -100,7 +101,7 @@ def test_a_rotated_grid_gets_the_rectangle_around(tmp_path):
         write_raster(tmp_path / "pan.tif", pan.astype("uint16"), turned),
         write_raster(tmp_path / "ms.tif", ms.astype("uint16"), turned @ Affine.scale(4)),
     ]
-    with ScenePair(files[0], files[1:], FOUR) as opened:
+    with open_pair(files[0], files[1:], FOUR) as opened:
         middle = turned @ (128.0, 128.0)
         window = extent_of(opened, "pan", (middle[0] - 10, middle[1] - 10, middle[0] + 10, middle[1] + 10))
     side = 40 * (np.cos(np.pi / 6) + np.sin(np.pi / 6))
@@ -142,7 +143,7 @@ def test_bounds_that_cannot_be(pair, bounds, crs, text):
 
 def test_bounds_need_a_georeference(make_pair):
     files = make_pair(georeferenced=False)
-    with ScenePair(files.pan, [files.ms], FOUR) as opened, pytest.raises(SceneError, match="no georeference"):
+    with open_pair(files.pan, [files.ms], FOUR) as opened, pytest.raises(SceneError, match="no georeference"):
         extent_of(opened, "intersection", (0.0, 0.0, 1.0, 1.0))
 
 

@@ -19,10 +19,11 @@ from conftest import write_raster
 from rasterio.transform import Affine
 
 from crossdiff_cli.cli.main import main
-from crossdiff_cli.errors import SceneError, TrainingError
+from crossdiff_cli.errors import RatioError, SceneError, TrainingError, UnreadableError
 from crossdiff_cli.geometry.grid import relate
 from crossdiff_cli.geometry.window import Window
-from crossdiff_cli.io.pair import PairOptions, ScenePair
+from crossdiff_cli.io.open_pair import open_pair
+from crossdiff_cli.io.pair import PairOptions
 from crossdiff_cli.io.raster import Raster
 from crossdiff_cli.training.manifest import read_manifest
 
@@ -50,24 +51,26 @@ def source_band(name, band, dtype="UInt16", size=8):
 @pytest.mark.parametrize("numbers", ["nan, 2, 0, 5000000, 0, -2", "0, 2, 0, 1e300, 0, -2", "0, 0, 0, 0, 0, -2"])
 def test_a_geotransform_that_is_no_place(tmp_path, numbers):
     write_raster(tmp_path / "a.tif", np.ones((1, 8, 8), "uint16"))
-    with pytest.raises(SceneError, match=r"geotransform of .*x\.vrt.*repair it"):
+    with pytest.raises(SceneError) as caught:
         Raster(vrt(tmp_path / "x.vrt", source_band("a.tif", 1), geotransform=numbers))
+    assert caught.value.path == str(tmp_path / "x.vrt")
 
 
 def test_a_pixel_of_almost_no_size_is_named_and_not_divided_by(make_pair, tmp_path):
     """Ratio 1e-5 was rounded to 0."""
     files = make_pair()
     tiny = write_raster(tmp_path / "tiny.tif", np.ones((4, 64, 64), "uint16"), GRID @ Affine.scale(1e-5))
-    with pytest.raises(SceneError, match="coarser than"):
-        ScenePair(files.pan, [tiny], FOUR)
+    with pytest.raises(RatioError):
+        open_pair(files.pan, [tiny], FOUR)
     assert relate(GRID, GRID @ Affine.scale(1e-5), (64, 64)).ratio == pytest.approx((1e-5, 1e-5))
 
 
 def test_thousands_of_bands_in_a_header(tmp_path):
     """Rasterio asks band by band and needs minutes for 65535."""
     path = write_raster(tmp_path / "a.tif", np.ones((1100, 2, 2), "uint8"), interleave="pixel")
-    with pytest.raises(SceneError, match="1100 bands, 1024 at most"):
+    with pytest.raises(SceneError) as caught:
         Raster(path)
+    assert (caught.value.found, caught.value.expected) == (1100, "at most 1024")
 
 
 def test_a_damaged_mask_is_not_passed_over(tmp_path):
@@ -85,8 +88,9 @@ def test_a_damaged_mask_is_not_passed_over(tmp_path):
         if int.from_bytes(data[entry : entry + 2], "little") == 257:  # height of the mask
             data[entry + 8 : entry + 12] = bytes(4)
     path.write_bytes(data)
-    with pytest.raises(SceneError, match=r"a\.tif"):
+    with pytest.raises(UnreadableError) as caught:
         Raster(str(path))
+    assert caught.value.path == str(path)
 
 
 def test_bands_of_different_types(tmp_path):
@@ -109,7 +113,7 @@ def test_messages_of_gdal_in_another_encoding(tmp_path, capfd):
     (tmp_path / "x.vrt").write_bytes(b'<VRTDataset rasterXSize="8" \xb0\xa1="8"></VRTDataset>')
     done = CliRunner().invoke(main, ["-q", "info", str(tmp_path / "x.vrt"), str(tmp_path / "x.vrt")])
     assert isinstance(done.exception, SystemExit)
-    assert done.stderr.startswith(f"Error: cannot open {tmp_path / 'x.vrt'}: ")
+    assert done.stderr.startswith(f"Error: {tmp_path / 'x.vrt'}: ")
     assert len(done.stderr.splitlines()) == 1
     assert "Traceback" not in capfd.readouterr().err
 
@@ -119,8 +123,9 @@ def test_file_names_in_another_encoding(tmp_path):
     body = source_band("a.tif", 1) + source_band("b.tif", 2)
     path = Path(vrt(tmp_path / "x.vrt", body))
     path.write_bytes(path.read_bytes().replace(b"b.tif", b"\xb0\xa1.tif"))
-    with pytest.raises(SceneError, match=r"x\.vrt"), ScenePair(str(path), [str(path)], FOUR):
+    with pytest.raises(SceneError) as caught, open_pair(str(path), [str(path)], FOUR):
         pass
+    assert caught.value.path == str(path)
 
 
 @pytest.mark.parametrize(("old", "new"), [("lineNumCoef", "lineXumCoef"), ("0.5", "zero"), ("\t0.5", "\xb60.5")])
@@ -157,8 +162,9 @@ def test_a_crs_that_leads_nowhere(make_pair, tmp_path):
     files = make_pair()
     local = 'LOCAL_CS["somewhere",UNIT["metre",1]]'
     ms = write_raster(tmp_path / "local.tif", np.ones((4, 64, 64), "uint16"), GRID @ Affine.scale(4), local)
-    with pytest.raises(SceneError, match=r"cannot bring .*local\.tif to the CRS of") as caught:
-        ScenePair(files.pan, [ms], FOUR)
+    with pytest.raises(SceneError) as caught:
+        open_pair(files.pan, [ms], FOUR)
+    assert caught.value.path == ms
     assert "\n" not in str(caught.value)
 
 

@@ -14,7 +14,8 @@ import crossdiff_cli.tasks.degrade as module
 from crossdiff_cli.cli.main import main
 from crossdiff_cli.geometry.grid import Grid
 from crossdiff_cli.imaging.resample import degrade as degrade_image
-from crossdiff_cli.io.pair import PairOptions, ScenePair
+from crossdiff_cli.io.open_pair import open_pair
+from crossdiff_cli.io.pair import PairOptions
 from crossdiff_cli.quality.inputs import ms_mask
 from crossdiff_cli.quality.windows import all_valid
 from crossdiff_cli.tasks.degrade import NAMES, DegradeOptions, degrade
@@ -32,7 +33,7 @@ def test_the_pair_is_the_dense_formula_rounded(make_pair, tmp_path, read_all):
     files = make_pair()
     result = degrade(files.pan, [files.ms], tmp_path / "wald", QB)
     pan, ms = (torch.from_numpy(read_all(p).astype("float32"))[None] for p in (files.pan, files.ms))
-    with ScenePair(files.pan, [files.ms], QB.pair) as pair:
+    with open_pair(files.pan, [files.ms], QB.pair) as pair:
         gains, pan_gain = [band.nyquist_gain for band in pair.bands], pair.sensor.pan_nyquist_gain
     expected_pan = degrade_image(pan, (64, 64), (4, 4), (0, 0), [pan_gain])[0]
     expected_ms = degrade_image(ms, (16, 16), (4, 4), (0, 0), gains)[0]
@@ -55,7 +56,7 @@ def test_grids_types_and_names(make_pair, tmp_path):
         assert ms.transform == Affine(8, 0, 500000, 0, -8, 5000000)
         assert (pan.shape, ms.shape) == ((60, 60), (15, 15))
         assert ms.descriptions == ("B", "G", "R", "NIR")
-    with ScenePair(result.pan, [result.ms]) as pair:
+    with open_pair(result.pan, [result.ms]) as pair:
         assert pair.sensor.key == "qb"
         assert pair.grid == Grid((4.0, 4.0), (0.0, 0.0))
 
@@ -117,7 +118,7 @@ def test_a_non_integer_ratio_keeps_its_geometry(tmp_path):
     with rasterio.open(result.ms) as file:
         assert file.transform.almost_equals(grid @ Affine.scale(6.25))
         assert file.shape == (40, 40)
-    with ScenePair(result.pan, [result.ms], QB.pair) as pair:
+    with open_pair(result.pan, [result.ms], QB.pair) as pair:
         assert pair.grid.ratio == pytest.approx((2.5, 2.5))
 
 
@@ -139,7 +140,7 @@ def test_alignment_registers_pan_with_the_reference(make_pair, tmp_path):
 def test_without_georeference(make_pair, tmp_path):
     files = make_pair(georeferenced=False)
     result = degrade(files.pan, [files.ms], tmp_path / "wald", QB)
-    with ScenePair(result.pan, [result.ms], QB.pair) as pair:
+    with open_pair(result.pan, [result.ms], QB.pair) as pair:
         assert pair.grid == Grid((4.0, 4.0), (0.0, 0.0))
         assert not pair.pan.georeferenced
 

@@ -23,6 +23,7 @@ from rasterio.shutil import copy
 from rasterio.transform import Affine
 
 from crossdiff_cli.geometry.window import Window
+from crossdiff_cli.io.open_pair import open_pair
 from crossdiff_cli.io.pair import PairOptions, ScenePair
 
 
@@ -38,7 +39,7 @@ def whole(pair: ScenePair) -> tuple[np.ndarray, np.ndarray]:
 
 
 def check(name, sensor, bands, pan, ms, transform=None, vendor=""):
-    with ScenePair(str(name)) as pair:
+    with open_pair(str(name)) as pair:
         assert (pair.sensor.key, bands_of(pair)) == (sensor, bands)
         found = whole(pair)
         assert np.array_equal(found[0], pan)
@@ -78,9 +79,9 @@ def test_folders_of_pan_and_ms_may_be_named_one_by_one(tmp_path):
     maxar(tmp_path, "R G B N")
     pan, ms = (next(tmp_path.rglob(f"*_{kind}")) for kind in ("PAN", "MUL"))
     tiff = next(pan.glob("*_R1C1-*.TIF"))
-    with ScenePair(str(pan), [str(ms)]) as pair:
+    with open_pair(str(pan), [str(ms)]) as pair:
         assert (pair.pan.shape, pair.ms_shape, bands_of(pair)) == ((64, 64), (16, 16), "R,G,B,NIR")
-    with ScenePair(str(tiff), [str(next(ms.glob("*.IMD")))]) as pair:
+    with open_pair(str(tiff), [str(next(ms.glob("*.IMD")))]) as pair:
         assert (pair.pan.shape, pair.ms_shape, bands_of(pair)) == ((64, 40), (16, 16), "R,G,B,NIR")
 
 
@@ -134,7 +135,7 @@ def test_maxar_images_in_one_file_each(tmp_path):
 def test_of_several_parts_one_is_named_by_its_metadata(tmp_path):
     for part in ("P001", "P002"):
         maxar(tmp_path, "B G R N", part=part)
-    with ScenePair(str(next(tmp_path.rglob("*_P002_MUL/*.IMD")))) as pair:
+    with open_pair(str(next(tmp_path.rglob("*_P002_MUL/*.IMD")))) as pair:
         assert all("P002" in path for path in (pair.pan.path, pair.ms[0].path))
 
 
@@ -217,13 +218,13 @@ def test_landsat_reflective_bands_and_pan(tmp_path, form, satellite, sensor, ban
     landsat(tmp_path, satellite, form)
     (document,) = tmp_path.glob(f"*_MTL.{form}")
     for name in (tmp_path, document):
-        with ScenePair(str(name)) as pair:
+        with open_pair(str(name)) as pair:
             assert (pair.sensor.key, bands_of(pair), pair.nodata) == (sensor, bands, 0)
             assert [int(raster.path.split("_B")[-1].split(".")[0]) for raster in pair.ms] == list(numbers)
             assert pair.pan.path.endswith("_B8.TIF")
             assert pair.grid.offset == (0.5, 0.5)
             assert pair.inputs.delivery.startswith("Landsat delivery of 2020-01-01 18:45:32")
-    with ScenePair(str(document), [str(document)]) as pair:
+    with open_pair(str(document), [str(document)]) as pair:
         assert bands_of(pair) == bands
 
 
@@ -231,7 +232,7 @@ def test_landsat_bands_that_were_not_downloaded_are_left_out_and_named(tmp_path)
     landsat(tmp_path, "LANDSAT_8")
     for band in (1, 6, 7, 10):
         next(tmp_path.glob(f"*_B{band}.TIF")).unlink()
-    with ScenePair(str(tmp_path)) as pair:
+    with open_pair(str(tmp_path)) as pair:
         assert bands_of(pair) == "B,G,R,NIR"
         assert any("_B1.TIF" in note and "_B10.TIF" not in note for note in pair.notes)
 
@@ -274,7 +275,7 @@ def test_cbers(tmp_path):
     pan, ms = pixels()
     for name in (tmp_path, *tmp_path.glob("*.xml")):
         check(name, "cbers4a", "B,G,R,NIR", pan, ms, grid(), "CBERS delivery of 2020-08-01")
-    with ScenePair(str(tmp_path), options=PairOptions(bands=("R", "G", "B", "NIR"))) as pair:
+    with open_pair(str(tmp_path), options=PairOptions(bands=("R", "G", "B", "NIR"))) as pair:
         assert bands_of(pair) == "R,G,B,NIR"
 
 
@@ -295,7 +296,7 @@ def test_skysat_bands_of_a_stac_item(tmp_path):
 
 def test_a_folder_without_a_vendors_layout_is_read_by_names(make_pair, tmp_path):
     make_pair(shape=(64, 64), name="scene_")
-    with ScenePair(str(tmp_path)) as pair:
+    with open_pair(str(tmp_path)) as pair:
         assert pair.pan.path.endswith("scene_pan.tif")
         assert "by their names" in pair.inputs.delivery
 
@@ -305,5 +306,5 @@ def test_a_folder_that_gdal_opens_itself_is_an_image(make_pair, tmp_path):
     folder = tmp_path / "pan.zarr"
     with rasterio.open(files.pan) as source:
         copy(source, folder, driver="Zarr")
-    with ScenePair(str(folder), [files.ms]) as pair:
+    with open_pair(str(folder), [files.ms]) as pair:
         assert pair.pan.shape == (64, 64)

@@ -2,7 +2,7 @@
 
 from delivery_files import cbers, landsat, maxar, maxar_image, pixels
 
-from crossdiff_cli.io.pair import ScenePair
+from crossdiff_cli.io.open_pair import open_pair
 from crossdiff_cli.io.pairing import find_pairs
 
 
@@ -16,7 +16,7 @@ def test_pairs_of_a_folder_are_deliveries_and_names(make_pair, tmp_path):
     assert not [remark for remark in remarks if "order" in remark]
     sensors = set()
     for found in pairs:
-        with ScenePair(str(found.pan), [str(found.ms)]) as pair:
+        with open_pair(str(found.pan), [str(found.ms)]) as pair:
             sensors.add(pair.sensor.key)
     assert sensors == {"wv4", "l9", "cbers4a", "vhr"}
 

@@ -17,12 +17,12 @@ from crossdiff_cli.errors import SceneError
 from crossdiff_cli.io.deliveries.find import find_products
 from crossdiff_cli.io.deliveries.product import child
 from crossdiff_cli.io.documents import flatten_groups, flatten_json, flatten_lines, read_facts
-from crossdiff_cli.io.pair import ScenePair
+from crossdiff_cli.io.open_pair import open_pair
 
 
 def refused(name, *parts, ms=()):
     with pytest.raises(SceneError) as caught:
-        ScenePair(str(name), [str(path) for path in ms])
+        open_pair(str(name), [str(path) for path in ms])
     text = str(caught.value)
     assert "\n" not in text
     for part in parts:
@@ -136,7 +136,7 @@ def test_airbus_pansharpened(tmp_path, mode):
 def test_a_pansharpened_image_beside_pan_and_ms_is_passed_over(tmp_path):
     pleiades(tmp_path)
     dimap_image(tmp_path, ("PHR", "1A"), "PMS", [["B2", "B1", "B0", "B3"]], pixels()[1], 4, 3)
-    with ScenePair(str(tmp_path)) as pair:
+    with open_pair(str(tmp_path)) as pair:
         assert "_MS_" in pair.ms[0].path
 
 
@@ -159,7 +159,7 @@ def test_two_acquisitions_are_refused_in_a_folder_and_warned_of_by_name(tmp_path
     pleiades(tmp_path, ms_time="2018-03-04T10:00:00.5Z")
     refused(tmp_path, "2018-01-01", "2018-03-04", "two acquisitions")
     ms, pan = sorted(tmp_path.rglob("DIM_*.XML"))
-    with caplog.at_level(logging.WARNING), ScenePair(str(pan), [str(ms)]) as pair:
+    with caplog.at_level(logging.WARNING), open_pair(str(pan), [str(ms)]) as pair:
         assert any("two acquisitions" in note for note in pair.notes)
 
 
@@ -235,7 +235,7 @@ def test_damaged_documents_never_end_in_a_traceback(tmp_path, make, content):
     for product in find_products(tmp_path):
         assert "root:" not in str(product)
     try:
-        ScenePair(str(tmp_path)).close()
+        open_pair(str(tmp_path)).close()
     except SceneError as error:
         assert "\n" not in str(error)
         assert str(tmp_path) in str(error)

@@ -19,7 +19,8 @@ from crossdiff_cli.estimate.registration import Registration
 from crossdiff_cli.estimate.survey import survey
 from crossdiff_cli.geometry.window import Window
 from crossdiff_cli.inference.fuse import Sampling, back_project, believed, cleaned, to_pan
-from crossdiff_cli.io.pair import PairOptions, ScenePair
+from crossdiff_cli.io.open_pair import open_pair
+from crossdiff_cli.io.pair import PairOptions
 from crossdiff_cli.tasks.describe import describe
 from crossdiff_cli.tasks.sharpen import SharpenOptions, sharpen
 from crossdiff_cli.training.training_scene import scene_of
@@ -197,17 +198,17 @@ def test_the_log_and_info_tell_what_is_noisy(noisy_pair):
     assert levels[2] == pytest.approx(9, rel=0.15)
     assert max(levels[:2] + levels[3:]) < 1
     assert known["pan_noise"] < 1
-    with ScenePair(pan, [ms], FOUR) as pair:
+    with open_pair(pan, [ms], FOUR) as pair:
         assert survey(pair).describe_noise() == f"R:{levels[2]:.2g}"
     put_noise(pan, 1, 12)
     assert describe(pan, [ms], FOUR)["pan_noise"] == pytest.approx(12, rel=0.15)
-    with ScenePair(pan, [ms], FOUR) as pair:
+    with open_pair(pan, [ms], FOUR) as pair:
         assert re.fullmatch(r"PAN:1[123] R:[\d.]+", survey(pair).describe_noise())
 
 
 def test_a_scene_for_training_knows_its_noise(noisy_pair):
     pan, ms = noisy_pair
-    with ScenePair(pan, [ms], FOUR) as pair:
+    with open_pair(pan, [ms], FOUR) as pair:
         found = survey(pair)
         scene = scene_of(pair, found, Window(0, 0, 256, 256), "noisy")
     assert scene.sampling.noise == found.noise

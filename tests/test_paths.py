@@ -111,7 +111,7 @@ def test_what_no_command_expects_is_one_line_too(monkeypatch):
     def refuse(*_, **__):
         raise OSError(errno.ESTALE, "Stale file handle", "scene.tif")
 
-    monkeypatch.setattr("crossdiff_cli.io.pair.resolve", refuse)
+    monkeypatch.setattr("crossdiff_cli.io.open_pair.resolve", refuse)
     done = CliRunner().invoke(main, ["-q", "info", PAN, MS])
     assert done.exit_code == 1
     assert done.stderr == "Error: scene.tif: Stale file handle\n"

@@ -7,7 +7,7 @@ from conftest import write_raster
 from rasterio.enums import ColorInterp
 from rasterio.env import get_gdal_config
 
-from crossdiff_cli.errors import SceneError
+from crossdiff_cli.errors import SceneError, UnreadableError
 from crossdiff_cli.geometry.window import Window
 from crossdiff_cli.io.raster import Raster, bounded_cache
 
@@ -100,8 +100,9 @@ def test_one_band_by_suffix(tmp_path, data):
     with Raster(f"{path},band=3") as raster:
         got, _ = raster.read(Window(0, 0, 60, 70))
     assert np.array_equal(got[0], data[2])
-    with pytest.raises(SceneError, match="has 4 bands, no band 7"):
+    with pytest.raises(SceneError) as caught:
         Raster(f"{path},band=7")
+    assert (caught.value.path, caught.value.found) == (path, "4 bands")
 
 
 def test_threads_read_at_once(tmp_path, data):
@@ -112,19 +113,21 @@ def test_threads_read_at_once(tmp_path, data):
 
 
 def test_missing_foreign_complex_and_truncated_files(tmp_path, data):
-    with pytest.raises(SceneError, match="cannot open .*nowhere.tif"):
+    with pytest.raises(UnreadableError) as caught:
         Raster(str(tmp_path / "nowhere.tif"))
+    assert caught.value.path == str(tmp_path / "nowhere.tif")
     text = tmp_path / "text.tif"
     text.write_text("no raster")
-    with pytest.raises(SceneError, match=r"cannot open .*text.tif"):
+    with pytest.raises(UnreadableError):
         Raster(str(text))
-    with pytest.raises(SceneError, match="complex"):
+    with pytest.raises(SceneError) as caught:
         Raster(write_raster(tmp_path / "c.tif", np.zeros((1, 8, 8), "complex64")))
+    assert caught.value.found == "complex64"
     whole = tmp_path / "whole.tif"
     write_raster(whole, data, compress="deflate")
     cut = tmp_path / "cut.tif"
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
-    with pytest.raises(SceneError, match=r"cut.tif"), Raster(str(cut)) as raster:
+    with pytest.raises(UnreadableError), Raster(str(cut)) as raster:
         raster.read(Window(0, 0, 60, 70))
 
 

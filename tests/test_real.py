@@ -10,6 +10,7 @@ from rasterio.transform import Affine
 from scipy import ndimage
 
 from crossdiff_cli.geometry.grid import relate, same_bounds
+from crossdiff_cli.io.open_pair import open_pair
 from crossdiff_cli.io.pair import PairOptions
 from crossdiff_cli.quality.baselines import BASELINES
 from crossdiff_cli.tasks.degrade import DegradeOptions, degrade
@@ -112,7 +113,6 @@ def test_a_part_of_every_georeferenced_pair_lies_on_the_pan_grid(real_pairs, tmp
 def test_measured_shifts_agree_with_the_index(real_pairs):
     """The index measured the shifts independently, by exhaustive search."""
     from crossdiff_cli.estimate.survey import survey
-    from crossdiff_cli.io.pair import ScenePair
 
     folder, index = real_pairs
     checked = 0
@@ -122,7 +122,7 @@ def test_measured_shifts_agree_with_the_index(real_pairs):
         if item["sensor"] == "l7" or not integer or item["highpass_correlation"] < 0.95:
             continue
         pan, ms = (str(folder / item["files"][name]) for name in ("pan", "ms"))
-        with ScenePair(pan, [ms], PairOptions(sensor=item["sensor"], bands=tuple(item["bands"]))) as pair:
+        with open_pair(pan, [ms], PairOptions(sensor=item["sensor"], bands=tuple(item["bands"]))) as pair:
             found = survey(pair).registered.shift
         x, y = item["residual_shift_pan_px"]
         assert found[1] == pytest.approx(x, abs=0.3), item["name"]

@@ -11,7 +11,8 @@ from crossdiff_cli.estimate.matching import Optics, View, match
 from crossdiff_cli.estimate.registration import Registration
 from crossdiff_cli.estimate.survey import survey
 from crossdiff_cli.imaging.resample import mtf_sigma
-from crossdiff_cli.io.pair import PairOptions, ScenePair
+from crossdiff_cli.io.open_pair import open_pair
+from crossdiff_cli.io.pair import PairOptions
 from crossdiff_cli.tasks.degrade import degrade
 
 OPTIONS = PairOptions(sensor="vhr", bands=("B", "G", "R", "NIR"))
@@ -31,7 +32,7 @@ def registered(folder, pan, ms):
         write_raster(folder / "pan.tif", pan[None].astype("float32"), PAN_GRID),
         write_raster(folder / "ms.tif", ms.astype("float32"), PAN_GRID @ Affine.scale(RATIO)),
     )
-    with ScenePair(files[0], [files[1]], OPTIONS) as pair:
+    with open_pair(files[0], [files[1]], OPTIONS) as pair:
         return survey(pair).registered
 
 
@@ -59,7 +60,7 @@ def test_a_constant_pan_gives_no_shift(tmp_path, textured, flat):
 def test_two_constant_8_bit_images_give_no_shift(tmp_path):
     pan = write_raster(tmp_path / "pan.tif", np.full((1, 520, 520), 200, "uint8"), PAN_GRID)
     ms = write_raster(tmp_path / "ms.tif", np.full((3, 120, 120), 90, "uint8"), PAN_GRID @ Affine.scale(RATIO))
-    with ScenePair(pan, [ms], PairOptions(sensor="vhr", bands=("R", "G", "B"))) as pair:
+    with open_pair(pan, [ms], PairOptions(sensor="vhr", bands=("R", "G", "B"))) as pair:
         found = survey(pair).registered
     assert found.shift == (0.0, 0.0)
 
@@ -120,7 +121,7 @@ def test_a_best_match_at_the_border_of_the_search_is_no_match(textured):
 
 def test_bands_that_lie_alike_get_no_shift_of_their_own(tmp_path):
     made = degrade("examples/pan.tif", ["examples/ms.tif"], tmp_path / "pair")
-    with ScenePair(made.pan, [made.ms]) as pair:
+    with open_pair(made.pan, [made.ms]) as pair:
         found = survey(pair).registered
     assert found.band_shifts == ()
     assert found.shift == pytest.approx((0.0, 0.0), abs=0.05)

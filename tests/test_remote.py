@@ -129,7 +129,7 @@ def test_what_is_not_there(files, tmp_path, sharpen):
         for missing in (f"/vsicurl/{address}/none.tif", f"/vsizip/{tmp_path}/none.zip/pan.tif"):
             done, out = sharpen(missing, files.ms)
             assert done.exit_code == 1
-            assert f"cannot open {missing}" in done.stderr
+            assert f"Error: {missing}: the file cannot be opened" in done.stderr
             assert len(done.stderr.splitlines()) == 1, done.stderr
     done, out = sharpen("/vsicurl/http://127.0.0.1:9/pan.tif", files.ms)
     assert done.exit_code == 1

@@ -13,7 +13,8 @@ import rasterio
 import torch
 
 from crossdiff_cli.estimate.survey import survey
-from crossdiff_cli.io.pair import PairOptions, ScenePair
+from crossdiff_cli.io.open_pair import open_pair
+from crossdiff_cli.io.pair import PairOptions
 from crossdiff_cli.sensors.table import SENSORS, find_sensor
 from crossdiff_cli.training.manifest import read_manifest
 from crossdiff_cli.training.training_scene import load_scene
@@ -233,7 +234,7 @@ def test_bands_that_lie_apart_are_found(make_scene, tmp_path):
     """To 0.15 MS pixels, by `survey`, in the bands that the PAN follows closely enough to be believed."""
     scene = make_scene.simulate(112, 3, shift=(0.3, -0.45), band_shifts=[(0, 0), (-1.1, 0.9), (1.2, -1.0), (0, 0)])
     make_scene.write_scene(tmp_path, scene, make_scene.sensor.WORLDVIEW_4)
-    with ScenePair(str(tmp_path / "pan.tif"), [str(tmp_path / "ms.tif")], PairOptions(sensor="wv4")) as pair:
+    with open_pair(str(tmp_path / "pan.tif"), [str(tmp_path / "ms.tif")], PairOptions(sensor="wv4")) as pair:
         found = survey(pair)
     for band in (1, 2):
         off = np.subtract(np.add(found.registered.shift, found.registered.band_shifts[band]), scene.shifts[band])

@@ -7,7 +7,8 @@ from rasterio.transform import Affine
 
 from crossdiff_cli.errors import SceneError
 from crossdiff_cli.estimate.survey import survey
-from crossdiff_cli.io.pair import PairOptions, ScenePair
+from crossdiff_cli.io.open_pair import open_pair
+from crossdiff_cli.io.pair import PairOptions
 
 OPTIONS = PairOptions(sensor="vhr", bands=("B", "G", "R", "NIR"))
 
@@ -15,7 +16,7 @@ OPTIONS = PairOptions(sensor="vhr", bands=("B", "G", "R", "NIR"))
 @pytest.mark.parametrize("shift", [(0.0, 0.0), (0.6, -1.3), (-2.4, 3.1)])
 def test_a_known_shift_is_found(tmp_path, shift):
     pan, ms = shifted_pair(tmp_path, shift)
-    with ScenePair(pan, [ms], OPTIONS) as pair:
+    with open_pair(pan, [ms], OPTIONS) as pair:
         found = survey(pair)
     # The MS was sampled at +shift, so its content lies at +shift of the nominal place.
     assert found.registered.shift == pytest.approx(shift, abs=0.05)
@@ -26,7 +27,7 @@ def test_a_known_shift_is_found(tmp_path, shift):
 def test_a_band_that_lies_apart_is_found(tmp_path, red):
     """The common shift is a compromise; with the band's own it adds up to where the band is."""
     pan, ms = shifted_pair(tmp_path, (0.6, -1.3), red=red)
-    with ScenePair(pan, [ms], OPTIONS) as pair:
+    with open_pair(pan, [ms], OPTIONS) as pair:
         found = survey(pair)
         none = survey(pair, align=False)
     total = [s + b for s, b in zip(found.registered.shift, found.registered.band_shifts[2], strict=True)]
@@ -39,14 +40,14 @@ def test_a_band_that_lies_apart_is_found(tmp_path, red):
 
 def test_no_band_lies_apart_where_none_does(tmp_path):
     pan, ms = shifted_pair(tmp_path, (0.6, -1.3))
-    with ScenePair(pan, [ms], OPTIONS) as pair:
+    with open_pair(pan, [ms], OPTIONS) as pair:
         assert survey(pair).registered.band_shifts == ()
 
 
 @pytest.mark.parametrize("stretch", [(0.003, 0.0), (-0.002, 0.004)])
 def test_a_stretch_is_found(tmp_path, stretch):
     pan, ms = shifted_pair(tmp_path, (0.6, -1.3), stretch=stretch)
-    with ScenePair(pan, [ms], OPTIONS) as pair:
+    with open_pair(pan, [ms], OPTIONS) as pair:
         found = survey(pair).registered
     assert found.stretch == pytest.approx(stretch, abs=0.0006)
     for corner in ((0.0, 0.0), (0.0, 639.0), (639.0, 639.0)):
@@ -56,13 +57,13 @@ def test_a_stretch_is_found(tmp_path, stretch):
 
 def test_no_stretch_is_found_where_there_is_none(tmp_path):
     pan, ms = shifted_pair(tmp_path, (0.6, -1.3))
-    with ScenePair(pan, [ms], OPTIONS) as pair:
+    with open_pair(pan, [ms], OPTIONS) as pair:
         assert survey(pair).registered.stretch == (0.0, 0.0)
 
 
 def test_an_ms_that_jumps_is_left_in_its_place_with_a_warning(tmp_path, caplog):
     pan, ms = shifted_pair(tmp_path, (-1.5, 0.0), jump=3.0)
-    with ScenePair(pan, [ms], OPTIONS) as pair:
+    with open_pair(pan, [ms], OPTIONS) as pair:
         found = survey(pair).registered
     assert found.stretch == (0.0, 0.0)
     assert max(abs(v) for v in found.shift) < 0.75
@@ -71,7 +72,7 @@ def test_an_ms_that_jumps_is_left_in_its_place_with_a_warning(tmp_path, caplog):
 
 def test_holes_do_not_disturb_shift_or_statistics(tmp_path):
     pan, ms = shifted_pair(tmp_path, (0.6, -1.3), hole=True)
-    with ScenePair(pan, [ms], OPTIONS) as pair:
+    with open_pair(pan, [ms], OPTIONS) as pair:
         found = survey(pair)
     assert found.registered.shift == pytest.approx((0.6, -1.3), abs=0.1)
     assert found.statistics.pan_mean > 0
@@ -81,13 +82,13 @@ def test_holes_do_not_disturb_shift_or_statistics(tmp_path):
 
 def test_align_off_measures_no_shift(tmp_path):
     pan, ms = shifted_pair(tmp_path, (0.6, -1.3))
-    with ScenePair(pan, [ms], OPTIONS) as pair:
+    with open_pair(pan, [ms], OPTIONS) as pair:
         assert survey(pair, align=False).registered.shift == (0.0, 0.0)
 
 
 def test_statistics_are_those_of_the_pixels(tmp_path):
     pan, ms = shifted_pair(tmp_path, (0.0, 0.0))
-    with ScenePair(pan, [ms], OPTIONS) as pair:
+    with open_pair(pan, [ms], OPTIONS) as pair:
         statistics = survey(pair).statistics
         data = torch.from_numpy(pair.ms[0].read(pair.footprint.__class__(0, 0, 160, 160))[0])
     assert torch.allclose(statistics.ms_mean, data.mean(dim=(1, 2)), rtol=1e-3)
@@ -100,7 +101,7 @@ def test_noise_is_not_registered(tmp_path):
     rng = np.random.default_rng(0)
     pan = write_raster(tmp_path / "pan.tif", rng.normal(500, 50, (1, 400, 400)).astype("float32"), PAN)
     ms = write_raster(tmp_path / "ms.tif", rng.normal(500, 50, (4, 100, 100)).astype("float32"), PAN @ Affine.scale(4))
-    with ScenePair(pan, [ms], OPTIONS) as pair:
+    with open_pair(pan, [ms], OPTIONS) as pair:
         found = survey(pair)
     assert found.registered.shift == (0.0, 0.0)
     assert found.registered.correlation == 0.0
@@ -109,7 +110,7 @@ def test_noise_is_not_registered(tmp_path):
 def test_a_constant_band_and_a_constant_pan_have_deviation_one(tmp_path):
     pan = write_raster(tmp_path / "pan.tif", np.full((1, 400, 400), 7, "uint16"), PAN)
     ms = write_raster(tmp_path / "ms.tif", np.full((4, 100, 100), 300, "uint16"), PAN @ Affine.scale(4))
-    with ScenePair(pan, [ms], OPTIONS) as pair:
+    with open_pair(pan, [ms], OPTIONS) as pair:
         statistics = survey(pair).statistics
     assert statistics.pan_std == 1.0
     assert statistics.ms_std.tolist() == [1.0] * 4
@@ -118,5 +119,5 @@ def test_a_constant_band_and_a_constant_pan_have_deviation_one(tmp_path):
 def test_a_scene_without_valid_pixels_is_refused(tmp_path):
     pan = write_raster(tmp_path / "pan.tif", np.full((1, 400, 400), 7, "uint16"), PAN, nodata=7)
     ms = write_raster(tmp_path / "ms.tif", np.full((4, 100, 100), 300, "uint16"), PAN @ Affine.scale(4))
-    with ScenePair(pan, [ms], OPTIONS) as pair, pytest.raises(SceneError, match="no valid pixel in common"):
+    with open_pair(pan, [ms], OPTIONS) as pair, pytest.raises(SceneError, match="no valid pixel in common"):
         survey(pair)

@@ -17,7 +17,8 @@ from vendor_files import imd
 
 from crossdiff_cli.estimate.survey import survey
 from crossdiff_cli.geometry.window import Window
-from crossdiff_cli.io.pair import PairOptions, ScenePair
+from crossdiff_cli.io.open_pair import open_pair
+from crossdiff_cli.io.pair import PairOptions
 from crossdiff_cli.io.writer import Writer
 from crossdiff_cli.tasks.sharpen import SharpenOptions, sharpen
 
@@ -141,7 +142,7 @@ def test_statistics_are_those_of_the_valid_pixels(tmp_path):
         write_raster(tmp_path / "pan.tif", pan.astype("float32"), GRID),
         write_raster(tmp_path / "ms.tif", ms.astype("float32"), GRID @ Affine.scale(4), nodata=0),
     )
-    with ScenePair(files[0], [files[1]], FOUR) as pair:
+    with open_pair(files[0], [files[1]], FOUR) as pair:
         statistics = survey(pair).statistics
     assert np.allclose(statistics.ms_mean, ms[:, valid].mean(axis=1), rtol=1e-5)
     assert np.allclose(statistics.ms_std, ms[:, valid].std(axis=1), rtol=1e-5)

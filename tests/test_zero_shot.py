@@ -8,7 +8,8 @@ from conftest import small_model
 from crossdiff_cli.cli.main import main
 from crossdiff_cli.estimate.survey import survey
 from crossdiff_cli.geometry.window import Window
-from crossdiff_cli.io.pair import PairOptions, ScenePair
+from crossdiff_cli.io.open_pair import open_pair
+from crossdiff_cli.io.pair import PairOptions
 from crossdiff_cli.model.weights import digest
 from crossdiff_cli.tasks.sharpen import SharpenOptions, sharpen
 from crossdiff_cli.training import zero_shot
@@ -21,7 +22,7 @@ OPTIONS = PairOptions(sensor="vhr", bands=("B", "G", "R", "NIR"))
 
 def test_a_window_of_a_pair_is_the_same_as_in_the_whole_scene(make_pair):
     files = make_pair(shape=(256, 320))
-    with ScenePair(files.pan, [files.ms], OPTIONS) as pair:
+    with open_pair(files.pan, [files.ms], OPTIONS) as pair:
         found = survey(pair)
         whole = scene_of(pair, found, Window(0, 0, 256, 320), "whole")
         part = scene_of(pair, found, Window(64, 128, 96, 96), "part")
@@ -44,7 +45,7 @@ def test_the_shared_network_is_not_changed_and_the_better_head_is_taken(make_pai
 
     monkeypatch.setattr("crossdiff_cli.training.selection.score", forged)
     monkeypatch.setattr(zero_shot, "_CHECKS", 2)
-    with ScenePair(files.pan, [files.ms], OPTIONS) as pair:
+    with open_pair(files.pan, [files.ms], OPTIONS) as pair:
         tuned = ZeroShot(4)(pair, survey(pair), model)
     assert len(seen) == 7
     for name, value in model.state_dict().items():
@@ -74,7 +75,7 @@ def test_a_small_scene_is_fitted_with_smaller_patches(make_pair, caplog):
     """A quarter of its one window is held out: patches have to fit into the rest."""
     files, model = make_pair(shape=(512, 512), seed=2), small_model()
     caplog.set_level("INFO")
-    with ScenePair(files.pan, [files.ms], OPTIONS) as pair:
+    with open_pair(files.pan, [files.ms], OPTIONS) as pair:
         tuned = ZeroShot(1)(pair, survey(pair, align=False), model)
     assert tuned is not model
     assert "fitted to the scene in 1 steps" in caplog.text
@@ -84,7 +85,7 @@ def test_a_scene_too_small_to_fit_to_is_sharpened_as_it_is_and_nothing_else_is_s
     make_pair, small_weights, tmp_path, caplog
 ):
     files, model, out = make_pair(shape=(128, 128)), small_model(), tmp_path / "out.tif"
-    with ScenePair(files.pan, [files.ms], OPTIONS) as pair:
+    with open_pair(files.pan, [files.ms], OPTIONS) as pair:
         assert ZeroShot(2)(pair, survey(pair, align=False), model) is model
     assert "too small to fit the head to it" in caplog.text
     sharpen(files.pan, [files.ms], out, SharpenOptions(pair=OPTIONS, weights=small_weights, tune=ZeroShot(2)))

@@ -5,6 +5,7 @@ import multiprocessing
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -170,6 +171,7 @@ def _work(connection: "Connection[Any, Any]", options: SharpenOptions, threads: 
     import torch
 
     logging.getLogger().addHandler(logging.NullHandler())  # warnings travel with the outcome
+    warnings.filterwarnings("ignore", message="Dataset has no geotransform", module="rasterio")
     if verbose:
         logging.basicConfig(format="%(levelname)s: %(processName)s: %(message)s", force=True)
         logging.getLogger("crossdiff_cli").setLevel(logging.DEBUG)

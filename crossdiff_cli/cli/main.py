@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import warnings
 from typing import Any
 
 import click
@@ -25,6 +26,8 @@ class _Group(click.Group):
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr, force=True)
         logging.getLogger("crossdiff_cli").setLevel(logging.INFO)
+        # Scenes without georeference are told in the notes of a pair.
+        warnings.filterwarnings("ignore", message="Dataset has no geotransform", module="rasterio")
         for name, value in _PATIENCE.items():
             os.environ.setdefault(name, value)
         return super().make_context(*args, **kwargs)

@@ -1,41 +1,25 @@
-"""ScenePair: a PAN and an MS image checked against each other, aligned, and read by window."""
+"""ScenePair: a PAN and an MS image that belong together, read by window."""
 
-import logging
-import warnings
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.crs import CRS
-from rasterio.errors import NotGeoreferencedWarning
 from rasterio.rpc import RPC
 from rasterio.transform import Affine
 
-from crossdiff_cli.errors import SceneError, SensorError
-from crossdiff_cli.geometry.grid import Grid, relate, same_bounds
-from crossdiff_cli.geometry.window import Window, spread
-from crossdiff_cli.io.hints import Hints
-from crossdiff_cli.io.identify import Choice, Detection, detect_sensor, read_hints
-from crossdiff_cli.io.inputs import resolve
+from crossdiff_cli.geometry.grid import Grid
+from crossdiff_cli.geometry.window import Window
+from crossdiff_cli.io.inputs import Inputs
 from crossdiff_cli.io.raster import Raster
-from crossdiff_cli.io.rpc import relate_rpcs
-from crossdiff_cli.io.warping import apart, warp_to
-from crossdiff_cli.sensors.definitions import named_sensor
-from crossdiff_cli.sensors.table import find_sensor
+from crossdiff_cli.sensors.table import Band, Sensor
 
-warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
-
-_log = logging.getLogger(__name__)
-
-_MIN_RATIO, _MAX_RATIO = 1.25, 20.0
 _MS_MARGIN = 4
-"""MS pixels read beyond a window: what `mtf.expand` reaches, and one."""
-_COLLAR_SHARE = 0.001
-"""Share of pixels that are zero in every band from which zero is taken for nodata where none is declared."""
+"""MS pixels read beyond a window: what `imaging.resample.expand` reaches, and one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,50 +52,26 @@ class PairOptions:
     """Every number is data: neither declared nodata values nor a black collar are looked at."""
 
 
+@dataclass(frozen=True, slots=True)
 class ScenePair:
-    """PAN and MS of one scene. Checks everything a header can tell before a pixel is fused."""
+    """PAN and MS of one scene, opened, checked and related by `open_pair`."""
 
-    def __init__(self, pan: str, ms: Sequence[str] = (), options: PairOptions | None = None) -> None:
-        """Open and check a pair.
-
-        Args:
-            pan: the panchromatic image, or a delivery (folder or metadata file).
-            ms: one multispectral image or delivery, or one file per band; nothing where `pan` is a delivery of both.
-            options: sensor, bands and nodata, where the files do not say.
-
-        Raises:
-            SceneError: files that cannot be read or do not belong together.
-            SensorError: unknown sensor, or bands that do not fit.
-        """
-        options = options or PairOptions()
-        self.notes: list[str] = []
-        """What was assumed, for the log and the report."""
-        self.inputs = inputs = resolve(pan, ms)
-        for remark in inputs.remarks:
-            self._note(remark)
-        pan, ms = inputs.pan, inputs.ms
-        if options.bidx is not None and len(ms) != 1:
-            raise SceneError("--bidx picks bands of one MS file; with one file per band, name the files you want")
-        self.pan = _raster(pan, options, inputs.pan_nodata)
-        self.ms = [_raster(path, options, inputs.ms_nodata, options.bidx) for path in ms]
-        if self.pan.count != 1:
-            raise SceneError(
-                f"the PAN image {pan} has {self.pan.count} bands; give PAN before MS, or pick one: '{pan},band=1'"
-            )
-        self._check_ms_files()
-        hints = [read_hints(raster.dataset()).select(raster.indexes) for raster in (self.pan, *self.ms)]
-        self.grid = self._relate()
-        self._check_ratio()
-        footprint = self.grid.footprint(self.pan.shape, self.ms_shape)
-        if footprint is None:
-            if self.pan.georeferenced and self.ms[0].georeferenced:
-                raise apart(self.pan, ms[0], self.ms_shape, self.ms[0].transform)
-            raise SceneError(f"{pan} and {ms[0]} do not overlap: their RPCs show different ground")
-        self.footprint: Window = footprint
-        if not options.ignore_nodata:
-            self._assume_collar()
-        found = self._identify(options, hints)
-        self.sensor, self.bands, self.sensor_source = found.sensor, found.bands, found.source
+    pan: Raster
+    ms: Sequence[Raster]
+    """One raster, or one per band on one grid."""
+    grid: Grid
+    """How the MS lies on the PAN, nominally."""
+    footprint: Window
+    """PAN pixels whose centres lie on the MS."""
+    sensor: Sensor
+    bands: tuple[Band, ...]
+    """Of the MS, in file order."""
+    sensor_source: str
+    """What told the sensor."""
+    notes: tuple[str, ...]
+    """What was assumed, for the log and the report."""
+    inputs: Inputs
+    """The files as they were named and found."""
 
     @property
     def ms_shape(self) -> tuple[int, int]:
@@ -197,131 +157,3 @@ class ScenePair:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _note(self, text: str) -> None:
-        self.notes.append(text)
-        _log.warning(text)
-
-    def _check_ms_files(self) -> None:
-        first = self.ms[0]
-        for raster in self.ms[1:]:
-            moved = [abs(a - b) for a, b in zip(~first.transform @ raster.transform, Affine.identity(), strict=True)]
-            if raster.shape != first.shape or max(moved) > 1e-2 or raster.crs != first.crs:
-                raise SceneError(
-                    f"the MS bands {first.path} ({first.shape[1]} x {first.shape[0]}) and {raster.path} "
-                    f"({raster.shape[1]} x {raster.shape[0]}) lie on different grids; bring them to one grid first"
-                )
-
-    def _relate(self) -> Grid:
-        pan, ms = self.pan, self.ms[0]
-        if not (pan.georeferenced and ms.georeferenced):
-            return self._relate_unrectified()
-        if pan.crs and ms.crs and pan.crs != ms.crs:
-            return self._warp("the MS is warped from " + f"{_name(ms.crs)} to the PAN's {_name(pan.crs)}")
-        if bool(pan.crs) != bool(ms.crs):
-            self._note(f"{(ms if pan.crs else pan).path} has no CRS: the other image's is taken for both")
-        grid = relate(pan.transform, ms.transform, ms.shape)
-        return grid or self._warp("the MS is rotated or mirrored against the PAN and warped to its grid")
-
-    def _relate_unrectified(self) -> Grid:
-        """By the RPCs where both images have them, else the same ground is assumed."""
-        pan, ms = self.pan, self.ms[0]
-        by_rpcs = pan.rpcs is not None and ms.rpcs is not None
-        for raster in (pan, ms):
-            if raster.gcps and not (raster.georeferenced or by_rpcs):
-                raise SceneError(
-                    f"{raster.path} is placed by ground control points alone: rectify PAN and MS first (gdalwarp -tps "
-                    "-r cubic), or take the points away where both show the same ground (gdal_translate -nogcp)"
-                )
-        if pan.georeferenced or ms.georeferenced:
-            which = ms.path if pan.georeferenced else pan.path
-            self._note(f"{which} has no georeference: PAN and MS are taken to cover the same ground exactly")
-        elif pan.rpcs is not None and ms.rpcs is not None:
-            if grid := relate_rpcs(pan.rpcs, ms.rpcs, pan.shape, (pan.path, ms.path)):
-                self._note(
-                    "the images are not rectified: PAN and MS are related by their RPCs (in x and y ratio "
-                    f"{grid.ratio[1]:.6g} and {grid.ratio[0]:.6g}, offset {grid.offset[1]:.2f} and "
-                    f"{grid.offset[0]:.2f} PAN pixels)"
-                )
-                return grid
-            self._note("the RPCs do not relate PAN and MS: they are taken to cover the same ground exactly")
-        elif pan.rpcs is not None or ms.rpcs is not None:
-            self._note("the images are not rectified: PAN and MS are taken to cover the same ground exactly")
-        assumed = same_bounds(pan.shape, ms.shape)
-        if abs(assumed.ratio[0] / assumed.ratio[1] - 1) > 0.02:
-            raise SceneError(
-                f"{pan.path} ({pan.shape[1]} x {pan.shape[0]}) and {ms.path} ({ms.shape[1]} x {ms.shape[0]}) "
-                f"have no georeference and different proportions: do they show the same ground?"
-            )
-        return assumed
-
-    def _warp(self, why: str) -> Grid:
-        grid = warp_to(self.pan, self.ms)
-        self._note(f"{why} (cubic)")
-        return grid
-
-    def _check_ratio(self) -> None:
-        rows, cols = self.grid.ratio
-        pan, ms = self.pan.path, self.ms[0].path
-        if self.ratio < 1 / _MIN_RATIO:
-            raise SceneError(
-                f"{pan} is coarser than {ms} (a PAN pixel is {1 / self.ratio:.3g} MS pixels): are PAN and MS swapped?"
-            )
-        if self.ratio < _MIN_RATIO:
-            raise SceneError(
-                f"{pan} and {ms} have the same pixel size (ratio {self.ratio:.3g}): there is nothing to sharpen; the "
-                "MS is pansharpened already, or both were resampled to one pixel size"
-            )
-        if self.ratio > _MAX_RATIO:
-            raise SceneError(
-                f"an MS pixel of {ms} is {self.ratio:.3g} pixels of {pan}; the ratio may be {_MAX_RATIO:.0f} at most"
-            )
-        if abs(rows / cols - 1) > 0.1:
-            raise SceneError(f"{pan} and {ms} differ in proportions: ratio {cols:.3g} in x and {rows:.3g} in y")
-
-    def _assume_collar(self) -> None:
-        """Find an undeclared black collar: frequent pixels that are zero in every band of an integer image."""
-        if np.dtype(self.dtype).kind not in "ui" or any(raster.masked for raster in self.ms):
-            return
-        zero = total = 0
-        for window in spread(Window(0, 0, *self.ms_shape), 256, 16):
-            parts = [raster.read(window)[0] for raster in self.ms]
-            zero += int((np.concatenate(parts) == 0).all(axis=0).sum())
-            total += window.height * window.width
-        if zero > _COLLAR_SHARE * total:
-            for raster in (*self.ms, *([] if self.pan.masked else [self.pan])):
-                raster.assume_nodata(0.0)
-            self._note(
-                f"{100 * zero / total:.1f} % of the MS is zero in every band and no nodata value is declared: "
-                "0 is taken for nodata (--nodata none keeps it as data)"
-            )
-
-    def _identify(self, options: PairOptions, hints: list[Hints]) -> Detection:
-        count = self.band_count
-        if options.bands is not None and len(options.bands) != count:
-            raise SensorError(
-                f"--bands names {len(options.bands)} bands ({','.join(options.bands)}), the MS has {count}"
-            )
-        choice = Choice(None if options.sensor == "auto" else named_sensor(options.sensor), options.bands or ())
-        told = self.inputs
-        if choice.sensor is None and told.sensor is not None:
-            choice = replace(choice, sensor=find_sensor(told.sensor), source="delivery")
-        if not choice.bands and choice.sensor is not None and told.bands:
-            choice = replace(
-                choice, bands=tuple(told.bands[i - 1] for i in options.bidx) if options.bidx else told.bands
-            )
-        found = detect_sensor(hints[0], hints[1:], count, self.ratio, choice)
-        if found.warning:
-            self._note(found.warning)
-        return found
-
-
-def _raster(path: str, options: PairOptions, nodata: float | None, bands: Sequence[int] | None = None) -> Raster:
-    """Open a file with the user's word on nodata, else the delivery's, else its own."""
-    if options.nodata is not None or options.ignore_nodata:
-        nodata = options.nodata
-    return Raster(path, bands, nodata=nodata, ignore_nodata=options.ignore_nodata)
-
-
-def _name(crs: object) -> str:
-    return getattr(crs, "to_string", lambda: str(crs))()[:40]

@@ -16,12 +16,14 @@ from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import CRSError, RasterioError
+from rasterio.io import MemoryFile
 from rasterio.rpc import RPC
+from rasterio.shutil import copy as copy_raster
 from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RasterioWindow
 
-from crossdiff_cli.errors import SceneError
+from crossdiff_cli.errors import SceneError, UnreadableError
 from crossdiff_cli.geometry.window import Window
 from crossdiff_cli.system.paths import is_stream
 
@@ -30,6 +32,12 @@ _log = logging.getLogger(__name__)
 _BAND_SUFFIX = re.compile(r"^(?P<path>.+?),band=(?P<band>\d+)$")
 _SAMPLE = 512
 _LEAST_CACHE, _MOST_CACHE = 32 * 2**20, 192 * 2**20
+_LARGEST_EXACT = 2**24
+"""Largest integer up to which float32 holds every one."""
+_OPAQUE_SHARE = 0.9
+"""Share of an alpha band that is opaque or transparent, at least; the rest is its feathered edge."""
+_FLOAT_MAX = 1e38
+"""Nodata values beyond this are written in few digits, for the largest float32."""
 _MAX_BANDS = 1024
 """More than any instrument has; a damaged header may say 65535."""
 _FARTHEST, _SMALLEST_PIXEL = 1e15, 1e-10
@@ -65,15 +73,26 @@ class Raster:
         self._warp: dict[str, Any] | None = None
         self._generation = 0
         self._complained = False
+        self._plain: MemoryFile | None = None
+        self.exact = False
+        """Refuse integers that float32 does not hold."""
         _refuse_odd_names(self.path)
-        dataset = self._handle()
-        if not dataset.count:
-            raise SceneError(f"{self.path} has no raster bands; name the PAN or MS image inside it")
-        if dataset.count > _MAX_BANDS:
-            raise SceneError(f"{self.path} has {dataset.count} bands, {_MAX_BANDS} at most can be sharpened: damaged?")
-        with _one_error(f"cannot read the header of {self.path}"):
-            self._choose_bands(dataset, bands or selected, [nodata] if nodata is not None or ignore_nodata else None)
-            self._describe(dataset)
+        try:
+            dataset = self._handle()
+            if not dataset.count:
+                raise SceneError("the file has no raster bands", path=self.path, cure="name the image inside it")
+            if dataset.count > _MAX_BANDS:
+                raise SceneError(
+                    "the file has more bands than any instrument", path=self.path, found=dataset.count,
+                    expected=f"at most {_MAX_BANDS}", cure="is its header damaged?",
+                )  # fmt: skip
+            chosen = [nodata] if nodata is not None or ignore_nodata else None
+            with _one_error("the header cannot be read", self.path):
+                self._choose_bands(dataset, bands or selected, chosen)
+                self._describe(dataset)
+        except BaseException:
+            self.close()
+            raise
 
     def _choose_bands(self, dataset: Any, chosen: Sequence[int] | None, nodata: list[float | None] | None) -> None:
         """`nodata` None: as declared; else the one value for all bands."""
@@ -82,14 +101,15 @@ class Raster:
         self.indexes: list[int] = list(chosen or every)
         missing = [index for index in self.indexes if index not in dataset.indexes]
         if missing:
-            raise SceneError(f"{self.path} has {dataset.count} bands, no band {missing[0]}")
+            raise SceneError(f"the file has no band {missing[0]}", path=self.path, found=f"{dataset.count} bands")
         self._alpha = alpha
         known = dataset.dtypes
         dtypes = {known[index - 1] for index in self.indexes}
         if any("complex" in dtype for dtype in dtypes):
             raise SceneError(
-                f"{self.path} holds complex numbers ({', '.join(sorted(dtypes))}); give an intensity image"
-            )
+                "the file holds complex numbers", path=self.path, found=", ".join(sorted(dtypes)),
+                cure="give an intensity image",
+            )  # fmt: skip
         self.dtype = str(np.result_type(*dtypes))
         self._mixed = len({known[index - 1] for index in (*self.indexes, *([] if alpha is None else [alpha]))}) > 1
         declared = dataset.nodatavals
@@ -105,9 +125,10 @@ class Raster:
         pixel = abs(self.transform.determinant) ** 0.5
         if not all(abs(v) < _FARTHEST for v in self.transform) or not pixel > _SMALLEST_PIXEL:
             raise SceneError(
-                f"the geotransform of {self.path} is none: {', '.join(f'{v:g}' for v in self.transform.to_gdal())}; "
-                "repair it, or take it away (gdal_edit.py -unsetgt) where PAN and MS cover the same ground"
-            )
+                "the geotransform places no pixels on Earth", path=self.path,
+                found=", ".join(f"{v:g}" for v in self.transform.to_gdal()),
+                cure="repair it, or take it away (gdal_edit.py -unsetgt) where PAN and MS cover the same ground",
+            )  # fmt: skip
         self.crs: CRS | None = dataset.crs
         self.descriptions = [dataset.descriptions[index - 1] for index in self.indexes]
         self.scales = [dataset.scales[index - 1] for index in self.indexes]
@@ -157,7 +178,9 @@ class Raster:
         known = next((value for value in self.nodata if value is not None), None)
         grid = {"crs": crs, "transform": transform, "height": shape[0], "width": shape[1]}
         # Without a nodata value only an alpha band tells the pixels outside the source from dark ones.
-        outside = {"add_alpha": self._alpha is None} if known is None else {"src_nodata": known, "nodata": known}
+        outside = {"src_nodata": known, "nodata": known, "add_alpha": known is None and self._alpha is None}
+        if outside["add_alpha"] and ColorInterp.alpha in self.dataset().colorinterp:
+            self._plain = _without_alpha(self.dataset())
         with self._lock:
             self._warp = {**grid, **outside, "resampling": Resampling.cubic}
             self._generation += 1
@@ -203,7 +226,8 @@ class Raster:
         area = RasterioWindow(window.col, window.row, window.width, window.height)
         extra = [] if self._alpha is None else [self._alpha]
         how = reduced or {}
-        with _one_error(f"cannot read {self.path} at row {window.row}, column {window.col}, damaged or truncated"):
+        where = f"the file is damaged or truncated at row {window.row}, column {window.col}"
+        with _one_error(where, self.path):
             raw = self._read_bands([*self.indexes, *extra], {"window": area, **how})
             mask = np.ones(raw.shape[1:], np.bool_)
             if self._mask_band:
@@ -213,13 +237,24 @@ class Raster:
             raw = raw[:-1]
         for band, value in zip(raw, self.nodata, strict=True):
             if value is not None and not np.isnan(value):
-                mask &= band != value
+                mask &= ~_equal(band, value)
         if raw.dtype.kind == "f":
-            mask &= np.isfinite(raw).all(axis=0)
+            mask &= np.isfinite(raw).all(axis=0) & (np.abs(raw) <= np.finfo(np.float32).max).all(axis=0)
+        elif self.exact and raw.dtype.itemsize >= 4:
+            self._check_exact(raw[:, mask], window)
         data = raw.astype(np.float32)
         if not mask.all():
             data[:, ~mask] = 0.0
         return data, mask
+
+    def _check_exact(self, values: NDArray[Any], window: Window) -> None:
+        largest = max(abs(int(values.max(initial=0))), abs(int(values.min(initial=0))))
+        if largest > _LARGEST_EXACT:
+            raise SceneError(
+                f"float32, in which pixels are processed, does not hold the integers near row {window.row}, "
+                f"column {window.col}", path=self.path, found=f"{self.dtype} values to {largest}",
+                expected=f"at most {_LARGEST_EXACT}", cure="subtract an offset or divide them first (gdal_calc)",
+            )  # fmt: skip
 
     def _read_bands(self, indexes: list[int], how: dict[str, Any]) -> NDArray[Any]:
         """Read bands (n, rows, cols); rasterio takes bands of different types one by one only."""
@@ -233,14 +268,18 @@ class Raster:
     def _handle(self) -> Any:
         handle = getattr(self._local, "handle", None)
         if handle is None or self._local.generation != self._generation:
-            with _one_error(f"cannot open {self.path}"):
-                handle = rasterio.open(self.path)
+            with _one_error("the file cannot be opened", self.path):
+                handle = self._keep(rasterio.open(self.path if self._plain is None else self._plain.name))
                 self._settle(handle)
                 if self._warp is not None:
-                    handle = WarpedVRT(handle, **self._warp)
+                    handle = self._keep(WarpedVRT(handle, **self._warp))
             self._local.handle, self._local.generation = handle, self._generation
-            with self._lock:
-                self._open.append(handle)
+        return handle
+
+    def _keep(self, handle: Any) -> Any:
+        """Remember a handle, so that `close` closes it."""
+        with self._lock:
+            self._open.append(handle)
         return handle
 
     def _settle(self, dataset: Any) -> None:
@@ -255,10 +294,12 @@ class Raster:
     def close(self) -> None:
         """Close the handles of all threads."""
         with self._lock:
-            for handle in self._open:
+            for handle in reversed(self._open):  # a warped one before what it reads
                 handle.close()
             self._open.clear()
             self._generation += 1
+            if self._plain is not None:
+                self._plain.close()
 
     def __enter__(self) -> Self:
         return self
@@ -279,31 +320,53 @@ def bounded_cache(wanted: float = 0.0) -> rasterio.Env:
 
 
 def _alpha_band(dataset: Any) -> int | None:
-    """The alpha band, if it is one: GDAL takes band 4 of any uint8 image for alpha, near-infrared included."""
+    """Return the alpha band, if it is one: GDAL takes band 4 of any uint8 image for alpha, near-infrared included.
+
+    Alpha is opaque or transparent but for a feathered edge.
+    """
     candidates = [i for i, kind in zip(dataset.indexes, dataset.colorinterp, strict=True) if kind == ColorInterp.alpha]
     if not candidates or dataset.count == 1:
         return None
     band = candidates[-1]
     height, width = min(dataset.height, _SAMPLE), min(dataset.width, _SAMPLE)
-    values = np.unique(dataset.read(band, out_shape=(height, width)))
+    values = dataset.read(band, out_shape=(height, width))
     opaque = np.iinfo(dataset.dtypes[band - 1]).max if np.issubdtype(dataset.dtypes[band - 1], np.integer) else 1
-    return band if set(values.tolist()) <= {0, opaque, 255, 1} else None
+    share = np.isin(values, [0, opaque, 255, 1]).mean()
+    return band if share == 1 or (share >= _OPAQUE_SHARE and (values >= 255).any()) else None
+
+
+def _without_alpha(dataset: Any) -> MemoryFile:
+    """Return a virtual copy of a dataset no band of which is marked as alpha."""
+    plain = MemoryFile(ext="vrt")
+    copy_raster(dataset, plain.name, driver="VRT")
+    with rasterio.open(plain.name, "r+") as file:
+        file.colorinterp = [ColorInterp.gray if kind == ColorInterp.alpha else kind for kind in file.colorinterp]
+    return plain
+
+
+def _equal(band: NDArray[Any], value: float) -> NDArray[np.bool_]:
+    """Return which pixels have a nodata value, as GDAL compares: floats in their own precision, by two units of it."""
+    if band.dtype.kind != "f":
+        return np.asarray(band == value)
+    tolerance = 1e-5 if abs(value) > _FLOAT_MAX else 4 * float(np.finfo(band.dtype).eps)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.asarray(np.abs(band / band.dtype.type(value) - 1) <= tolerance) if value else np.asarray(band == 0)
 
 
 def _refuse_odd_names(path: str) -> None:
     if "\0" in path or path != path.encode(errors="replace").decode():
-        raise SceneError(f"{path!r} cannot be the name of a file: it holds a zero byte or half a letter")
+        raise SceneError("the name holds a zero byte or half a letter", path=repr(path))
     if is_stream(Path(path)):
-        raise SceneError(f"{path} is a pipe or a device, which cannot be read at any place: write it to a file first")
+        raise SceneError("a pipe or a device cannot be read at any place", path=path, cure="write it to a file first")
 
 
 @contextmanager
-def _one_error(what: str) -> Iterator[None]:
+def _one_error(what: str, path: str) -> Iterator[None]:
     """Turn whatever GDAL and rasterio say of a damaged file into one line; a message in another encoding is one too."""
     try:
         yield
     except (RasterioError, CRSError, CPLE_BaseError, OSError, UnicodeDecodeError) as error:
-        raise SceneError(f"{what}: {_cause(error)}") from error
+        raise UnreadableError(f"{what}: {_cause(error)}", path=path) from error
 
 
 def _cause(error: BaseException) -> str:

@@ -15,6 +15,7 @@ from crossdiff_cli.estimate.survey import survey
 from crossdiff_cli.geometry.grid import Grid, place
 from crossdiff_cli.geometry.window import Window
 from crossdiff_cli.imaging.resample import EXPAND_RADIUS
+from crossdiff_cli.io.open_pair import open_pair
 from crossdiff_cli.io.pair import PairOptions, ScenePair
 from crossdiff_cli.io.raster import Raster
 from crossdiff_cli.quality.assess import assess
@@ -62,7 +63,7 @@ class JudgedFiles:
         options = options or PairOptions()
         self._open: list[Raster | ScenePair] = []
         try:
-            self.pair = ScenePair(pan, ms, options)
+            self.pair = open_pair(pan, ms, options)
             self._open.append(self.pair)
             self.fused = self._raster(fused, options)
             self._check_bands(self.fused, "result")

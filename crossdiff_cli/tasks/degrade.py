@@ -21,6 +21,7 @@ from crossdiff_cli.geometry.grid import Grid
 from crossdiff_cli.geometry.window import Window, tiles
 from crossdiff_cli.imaging.resample import degrade as degrade_image
 from crossdiff_cli.imaging.resample import mtf_radius
+from crossdiff_cli.io.open_pair import open_pair
 from crossdiff_cli.io.pair import PairOptions, ScenePair
 from crossdiff_cli.io.target import check_target, refuse_target
 from crossdiff_cli.io.writer import Profile, Writer, move_raster, to_dtype
@@ -87,7 +88,7 @@ def degrade(pan: str, ms: Sequence[str], folder: Path, options: DegradeOptions |
     targets = [folder / name for name in NAMES]
     for target in targets:
         check_target(target if is_folder(folder) else folder, overwrite=options.overwrite)
-    with ScenePair(pan, ms, options.pair) as pair:
+    with open_pair(pan, ms, options.pair) as pair:
         for target in targets:
             refuse_target(target, (pair.pan, *pair.ms))
         found = survey(pair, align=options.align)

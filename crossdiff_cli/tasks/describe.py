@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from crossdiff_cli.estimate.survey import survey
-from crossdiff_cli.io.pair import PairOptions, ScenePair
+from crossdiff_cli.io.open_pair import open_pair
+from crossdiff_cli.io.pair import PairOptions
 
 
 def describe(pan: str, ms: Sequence[str], options: PairOptions | None = None) -> dict[str, Any]:
@@ -13,7 +14,7 @@ def describe(pan: str, ms: Sequence[str], options: PairOptions | None = None) ->
     Raises:
         SceneError, SensorError: the pair cannot be sharpened, and why.
     """
-    with ScenePair(pan, ms, options) as pair:
+    with open_pair(pan, ms, options) as pair:
         found = survey(pair)
         delivery = {"delivery": pair.inputs.delivery} if pair.inputs.delivery else {}
         return {

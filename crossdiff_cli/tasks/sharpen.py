@@ -20,6 +20,7 @@ from crossdiff_cli.geometry.window import Tile, Window, best_size, tiles
 from crossdiff_cli.inference.fuse import ROUNDS, halo
 from crossdiff_cli.inference.run import Encoder, Fused, Lane, flow
 from crossdiff_cli.io.extent import Bounds, chosen_bands, extent_of
+from crossdiff_cli.io.open_pair import open_pair
 from crossdiff_cli.io.pair import PairOptions, Patch, ScenePair
 from crossdiff_cli.io.profile import profile_of
 from crossdiff_cli.io.raster import bounded_cache
@@ -142,7 +143,7 @@ def sharpen(
     keep_memory()
     devices = choose_devices(options.device, options.precision, options.worker)
     networks = _networks(options, devices, store or WeightStore(keep=len(devices)))
-    with bounded_cache(), exact_float32(devices), ScenePair(pan, ms, options.pair) as pair:
+    with bounded_cache(), exact_float32(devices), open_pair(pan, ms, options.pair) as pair:
         refuse_target(output, (pair.pan, *pair.ms))
         found = survey(pair, align=options.align, noise=options.noise)
         _report(pair, found)

@@ -14,6 +14,7 @@ from crossdiff_cli.estimate.survey import Statistics, Survey, survey
 from crossdiff_cli.geometry.window import Window, spread
 from crossdiff_cli.imaging.masking import extend
 from crossdiff_cli.inference.fuse import Sampling
+from crossdiff_cli.io.open_pair import open_pair
 from crossdiff_cli.io.pair import PairOptions, ScenePair
 from crossdiff_cli.io.raster import Raster
 from crossdiff_cli.model.spectral import Spectrum
@@ -89,7 +90,7 @@ _Part = tuple[Window, TrainingScene]
 
 def _load(entry: Entry, cut: Callable[[ScenePair, Survey, str], list[_Part]]) -> list[TrainingScene]:
     options = PairOptions(sensor=entry.sensor or "auto", bands=entry.bands)
-    with ScenePair(entry.pan, [entry.ms], options) as pair:
+    with open_pair(entry.pan, [entry.ms], options) as pair:
         parts = cut(pair, survey(pair), entry.name)
         if entry.reference is None:
             return [scene for _, scene in parts]
