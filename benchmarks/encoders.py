@@ -104,7 +104,9 @@ class Controlled(CrossDiff):
 
     arm = Arm("none")
 
-    def features(self, pan: Tensor, ms_up: Tensor, spectrum: Spectrum) -> Features | None:
+    def features(
+        self, pan: Tensor, ms_up: Tensor, spectrum: Spectrum, dtype: torch.dtype = torch.float32
+    ) -> Features | None:
         """As in CrossDiff, changed as the arm says."""
         if self.p2m is None or self.m2p is None:
             return None
@@ -117,7 +119,7 @@ class Controlled(CrossDiff):
             p2m = self.p2m.encode(noisy_ms, t * (a.p2m_timestep / a.timesteps), pan, spectrum)
             m2p = self.m2p.encode(noisy_pan, t * (a.m2p_timestep / a.timesteps), ms_up, spectrum)
         else:
-            found = super().features(pan, ms_up, spectrum)
+            found = super().features(pan, ms_up, spectrum, dtype)
             assert found is not None
             p2m, m2p = found.p2m, found.m2p
         if self.arm.only == "p2m":

@@ -143,11 +143,45 @@ def originals(folder: Path) -> list[Original]:
         Original("jpeg", scene("uint8", compress="jpeg", interleave="pixel", **tiled), both, TIFF, 1, options=vhr),
         Original("BigTIFF", scene(bigtiff="YES"), both, TIFF, 1, options=vhr),
         Original("far apart", _warped(folder, plain), both, TIFF, 1, options=vhr),
+        *_odd_pixels(folder, plain, pan, ms, both, vhr),
     ]
     found += _rich(folder, plain, vhr)
     found += _sidecars(plain)
     found += _vrts(plain, vhr)
     return found + _not_rasters(folder, plain, weights)
+
+
+def _odd_pixels(
+    folder: Path,
+    plain: dict[str, bytes],
+    pan: np.ndarray,
+    ms: np.ndarray,
+    both: tuple[str, ...],
+    options: tuple[str, ...],
+) -> list[Original]:
+    """Fill that nothing declares, a constant PAN, integers near the limit of float32, an MS stored from the south."""
+    grid = _GRID @ Affine.scale(4)
+
+    def changed(dtype: str, fill: float, **profile: Any) -> bytes:
+        data = ms.astype(dtype)
+        data[:, :, :6] = fill
+        return _tiff(folder, data, grid, **profile)
+
+    mirrored = grid @ Affine.translation(0, 32) @ Affine.scale(1, -1)
+    turned = _tiff(folder, (ms[:, ::-1] / 4).astype("uint8"), mirrored, photometric="RGB", alpha="UNSPECIFIED")
+    kinds = {
+        "fill -3.4e38": changed("float32", -3.4028234663852886e38),
+        "fill -9999": changed("float64", -9999.0),
+        "fill -32768": changed("int16", -32768),
+        "fill 65535": changed("uint16", 65535),
+        "nodata in few digits": changed("float32", -3.4028234663852886e38, nodata=-3.402823e38),
+        "large integers": changed("int32", 2**24 + 1),
+        "from the south, alpha": turned,
+    }
+    constant = {**plain, "pan.tif": _tiff(folder, np.full_like(pan, 255).astype("uint8"), _GRID)}
+    return [
+        Original(kind, {**plain, "ms.tif": data}, both, TIFF, 0.6, options=options) for kind, data in kinds.items()
+    ] + [Original("constant PAN", constant, both, TIFF, 0.6, options=options)]
 
 
 def _rich(folder: Path, plain: dict[str, bytes], options: tuple[str, ...]) -> list[Original]:

@@ -19,7 +19,7 @@ from quality_methods import Case, parse_methods, write
 
 from crossdiff_cli.estimate.survey import survey
 from crossdiff_cli.io.open_pair import open_pair
-from crossdiff_cli.io.writer import to_dtype
+from crossdiff_cli.io.quantise import to_dtype
 
 LEVELS = (0.0, 0.03, 0.06, 0.12)
 _FIGURES = ("ergas", "sam", "scc")

@@ -27,8 +27,8 @@ from crossdiff_cli.errors import CrossDiffError
 from crossdiff_cli.geometry.window import Window
 from crossdiff_cli.io.open_pair import open_pair
 from crossdiff_cli.io.pair import PairOptions
+from crossdiff_cli.io.quantise import to_dtype
 from crossdiff_cli.io.raster import Raster
-from crossdiff_cli.io.writer import to_dtype
 from crossdiff_cli.model.device import keep_memory
 from crossdiff_cli.quality.files import JudgedFiles
 from crossdiff_cli.tasks.degrade import DegradeOptions, degrade

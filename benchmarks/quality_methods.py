@@ -17,7 +17,7 @@ from crossdiff_cli.geometry.window import Window
 from crossdiff_cli.inference.fuse import ROUNDS
 from crossdiff_cli.io.open_pair import open_pair
 from crossdiff_cli.io.pair import PairOptions
-from crossdiff_cli.io.writer import to_dtype
+from crossdiff_cli.io.quantise import to_dtype
 from crossdiff_cli.model.device import Precision
 from crossdiff_cli.quality.baselines import BASELINES
 from crossdiff_cli.tasks.sharpen import SharpenOptions, sharpen

@@ -139,7 +139,11 @@ def bad_inputs(make_pair, tmp_path):
         "output exists": ([files.pan, files.ms, "-o", tmp_path / "there.tif"], 1, "--overwrite"),
         "no folder": ([files.pan, files.ms, "-o", tmp_path / "no" / "out.tif"], 1, "does not exist"),
         "unknown sensor": ([files.pan, files.ms, *out, "--sensor", "wv99"], 1, "wv99"),
-        "wrong band count": ([files.pan, files.ms, *out, "--sensor", "lg", "--bands", "B,G"], 1, "2 bands"),
+        "wrong band count": (
+            [files.pan, files.ms, *out, "--sensor", "lg", "--bands", "B,G"],
+            1,
+            "expected 4",
+        ),
         "unfit sensor": ([files.pan, five, *out, "--sensor", "wv3"], 1, "the MS has 5"),
         "unknown band": ([files.pan, files.ms, *out, "--bands", "B,G,R,Q"], 1, "Q"),
         "all masked": ([files.pan, dark, *out, *four], 1, "no valid pixel"),

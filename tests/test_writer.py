@@ -14,7 +14,8 @@ from rasterio.transform import Affine
 
 from crossdiff_cli.errors import OutputError, OutputExistsError
 from crossdiff_cli.geometry.window import Window
-from crossdiff_cli.io.writer import Profile, Writer, to_dtype
+from crossdiff_cli.io.quantise import to_dtype
+from crossdiff_cli.io.writer import Profile, Writer
 from crossdiff_cli.sensors.table import find_sensor
 from crossdiff_cli.system import atomic
 from crossdiff_cli.system.atomic import hidden_beside, move_into_place, replacing

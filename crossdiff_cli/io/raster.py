@@ -18,24 +18,21 @@ from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import CRSError, RasterioError
 from rasterio.io import MemoryFile
 from rasterio.rpc import RPC
-from rasterio.shutil import copy as copy_raster
 from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RasterioWindow
 
 from crossdiff_cli.errors import SceneError, UnreadableError
 from crossdiff_cli.geometry.window import Window
+from crossdiff_cli.io.alpha import alpha_band, without_alpha
 from crossdiff_cli.system.paths import is_stream
 
 _log = logging.getLogger(__name__)
 
 _BAND_SUFFIX = re.compile(r"^(?P<path>.+?),band=(?P<band>\d+)$")
-_SAMPLE = 512
 _LEAST_CACHE, _MOST_CACHE = 32 * 2**20, 192 * 2**20
 _LARGEST_EXACT = 2**24
 """Largest integer up to which float32 holds every one."""
-_OPAQUE_SHARE = 0.9
-"""Share of an alpha band that is opaque or transparent, at least; the rest is its feathered edge."""
 _FLOAT_MAX = 1e38
 """Nodata values beyond this are written in few digits, for the largest float32."""
 _MAX_BANDS = 1024
@@ -96,7 +93,7 @@ class Raster:
 
     def _choose_bands(self, dataset: Any, chosen: Sequence[int] | None, nodata: list[float | None] | None) -> None:
         """`nodata` None: as declared; else the one value for all bands."""
-        alpha = _alpha_band(dataset)
+        alpha = alpha_band(dataset)
         every = [index for index in dataset.indexes if index != alpha]
         self.indexes: list[int] = list(chosen or every)
         missing = [index for index in self.indexes if index not in dataset.indexes]
@@ -180,7 +177,7 @@ class Raster:
         # Without a nodata value only an alpha band tells the pixels outside the source from dark ones.
         outside = {"src_nodata": known, "nodata": known, "add_alpha": known is None and self._alpha is None}
         if outside["add_alpha"] and ColorInterp.alpha in self.dataset().colorinterp:
-            self._plain = _without_alpha(self.dataset())
+            self._plain = without_alpha(self.dataset())
         with self._lock:
             self._warp = {**grid, **outside, "resampling": Resampling.cubic}
             self._generation += 1
@@ -242,10 +239,9 @@ class Raster:
             mask &= np.isfinite(raw).all(axis=0) & (np.abs(raw) <= np.finfo(np.float32).max).all(axis=0)
         elif self.exact and raw.dtype.itemsize >= 4:
             self._check_exact(raw[:, mask], window)
-        data = raw.astype(np.float32)
         if not mask.all():
-            data[:, ~mask] = 0.0
-        return data, mask
+            raw = np.where(mask, raw, raw.dtype.type(0))
+        return raw.astype(np.float32), mask
 
     def _check_exact(self, values: NDArray[Any], window: Window) -> None:
         largest = max(abs(int(values.max(initial=0))), abs(int(values.min(initial=0))))
@@ -317,31 +313,6 @@ def bounded_cache(wanted: float = 0.0) -> rasterio.Env:
         wanted: bytes that reads one after the other have in common; as much is given within limits.
     """
     return rasterio.Env(GDAL_CACHEMAX=int(min(max(wanted, _LEAST_CACHE), _MOST_CACHE)))
-
-
-def _alpha_band(dataset: Any) -> int | None:
-    """Return the alpha band, if it is one: GDAL takes band 4 of any uint8 image for alpha, near-infrared included.
-
-    Alpha is opaque or transparent but for a feathered edge.
-    """
-    candidates = [i for i, kind in zip(dataset.indexes, dataset.colorinterp, strict=True) if kind == ColorInterp.alpha]
-    if not candidates or dataset.count == 1:
-        return None
-    band = candidates[-1]
-    height, width = min(dataset.height, _SAMPLE), min(dataset.width, _SAMPLE)
-    values = dataset.read(band, out_shape=(height, width))
-    opaque = np.iinfo(dataset.dtypes[band - 1]).max if np.issubdtype(dataset.dtypes[band - 1], np.integer) else 1
-    share = np.isin(values, [0, opaque, 255, 1]).mean()
-    return band if share == 1 or (share >= _OPAQUE_SHARE and (values >= 255).any()) else None
-
-
-def _without_alpha(dataset: Any) -> MemoryFile:
-    """Return a virtual copy of a dataset no band of which is marked as alpha."""
-    plain = MemoryFile(ext="vrt")
-    copy_raster(dataset, plain.name, driver="VRT")
-    with rasterio.open(plain.name, "r+") as file:
-        file.colorinterp = [ColorInterp.gray if kind == ColorInterp.alpha else kind for kind in file.colorinterp]
-    return plain
 
 
 def _equal(band: NDArray[Any], value: float) -> NDArray[np.bool_]:

@@ -23,8 +23,9 @@ from crossdiff_cli.imaging.resample import degrade as degrade_image
 from crossdiff_cli.imaging.resample import mtf_radius
 from crossdiff_cli.io.open_pair import open_pair
 from crossdiff_cli.io.pair import PairOptions, ScenePair
+from crossdiff_cli.io.quantise import to_dtype
 from crossdiff_cli.io.target import check_target, refuse_target
-from crossdiff_cli.io.writer import Profile, Writer, move_raster, to_dtype
+from crossdiff_cli.io.writer import Profile, Writer, move_raster
 from crossdiff_cli.sensors.table import Band
 from crossdiff_cli.system.atomic import hidden_beside, remove_abandoned
 from crossdiff_cli.system.paths import exists, is_folder

@@ -23,10 +23,11 @@ from crossdiff_cli.io.extent import Bounds, chosen_bands, extent_of
 from crossdiff_cli.io.open_pair import open_pair
 from crossdiff_cli.io.pair import PairOptions, Patch, ScenePair
 from crossdiff_cli.io.profile import profile_of
+from crossdiff_cli.io.quantise import count_clipped, to_dtype
 from crossdiff_cli.io.raster import bounded_cache
 from crossdiff_cli.io.stac import item_path, write_item
 from crossdiff_cli.io.target import check_creation, check_raster_target, check_target, refuse_target
-from crossdiff_cli.io.writer import Profile, Writer, beyond, to_dtype
+from crossdiff_cli.io.writer import Profile, Writer
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.device import (
     Precision,
@@ -258,7 +259,7 @@ def _write(
     core = fused.tile.core
     data = fused.data[list(chosen)]
     if lost is not None:
-        lost.append(beyond(data, fused.mask, profile.dtype))
+        lost.append(count_clipped(data, fused.mask, profile.dtype))
     data = to_dtype(data, fused.mask, profile.dtype, profile.nodata)
     writer.write(data, Window(core.row - extent.row, core.col - extent.col, *core.shape))
 
