@@ -6,7 +6,7 @@ An arm is `none` (no encoders), `random` (untrained ones), or NAME=FILE with cha
 `only=m2p`, `p2m=T` or `m2p=T` (another feature timestep), `noisy` (noise added as at that timestep), `pyramids`
 (without the light decoders), `without=SENSOR`
 (its scenes are kept from the head; FILE should not have seen them either), `scene=NAME` (the head sees no other),
-`ungated` (no sigmoid on the features), `residual` (MS_up plus a residual, without the PAN detail), `rounds=N`
+`ungated` (no sigmoid on the features), `residual` (MS_up plus a residual, without the PAN detail), `iterations=N`
 (back-projections), and `spectral=W`, `structural=W`, `supervised=W` (weights of the loss terms). All arms of a run see
 the same batches.
 Figures are of one window per validation scene and scale, on the registered grid: compare them within a table only.
@@ -27,7 +27,7 @@ import torch
 from encoders_table import markdown
 from torch import Generator, Tensor, nn
 
-from crossdiff_cli.inference.fuse import ROUNDS
+from crossdiff_cli.imaging.back_projection import ITERATIONS
 from crossdiff_cli.model.crossdiff import Architecture, CrossDiff
 from crossdiff_cli.model.device import keep_memory
 from crossdiff_cli.model.fusion import Features, Gate
@@ -67,7 +67,7 @@ class Arm:
     scene: str | None = None
     ungated: bool = False
     residual: bool = False
-    rounds: int = ROUNDS
+    iterations: int = ITERATIONS
     losses: LossWeights = field(default_factory=partial(LossWeights, structural=STRUCTURAL))
 
     @classmethod
@@ -77,7 +77,7 @@ class Arm:
         name, _, file = head.partition("=")
         changes = {key: value for key, _, value in (change.partition("=") for change in rest)}
         weights = {key: float(changes.pop(key)) for key in list(changes) if key in LossWeights.__slots__}
-        known = {"only", "p2m", "m2p", "noisy", "pyramids", "without", "scene", "ungated", "residual", "rounds"}
+        known = {"only", "p2m", "m2p", "noisy", "pyramids", "without", "scene", "ungated", "residual", "iterations"}
         unknown = set(changes) - known
         if unknown or not (file or name in {"none", "random"}):
             raise SystemExit(f"arm {text!r}: write none, random or NAME=FILE[,change...]; see --help")
@@ -94,7 +94,7 @@ class Arm:
             scene=changes.get("scene"),
             ungated="ungated" in changes,
             residual="residual" in changes,
-            rounds=int(changes.get("rounds", ROUNDS)),
+            iterations=int(changes.get("iterations", ITERATIONS)),
             losses=LossWeights(**{"structural": STRUCTURAL, **weights}),
         )
 
@@ -180,9 +180,9 @@ class Judge:
     window: JudgedWindow
     scale: str
 
-    def figures(self, model: CrossDiff, rounds: int = ROUNDS) -> dict[str, float]:
+    def figures(self, model: CrossDiff, iterations: int = ITERATIONS) -> dict[str, float]:
         """What counts at this scale."""
-        report = self.window.report(model, rounds)
+        report = self.window.report(model, iterations)
         keys = ("q2n", "ergas", "sam", "scc") if self.scale == "reduced" else ("hqnr", "d_rho", "r_ergas")
         return {key: float(getattr(report, key)) for key in keys}
 
@@ -196,7 +196,7 @@ def judges(manifest: Path, aside: Sequence[str]) -> list[Judge]:
         scene = load_scene(entry)
         for scale, pair in (("full", replace(scene, reference=None)), ("reduced", _with_reference(scene))):
             examples = next(filter(None, (windows_of(pair, size, 1) for size in SIZES)), [])
-            found += [Judge(JudgedWindow(scene.name, scene.sensor, e, scene.statistics), scale) for e in examples]
+            found += [Judge(JudgedWindow(scene.name, scene.sensor, e, scene.normalisation), scale) for e in examples]
     return found
 
 
@@ -264,14 +264,20 @@ def trial(
     if steps:
         plan = Plan(steps=steps, learning_rate=1e-3, seed=seed)
         first = {name: value.clone() for name, value in model.head.state_dict().items()}
-        adapt(model, Sampler(chosen, 128, 2), plan, groups=2, weights=arm.losses, rounds=arm.rounds)
+        adapt(model, Sampler(chosen, 128, 2), plan, groups=2, weights=arm.losses, iterations=arm.iterations)
         last = model.head.state_dict()
         model.head.load_state_dict({name: TRAINED * last[name] + (1 - TRAINED) * first[name] for name in first})
     trained = time.monotonic() - started
     model.eval()
     head = {"arm": arm.name, "seed": seed, "steps": steps}
     rows = [
-        {**head, "scene": w.window.scene, "sensor": w.window.sensor, "scale": w.scale, **w.figures(model, arm.rounds)}
+        {
+            **head,
+            "scene": w.window.scene,
+            "sensor": w.window.sensor,
+            "scale": w.scale,
+            **w.figures(model, arm.iterations),
+        }
         for w in windows
     ]
     print(f"{arm.name} seed {seed}: {steps} steps in {trained:.0f} s, judged in "

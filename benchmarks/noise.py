@@ -36,8 +36,8 @@ def with_noise(case: Case, image: str, share: float, folder: Path) -> tuple[Case
         write(path, whole, file.transform, file.crs, file.nodata)
     noisy = replace(case, **{image: str(path)})
     with open_pair(noisy.pan, [noisy.ms], noisy.options) as pair:
-        found = survey(pair)
-    levels = [found.pan_noise_dn] if image == "pan" else found.noise_dn
+        found = survey(pair.sample_windows(), pair.grid, pair.bands)
+    levels = [found.pan_noise_dn] if image == "pan" else found.ms_noise_dn
     return noisy, fmean(level / band for level, band in zip(levels, deviation.flat, strict=True))
 
 

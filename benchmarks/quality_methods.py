@@ -14,7 +14,7 @@ import torch
 from quality_table import TRUTH
 
 from crossdiff_cli.geometry.window import Window
-from crossdiff_cli.inference.fuse import ROUNDS
+from crossdiff_cli.imaging.back_projection import ITERATIONS
 from crossdiff_cli.io.open_pair import open_pair
 from crossdiff_cli.io.pair import PairOptions
 from crossdiff_cli.io.quantise import to_dtype
@@ -59,8 +59,8 @@ def parse_methods(specifications: list[str]) -> tuple[dict[str, Method], list[st
     """Methods by name, and a line for each that cannot run here.
 
     A specification is `baselines`, the name of one, `external`, the name of an external tool, `truth` (the reference
-    itself), `NAME=FILE.safetensors` for the network with those weights, with `,adapt=STEPS`, `,rounds=N`, `,align=off`,
-    `,noise=off` or `,precision=fp32` after it for how it is used, or `NAME=FOLDER` with results `SCENE.full.tif` and
+    itself), `NAME=FILE.safetensors` for the network with those weights, with `,adapt=STEPS`, `,iterations=N`,
+    `,align=off`, `,noise=off` or `,precision=fp32` after it for how it is used, or `NAME=FOLDER` with results `SCENE.full.tif` and
     `SCENE.reduced.tif`.
     """
     methods: dict[str, Method] = {}
@@ -96,7 +96,7 @@ def _baseline(name: str) -> Method:
             whole = Window(0, 0, *pair.pan.shape)
             pan, _ = pair.pan.read(whole)
             ms, _ = pair.ms[0].read(Window(0, 0, *pair.ms_shape))
-            mask = pair.valid(pair.read(whole))
+            mask = pair.read(whole).valid
             gains = [band.nyquist_gain for band in pair.bands]
             fused = BASELINES[name](
                 torch.from_numpy(pan), torch.from_numpy(ms), pair.grid.ratio, pair.grid.offset, gains,
@@ -119,16 +119,16 @@ def _network(weights: Path, changes: list[str]) -> Method:
     precision = used.get("precision", "auto")
     if (
         len(used) < len(changes)
-        or set(used) - {"adapt", "rounds", "align", "noise", "precision"}
+        or set(used) - {"adapt", "iterations", "align", "noise", "precision"}
         or precision not in _PRECISIONS
     ):
         raise SystemExit(
-            f"{','.join(changes)}: write adapt=STEPS, rounds=N, align=off, noise=off or precision="
+            f"{','.join(changes)}: write adapt=STEPS, iterations=N, align=off, noise=off or precision="
             f"{'|'.join(_PRECISIONS)} after the weights"
         )
     steps = int(used.get("adapt", 0))
     options = SharpenOptions(
-        weights=weights, extent="pan", overwrite=True, quiet=True, rounds=int(used.get("rounds", ROUNDS)),
+        weights=weights, extent="pan", overwrite=True, quiet=True, iterations=int(used.get("iterations", ITERATIONS)),
         precision=precision,
         align=used.get("align") != "off", noise=used.get("noise") != "off", tune=ZeroShot(steps) if steps else None,
     )  # fmt: skip

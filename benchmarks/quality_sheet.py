@@ -91,7 +91,7 @@ def _liveliest(pair: ScenePair) -> Window:
     best, score = pair.footprint, -1.0
     for window in spread(pair.footprint, _CROP, 400):
         patch = pair.read(window)
-        valid = pair.valid(patch)
+        valid = patch.valid
         detail = float(np.abs(np.diff(patch.pan[0], axis=1)).mean()) * float(valid.mean()) ** 4
         if detail > score and min(window.shape) == _CROP:
             best, score = window, detail

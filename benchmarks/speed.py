@@ -31,7 +31,8 @@ from rasterio.windows import Window
 from speed_table import page
 from torch.utils.flop_counter import FlopCounterMode
 
-from crossdiff_cli.inference.fuse import Sampling, fuse
+from crossdiff_cli.geometry.grid import GridMapping
+from crossdiff_cli.imaging.sensor_model import SensorModel
 from crossdiff_cli.inference.int8 import Int8Conv
 from crossdiff_cli.model.device import PRECISIONS, inference_dtype
 from crossdiff_cli.model.spectral import Spectrum
@@ -136,8 +137,8 @@ def machine(device: str) -> Row:
             torch.linspace(450, 900, bands), torch.full((bands,), 60.0), torch.tensor([450.0, 800.0]), 4.0
         )
         with FlopCounterMode(display=False) as counter, torch.no_grad():
-            fuse(model, torch.zeros(1, 1, size, size), torch.zeros(1, bands, size // 4, size // 4),
-                 Sampling((4.0, 4.0), (0.0, 0.0), (0.3,) * bands), spectrum, rounds=1)  # fmt: skip
+            model.fuse(torch.zeros(1, 1, size, size), torch.zeros(1, bands, size // 4, size // 4),
+                 SensorModel(GridMapping((4.0, 4.0), (0.0, 0.0)), (0.3,) * bands), spectrum, iterations=1)  # fmt: skip
         flop[str(bands)] = round(counter.get_total_flops() / size**2)
     first = torch.device(device.split(",", maxsplit=1)[0] if device != "auto" else "cpu")
     kind = inference_dtype(first, "auto")

@@ -16,7 +16,7 @@ from torch import Generator
 
 from crossdiff_cli.cli.main import main
 from crossdiff_cli.errors import OutputError, SensorError, TrainingError
-from crossdiff_cli.inference.fuse import ROUNDS, fuse
+from crossdiff_cli.imaging.back_projection import ITERATIONS
 from crossdiff_cli.model.weights import digest, load, save
 from crossdiff_cli.sensors.definitions import file_key
 from crossdiff_cli.system.weight_files import adapted_head_path, find_adapted_head
@@ -46,7 +46,7 @@ def test_held_out_windows_are_not_trained_on(scene):
     assert 1 <= len(windows) <= 3
     cut = int(rest.pan_mask.any(dim=0).nonzero().max()) + 1
     assert 350 <= cut <= 370
-    first_ms = round((cut - scene.sampling.offset[1]) / 4)
+    first_ms = round((cut - scene.sensor_model.grid.offset[1]) / 4)
     assert rest.ms_mask[:, first_ms - 1].any()
     assert not rest.ms_mask[:, first_ms:].any()
     assert torch.equal(rest.pan_mask[:, :cut], scene.pan_mask[:, :cut])
@@ -88,7 +88,7 @@ def test_the_score_is_of_the_sharpened_window_in_its_own_unit(scene):
     found = score(model, windows)
     report = windows[0].report(model)
     e = windows[0].example
-    hrms = fuse(model, e.pan, e.ms, e.sampling, e.spectrum, ROUNDS)[0, :, EDGE:-EDGE, EDGE:-EDGE]
+    hrms = model.fuse(e.pan, e.ms, e.sensor_model, e.spectrum, ITERATIONS)[0, :, EDGE:-EDGE, EDGE:-EDGE]
     assert 0 < found.hqnr <= 1
     assert 0 < found.d_rho < 1
     pan = e.pan[0, 0, EDGE:-EDGE, EDGE:-EDGE]

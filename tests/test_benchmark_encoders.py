@@ -7,7 +7,9 @@ import pytest
 import torch
 from conftest import SMALL, small_model
 
-from crossdiff_cli.inference.fuse import Sampling, prepare
+from crossdiff_cli.geometry.grid import GridMapping
+from crossdiff_cli.imaging.injection import prepare
+from crossdiff_cli.imaging.sensor_model import SensorModel
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.model.weights import save
 
@@ -31,7 +33,7 @@ def features(arm, seed=0):
     model = encoders.build(arm, seed).eval()
     generator = torch.Generator().manual_seed(0)
     pan, ms = torch.randn(1, 1, 32, 32, generator=generator), torch.randn(1, 2, 8, 8, generator=generator)
-    _, ms_up, _ = prepare(pan, ms, Sampling((4.0, 4.0), (0.0, 0.0), (0.3, 0.3)))
+    _, ms_up, _ = prepare(pan, ms, SensorModel(GridMapping((4.0, 4.0), (0.0, 0.0)), (0.3, 0.3)))
     with torch.no_grad():
         return model.features(pan, ms_up, SPECTRUM)
 
@@ -89,8 +91,8 @@ def test_the_table_shows_means_over_scenes_and_half_the_range_of_the_seeds():
 def test_ablations_are_what_they_say(file):
     """Without gates the features pass unweighted; a plain residual has no PAN detail until it is trained."""
     pan, ms = torch.randn(1, 1, 32, 32), torch.randn(1, 2, 8, 8)
-    inputs = pan, *prepare(pan, ms, Sampling((4.0, 4.0), (0.0, 0.0), (0.3, 0.3))), SPECTRUM
-    plain = encoders.build(encoders.Arm.parse(f"x={file},residual,rounds=0"), 0).eval()
+    inputs = pan, *prepare(pan, ms, SensorModel(GridMapping((4.0, 4.0), (0.0, 0.0)), (0.3, 0.3))), SPECTRUM
+    plain = encoders.build(encoders.Arm.parse(f"x={file},residual,iterations=0"), 0).eval()
     with torch.no_grad():
         assert torch.allclose(plain(*inputs), inputs[2], atol=1e-6)
         gate = encoders.build(encoders.Arm.parse(f"x={file},ungated"), 0).head.gates[0]

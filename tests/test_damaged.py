@@ -20,7 +20,7 @@ from rasterio.transform import Affine
 
 from crossdiff_cli.cli.main import main
 from crossdiff_cli.errors import RatioError, SceneError, TrainingError, UnreadableError
-from crossdiff_cli.geometry.grid import relate
+from crossdiff_cli.geometry.grid import map_grids
 from crossdiff_cli.geometry.window import Window
 from crossdiff_cli.io.open_pair import open_pair
 from crossdiff_cli.io.pair import PairOptions
@@ -62,7 +62,7 @@ def test_a_pixel_of_almost_no_size_is_named_and_not_divided_by(make_pair, tmp_pa
     tiny = write_raster(tmp_path / "tiny.tif", np.ones((4, 64, 64), "uint16"), GRID @ Affine.scale(1e-5))
     with pytest.raises(RatioError):
         open_pair(files.pan, [tiny], FOUR)
-    assert relate(GRID, GRID @ Affine.scale(1e-5), (64, 64)).ratio == pytest.approx((1e-5, 1e-5))
+    assert map_grids(GRID, GRID @ Affine.scale(1e-5), (64, 64)).ratio == pytest.approx((1e-5, 1e-5))
 
 
 def test_thousands_of_bands_in_a_header(tmp_path):

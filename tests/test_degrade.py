@@ -12,7 +12,7 @@ from rasterio.transform import Affine
 
 import crossdiff_cli.tasks.degrade as module
 from crossdiff_cli.cli.main import main
-from crossdiff_cli.geometry.grid import Grid
+from crossdiff_cli.geometry.grid import GridMapping
 from crossdiff_cli.imaging.resample import degrade as degrade_image
 from crossdiff_cli.io.open_pair import open_pair
 from crossdiff_cli.io.pair import PairOptions
@@ -58,7 +58,7 @@ def test_grids_types_and_names(make_pair, tmp_path):
         assert ms.descriptions == ("B", "G", "R", "NIR")
     with open_pair(result.pan, [result.ms]) as pair:
         assert pair.sensor.key == "qb"
-        assert pair.grid == Grid((4.0, 4.0), (0.0, 0.0))
+        assert pair.grid == GridMapping((4.0, 4.0), (0.0, 0.0))
 
 
 def test_windows_change_nothing(make_pair, tmp_path, read_all, monkeypatch):
@@ -92,7 +92,7 @@ def test_masked_pixels_spread_and_are_never_read(make_pair, tmp_path, read_all):
     hole_mask = torch.ones(256, 256, dtype=torch.bool)
     hole_mask[100:108, 40:60] = False
     valid = torch.from_numpy((results[0][0] != 0)[0])
-    assert not (valid & ~ms_mask(hole_mask, (64, 64), Grid((4.0, 4.0), (0.0, 0.0)))).any()
+    assert not (valid & ~ms_mask(hole_mask, (64, 64), GridMapping((4.0, 4.0), (0.0, 0.0)))).any()
     far = [torch.arange(64) * 4 + low for low in (-16, 20)]
     assert valid[all_valid(hole_mask, (far[0], far[1]), (far[0], far[1]))].all()
 
@@ -141,7 +141,7 @@ def test_without_georeference(make_pair, tmp_path):
     files = make_pair(georeferenced=False)
     result = degrade(files.pan, [files.ms], tmp_path / "wald", QB)
     with open_pair(result.pan, [result.ms], QB.pair) as pair:
-        assert pair.grid == Grid((4.0, 4.0), (0.0, 0.0))
+        assert pair.grid == GridMapping((4.0, 4.0), (0.0, 0.0))
         assert not pair.pan.georeferenced
 
 

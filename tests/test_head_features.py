@@ -10,7 +10,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from crossdiff_cli.errors import WeightsError
-from crossdiff_cli.inference.fuse import Sampling, fuse
+from crossdiff_cli.geometry.grid import GridMapping
+from crossdiff_cli.imaging.sensor_model import SensorModel
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.model.weights import load, save
@@ -25,7 +26,7 @@ def picture(model):
     generator = torch.Generator().manual_seed(0)
     pan, ms = torch.randn(1, 1, 96, 96, generator=generator), torch.randn(1, 2, 24, 24, generator=generator)
     with torch.no_grad():
-        return fuse(model, pan, ms, Sampling((4.0, 4.0), (0.0, 0.0), (0.3, 0.3)), SPECTRUM, rounds=1)
+        return model.fuse(pan, ms, SensorModel(GridMapping((4.0, 4.0), (0.0, 0.0)), (0.3, 0.3)), SPECTRUM, iterations=1)
 
 
 def deaf_to_m2p(model):

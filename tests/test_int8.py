@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from conftest import small_model
 
 from crossdiff_cli.errors import DeviceError
+from crossdiff_cli.geometry.grid import GridMapping
+from crossdiff_cli.imaging.sensor_model import SensorModel
 from crossdiff_cli.inference.calibration import in_int8
-from crossdiff_cli.inference.fuse import Sampling, fuse
 from crossdiff_cli.inference.int8 import Int8Block, Int8Conv
 from crossdiff_cli.io.pair import PairOptions
 from crossdiff_cli.model import device as devices
@@ -110,8 +111,8 @@ def test_the_shipped_network_hardly_differs(bands):
     quick = in_int8(model, spectrum, gains)
     assert quick is not model
     with torch.inference_mode():
-        sampling = Sampling((4.0, 4.0), (0.0, 0.0), gains)
-        exact, rounded = (fuse(m, pan, ms, sampling, spectrum, rounds=2) for m in (model, quick))
+        sensor_model = SensorModel(GridMapping((4.0, 4.0), (0.0, 0.0)), gains)
+        exact, rounded = (m.fuse(pan, ms, sensor_model, spectrum, iterations=2) for m in (model, quick))
     assert 0 < (rounded - exact).square().mean().sqrt() < 0.002 * exact.std()
 
 

@@ -12,7 +12,7 @@ from conftest import BAND_OF_PAN, PAN_GRID, shifted_pair, write_raster
 from rasterio.transform import Affine
 
 from crossdiff_cli.cli.main import main
-from crossdiff_cli.geometry.grid import place
+from crossdiff_cli.geometry.grid import locate_on_grid
 from crossdiff_cli.geometry.window import Window
 from crossdiff_cli.imaging.resample import expand
 from crossdiff_cli.io.pair import PairOptions
@@ -130,10 +130,10 @@ def test_separate_band_files(run, scene, tmp_path, read_all):
 
 
 def test_place():
-    assert place(PAN_GRID, PAN_GRID @ Affine.translation(3, -2), (10, 20)) == Window(-2, 3, 10, 20)
-    assert place(PAN_GRID, PAN_GRID @ Affine.translation(3.5, 0), (10, 20)) is None
-    assert place(PAN_GRID, PAN_GRID @ Affine.scale(2), (10, 20)) is None
-    assert place(PAN_GRID, PAN_GRID @ Affine.rotation(5), (10, 20)) is None
+    assert locate_on_grid(PAN_GRID, PAN_GRID @ Affine.translation(3, -2), (10, 20)) == Window(-2, 3, 10, 20)
+    assert locate_on_grid(PAN_GRID, PAN_GRID @ Affine.translation(3.5, 0), (10, 20)) is None
+    assert locate_on_grid(PAN_GRID, PAN_GRID @ Affine.scale(2), (10, 20)) is None
+    assert locate_on_grid(PAN_GRID, PAN_GRID @ Affine.rotation(5), (10, 20)) is None
 
 
 def bad_inputs(scene, make_pair, tmp_path):

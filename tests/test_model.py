@@ -4,12 +4,15 @@ import pytest
 import torch
 from conftest import SMALL, small_model
 
+from crossdiff_cli.geometry.grid import GridMapping
+from crossdiff_cli.geometry.window import STRIDE
+from crossdiff_cli.imaging.back_projection import back_project
+from crossdiff_cli.imaging.injection import local_gain, prepare
 from crossdiff_cli.imaging.resample import degrade, expand
-from crossdiff_cli.inference.fuse import Sampling, back_project, fuse, halo, local_gain, prepare, to_ms, to_pan
+from crossdiff_cli.imaging.sensor_model import SensorModel, to_ms, to_pan
 from crossdiff_cli.model.blocks import add_projected
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.fusion import limit_energy
-from crossdiff_cli.model.region import STRIDE
 from crossdiff_cli.model.spectral import Spectrum, embed_wavelengths
 
 SPECTRUM = Spectrum(
@@ -18,7 +21,7 @@ SPECTRUM = Spectrum(
     torch.tensor([450.0, 800.0]),
     4.0,
 )
-SAMPLING = Sampling((4.0, 4.0), (0.0, 0.0), (0.34, 0.32, 0.30, 0.22))
+SENSOR_MODEL = SensorModel(GridMapping((4.0, 4.0), (0.0, 0.0)), (0.34, 0.32, 0.30, 0.22))
 
 
 def inputs(size: int = 96, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -30,8 +33,8 @@ def inputs(size: int = 96, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_the_untrained_head_is_mtf_glp():
     pan, ms = inputs()
-    out = fuse(small_model(trained=False), pan, ms, SAMPLING, SPECTRUM, rounds=0)
-    for band, gain in enumerate(SAMPLING.gains):
+    out = small_model(trained=False).fuse(pan, ms, SENSOR_MODEL, SPECTRUM, iterations=0)
+    for band, gain in enumerate(SENSOR_MODEL.nyquist_gains):
         low = expand(degrade(pan, (24, 24), (4.0, 4.0), (0.0, 0.0), [gain]), (96, 96), (4.0, 4.0), (0.0, 0.0))
         glp = expand(ms[:, band : band + 1], (96, 96), (4.0, 4.0), (0.0, 0.0)) + pan - low
         assert torch.allclose(out[:, band : band + 1], glp, atol=1e-5)
@@ -39,7 +42,7 @@ def test_the_untrained_head_is_mtf_glp():
 
 def test_a_random_head_is_not_mtf_glp():
     pan, ms = inputs()
-    plain, other = (fuse(small_model(trained=t), pan, ms, SAMPLING, SPECTRUM, rounds=0) for t in (False, True))
+    plain, other = (small_model(trained=t).fuse(pan, ms, SENSOR_MODEL, SPECTRUM, iterations=0) for t in (False, True))
     assert (plain - other).abs().max() > 0.01
 
 
@@ -47,10 +50,10 @@ def test_any_order_of_bands_gives_the_same_bands():
     pan, ms = inputs()
     order = torch.tensor([2, 0, 3, 1])
     model = small_model()
-    out = fuse(model, pan, ms, SAMPLING, SPECTRUM, rounds=1)
+    out = model.fuse(pan, ms, SENSOR_MODEL, SPECTRUM, iterations=1)
     shuffled = Spectrum(SPECTRUM.center_nm[order], SPECTRUM.width_nm[order], SPECTRUM.pan_nm, 4.0)
-    sampling = Sampling((4.0, 4.0), (0.0, 0.0), tuple(SAMPLING.gains[i] for i in order))
-    assert torch.allclose(fuse(model, pan, ms[:, order], sampling, shuffled, rounds=1), out[:, order], atol=1e-5)
+    sensor_model = SensorModel(GridMapping((4.0, 4.0), (0.0, 0.0)), tuple(SENSOR_MODEL.nyquist_gains[i] for i in order))
+    assert torch.allclose(model.fuse(pan, ms[:, order], sensor_model, shuffled, iterations=1), out[:, order], atol=1e-5)
 
 
 def test_one_network_takes_any_number_of_bands():
@@ -58,7 +61,9 @@ def test_one_network_takes_any_number_of_bands():
     for count in (1, 3, 8, 16):
         spectrum = Spectrum(torch.linspace(430, 2200, count), torch.full((count,), 50.0), SPECTRUM.pan_nm, 4.0)
         many = ms[:, :1].expand(-1, count, -1, -1)
-        out = fuse(small_model(), pan, many, Sampling((4.0, 4.0), (0.0, 0.0), (0.3,) * count), spectrum, rounds=1)
+        out = small_model().fuse(
+            pan, many, SensorModel(GridMapping((4.0, 4.0), (0.0, 0.0)), (0.3,) * count), spectrum, iterations=1
+        )
         assert out.shape == (1, count, 96, 96)
         assert torch.isfinite(out).all()
 
@@ -66,13 +71,13 @@ def test_one_network_takes_any_number_of_bands():
 def test_no_pixel_farther_than_the_halo_matters():
     """Changing one PAN pixel and one MS pixel changes nothing beyond the computed receptive field."""
     model = small_model()
-    reach = halo(model, SAMPLING.ratio, SAMPLING.gains, rounds=1)
+    reach = model.halo(SENSOR_MODEL.grid.ratio, SENSOR_MODEL.nyquist_gains, iterations=1)
     size = (2 * reach // STRIDE + 6) * STRIDE
     pan, ms = inputs(size)
-    plain = fuse(model, pan, ms, SAMPLING, SPECTRUM, rounds=1)
+    plain = model.fuse(pan, ms, SENSOR_MODEL, SPECTRUM, iterations=1)
     pan[..., size // 2, size // 2] += 50
     ms[..., size // 8, size // 8] += 50
-    changed = (fuse(model, pan, ms, SAMPLING, SPECTRUM, rounds=1) - plain).abs().amax(dim=(0, 1)) > 1e-4
+    changed = (model.fuse(pan, ms, SENSOR_MODEL, SPECTRUM, iterations=1) - plain).abs().amax(dim=(0, 1)) > 1e-4
     rows, cols = torch.nonzero(changed, as_tuple=True)
     farthest = max(int((rows - size // 2).abs().max()), int((cols - size // 2).abs().max()))
     assert 8 < farthest <= reach
@@ -81,7 +86,7 @@ def test_no_pixel_farther_than_the_halo_matters():
 def test_both_encoders_see_both_images():
     pan, ms = inputs()
     model = small_model()
-    _, ms_up, _ = prepare(pan, ms, SAMPLING)
+    _, ms_up, _ = prepare(pan, ms, SENSOR_MODEL)
     plain = model.features(pan, ms_up, SPECTRUM)
     for changed in (
         model.features(pan + 1, ms_up, SPECTRUM),
@@ -118,7 +123,7 @@ def test_training_and_inference_give_the_same(encoders):
         if module is not None:
             torch.nn.init.normal_((module.out if module is model.head else module.ms_out).kernels.out.weight, std=0.05)
     pan, ms = inputs()
-    given = pan, *prepare(pan, ms, SAMPLING)
+    given = pan, *prepare(pan, ms, SENSOR_MODEL)
     kept = [image.clone() for image in given]
     trained = model(*given, SPECTRUM)
     assert trained.requires_grad
@@ -136,7 +141,7 @@ def test_training_and_inference_give_the_same(encoders):
 def test_decoders_predict_the_shape_of_their_target():
     pan, ms = inputs()
     model = small_model()
-    _, ms_up, _ = prepare(pan, ms, SAMPLING)
+    _, ms_up, _ = prepare(pan, ms, SENSOR_MODEL)
     t = torch.ones(1)
     assert model.p2m(ms_up, t, pan, pan - ms_up, SPECTRUM).shape == ms_up.shape
     assert model.m2p(pan, t, ms_up, None, SPECTRUM).shape == pan.shape
@@ -147,7 +152,7 @@ def test_p2m_predicts_a_gain_on_the_detail_and_a_residual():
     pan, ms = inputs()
     model = small_model()
     torch.nn.init.normal_(model.p2m.ms_out.kernels.out.weight, std=0.1)
-    pan_low, ms_up, _ = prepare(pan, ms, SAMPLING)
+    pan_low, ms_up, _ = prepare(pan, ms, SENSOR_MODEL)
     decoded = model.p2m.decode(model.p2m.encode(ms_up, torch.ones(1), pan, SPECTRUM))
     none, once, twice = (model.p2m.correct(decoded, k * (pan - pan_low), SPECTRUM) for k in (0, 1, 2))
     assert torch.allclose(none, model.p2m.correct(decoded, None, SPECTRUM))
@@ -160,7 +165,7 @@ def test_the_untrained_head_takes_the_detail_that_p2m_predicts():
     pan, ms = inputs()
     model = small_model(trained=False)
     torch.nn.init.normal_(model.p2m.ms_out.kernels.out.weight, std=0.02)
-    pan_low, ms_up, beta = prepare(pan, ms, SAMPLING)
+    pan_low, ms_up, beta = prepare(pan, ms, SENSOR_MODEL)
     detail = pan - pan_low
     decoded = model.p2m.decode(model.features(pan, ms_up, SPECTRUM).p2m)
     correction = model.p2m.correct(decoded, detail, SPECTRUM)
@@ -172,13 +177,13 @@ def test_the_untrained_head_takes_the_detail_that_p2m_predicts():
 def test_back_projection_brings_the_result_to_the_ms():
     pan, ms = inputs(seed=3)
     ms = degrade(pan.expand(-1, 4, -1, -1) * 0.5, (24, 24), (4.0, 4.0), (0.0, 0.0), [0.3]) + 0.3
-    start = fuse(small_model(), pan, ms, SAMPLING, SPECTRUM, rounds=0)
+    start = small_model().fuse(pan, ms, SENSOR_MODEL, SPECTRUM, iterations=0)
 
     def error(image: torch.Tensor) -> float:
-        seen = degrade(image, (24, 24), (4.0, 4.0), (0.0, 0.0), SAMPLING.gains)
+        seen = degrade(image, (24, 24), (4.0, 4.0), (0.0, 0.0), SENSOR_MODEL.nyquist_gains)
         return float((seen - ms)[..., 3:-3, 3:-3].square().mean().sqrt())
 
-    errors = [error(back_project(start, ms, SAMPLING, rounds)) for rounds in (0, 1, 2, 4)]
+    errors = [error(back_project(start, ms, SENSOR_MODEL, iterations)) for iterations in (0, 1, 2, 4)]
     assert errors == sorted(errors, reverse=True)
     assert errors[2] < 0.6 * errors[0]
     assert errors[3] < 0.4 * errors[0]
@@ -186,13 +191,15 @@ def test_back_projection_brings_the_result_to_the_ms():
 
 @pytest.mark.parametrize("period", [6, 8, 12])
 def test_a_wave_is_left_over_as_its_mtf_says(period):
-    """Of a wave that the MTF passes with gain e, (1 - e)(1 - 2 e) is left after two rounds; none is made larger."""
-    sampling = Sampling((4.0, 4.0), (0.0, 0.0), (0.3,))
+    """Of a wave that the MTF passes with gain e, (1 - e)(1 - 2 e) is left after two iterations; none is made larger."""
+    sensor_model = SensorModel(GridMapping((4.0, 4.0), (0.0, 0.0)), (0.3,))
     ms = torch.cos(2 * math.pi * torch.arange(96) / period).expand(1, 1, 96, 96)
     passed = 0.3 ** ((2 / period) ** 2)
     start = torch.zeros(1, 1, 384, 384)
-    for rounds, factor in ((1, 1 - passed), (2, (1 - passed) * (1 - 2 * passed))):
-        left = (ms - to_ms(back_project(start, ms, sampling, rounds), (96, 96), sampling))[..., 24:-24, 24:-24]
+    for iterations, factor in ((1, 1 - passed), (2, (1 - passed) * (1 - 2 * passed))):
+        left = (ms - to_ms(back_project(start, ms, sensor_model, iterations), (96, 96), sensor_model))[
+            ..., 24:-24, 24:-24
+        ]
         found = float((left * ms[..., 24:-24, 24:-24]).sum() / ms[..., 24:-24, 24:-24].square().sum())
         assert found == pytest.approx(factor, abs=0.02)
         assert abs(found) < 1
@@ -218,7 +225,7 @@ def test_wavelength_embedding_is_the_expectation_over_the_response():
 def test_head_without_encoders_is_a_working_control():
     model = CrossDiff(SMALL, encoders=False).eval()
     pan, ms = inputs()
-    assert fuse(model, pan, ms, SAMPLING, SPECTRUM, rounds=1).shape == (1, 4, 96, 96)
+    assert model.fuse(pan, ms, SENSOR_MODEL, SPECTRUM, iterations=1).shape == (1, 4, 96, 96)
     assert not any(name.startswith(("p2m", "m2p")) for name in model.state_dict())
 
 
@@ -236,24 +243,31 @@ def test_no_band_gets_more_energy_than_the_detail_allows():
 def test_bands_that_lie_apart_are_read_where_they_lie():
     """A ramp, sampled by each band at its own place, comes back to the PAN grid unshifted, and the other way round."""
     ramp = torch.arange(96.0)[None, None, None, :].expand(1, 3, 96, -1)
-    sampling = Sampling((4.0, 4.0), (-16.0, -16.0), (0.3, 0.3, 0.25), ((0.0, 0.0), (0.5, 1.25), (0.0, -0.75)))
-    ms = to_ms(ramp, (32, 32), sampling)
+    sensor_model = SensorModel(
+        GridMapping((4.0, 4.0), (-16.0, -16.0), ((0.0, 0.0), (0.5, 1.25), (0.0, -0.75))), (0.3, 0.3, 0.25)
+    )
+    ms = to_ms(ramp, (32, 32), sensor_model)
     centre = -16 + (torch.arange(32) + 0.5) * 4 - 0.5
-    for band, (_, col) in enumerate(sampling.shifts):
+    for band, (_, col) in enumerate(sensor_model.grid.band_shifts):
         assert torch.allclose(ms[0, band, 16, 8:24], (centre + col)[8:24], atol=1e-3)
-    back = to_pan(ms, (96, 96), sampling)
+    back = to_pan(ms, (96, 96), sensor_model)
     assert torch.allclose(back[..., 32:64, 32:64], ramp[..., 32:64, 32:64], atol=1e-3)
-    assert [offset for offset, _ in sampling.of([1, 1, 0]).alike()] == [(-15.5, -14.75), (-16.0, -16.0)]
-    assert sampling.of([1, 1, 0]).gains == (0.3, 0.3, 0.3)
+    assert [offset for offset, _ in sensor_model.select_bands([1, 1, 0]).grid.bands_by_offset(3)] == [
+        (-15.5, -14.75),
+        (-16.0, -16.0),
+    ]
+    assert sensor_model.select_bands([1, 1, 0]).nyquist_gains == (0.3, 0.3, 0.3)
 
 
 def test_bands_with_shifts_are_fused_like_the_same_bands_moved():
     """A shift of every band is the same as the common offset moved by it."""
     pan, ms = inputs()
     model = small_model()
-    moved = Sampling((4.0, 4.0), (0.5, -1.0), SAMPLING.gains)
-    apart = Sampling((4.0, 4.0), (0.0, 0.0), SAMPLING.gains, ((0.5, -1.0),) * 4)
-    expected = fuse(model, pan, ms, moved, SPECTRUM, rounds=1)
-    assert torch.allclose(fuse(model, pan, ms, apart, SPECTRUM, rounds=1), expected, atol=1e-5)
-    one = Sampling((4.0, 4.0), (0.0, 0.0), SAMPLING.gains, ((0.0, 0.0),) * 3 + ((0.5, -1.0),))
-    assert (fuse(model, pan, ms, one, SPECTRUM, rounds=1) - expected).abs().amax(dim=(0, 2, 3)).min() > 1e-3
+    moved = SensorModel(GridMapping((4.0, 4.0), (0.5, -1.0)), SENSOR_MODEL.nyquist_gains)
+    apart = SensorModel(GridMapping((4.0, 4.0), (0.0, 0.0), ((0.5, -1.0),) * 4), SENSOR_MODEL.nyquist_gains)
+    expected = model.fuse(pan, ms, moved, SPECTRUM, iterations=1)
+    assert torch.allclose(model.fuse(pan, ms, apart, SPECTRUM, iterations=1), expected, atol=1e-5)
+    one = SensorModel(
+        GridMapping((4.0, 4.0), (0.0, 0.0), ((0.0, 0.0),) * 3 + ((0.5, -1.0),)), SENSOR_MODEL.nyquist_gains
+    )
+    assert (model.fuse(pan, ms, one, SPECTRUM, iterations=1) - expected).abs().amax(dim=(0, 2, 3)).min() > 1e-3

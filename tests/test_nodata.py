@@ -42,14 +42,14 @@ def pair_of(folder, dtype, fill=None, *, where=np.s_[:, :40], pan_fill=None, sca
 def test_a_fill_value_is_taken_for_nodata_with_a_warning(tmp_path, caplog, dtype, fill):
     pan, ms = pair_of(tmp_path, dtype, fill, scale=0.25 if dtype == "uint8" else 1.0)
     with open_pair(pan, [ms], FOUR) as pair:
-        found = survey(pair)
+        found = survey(pair.sample_windows(), pair.grid, pair.bands)
         mask = pair.read(Window(0, 0, 512, 512)).ms_mask
         assert len(pair.notes) == 1
         assert [record.levelname for record in caplog.records].count("WARNING") >= 1
     assert not mask[4:-4, 4:44].any()
     assert mask[4:-4, 44:-4].all()
-    assert float(found.statistics.ms_mean.min()) > 20
-    assert float(found.statistics.ms_std.max()) < 400
+    assert float(found.normalisation.ms_mean.min()) > 20
+    assert float(found.normalisation.ms_std.max()) < 400
     if fill != -2147483648:  # float32 does not hold it
         with open_pair(pan, [ms], replace(FOUR, ignore_nodata=True)) as pair:
             assert pair.read(Window(0, 0, 512, 512)).ms_mask[4:-4, 4:-4].all()

@@ -17,8 +17,10 @@ from crossdiff_cli.estimate.matching import Optics, View
 from crossdiff_cli.estimate.noise import ms_noise, pan_noise
 from crossdiff_cli.estimate.registration import Registration
 from crossdiff_cli.estimate.survey import survey
+from crossdiff_cli.geometry.grid import GridMapping
 from crossdiff_cli.geometry.window import Window
-from crossdiff_cli.inference.fuse import Sampling, back_project, believed, cleaned, to_pan
+from crossdiff_cli.imaging.back_projection import back_project, denoise_pan, denoise_residual
+from crossdiff_cli.imaging.sensor_model import SensorModel, to_pan
 from crossdiff_cli.io.open_pair import open_pair
 from crossdiff_cli.io.pair import PairOptions
 from crossdiff_cli.tasks.describe import describe
@@ -27,7 +29,7 @@ from crossdiff_cli.training.training_scene import scene_of
 
 OPTICS = Optics((4.0, 4.0), 0.15)
 PLACE = Registration()
-SAMPLING = Sampling((4.0, 4.0), (0.0, 0.0), (0.34, 0.3))
+SENSOR_MODEL = SensorModel(GridMapping((4.0, 4.0), (0.0, 0.0)), (0.34, 0.3))
 FOUR = PairOptions(sensor="vhr", bands=("B", "G", "R", "NIR"))
 
 
@@ -146,9 +148,18 @@ def test_a_constant_band_has_no_noise():
 def test_the_noise_of_the_ms_is_not_sharpened():
     """An MS of noise, interpolated: what its pixels lost by that is brought back where it is known to be no noise."""
     ms = torch.randn(1, 2, 96, 96, generator=torch.Generator().manual_seed(0))
-    start = to_pan(ms, (384, 384), SAMPLING)
-    known = back_project(start, ms, Sampling(SAMPLING.ratio, SAMPLING.offset, SAMPLING.gains, noise=(1.0, 0.01)), 2)
-    free = back_project(start, ms, SAMPLING, 2)
+    start = to_pan(ms, (384, 384), SENSOR_MODEL)
+    known = back_project(
+        start,
+        ms,
+        SensorModel(
+            GridMapping(SENSOR_MODEL.grid.ratio, SENSOR_MODEL.grid.offset),
+            SENSOR_MODEL.nyquist_gains,
+            ms_noise=(1.0, 0.01),
+        ),
+        2,
+    )
+    free = back_project(start, ms, SENSOR_MODEL, 2)
     inner = (0, slice(None), slice(40, -40), slice(40, -40))
     noisy, quiet = (image[inner].std(dim=(1, 2)) / start[inner].std(dim=(1, 2)) for image in (known, free))
     assert float(quiet[0]) > 1.4
@@ -159,22 +170,24 @@ def test_the_noise_of_the_ms_is_not_sharpened():
 def test_what_is_stronger_than_noise_is_believed():
     left = torch.zeros(1, 2, 64, 64)
     left[..., 31:33, 20:44] = 20.0
-    noisy = Sampling(SAMPLING.ratio, SAMPLING.offset, SAMPLING.gains, noise=(1.0, 1.0))
-    assert torch.allclose(believed(left, noisy, 0)[..., 31:33, 22:42], left[..., 31:33, 22:42], rtol=0.05)
-    assert believed(left, SAMPLING, 0) is left
+    noisy = SensorModel(
+        GridMapping(SENSOR_MODEL.grid.ratio, SENSOR_MODEL.grid.offset), SENSOR_MODEL.nyquist_gains, ms_noise=(1.0, 1.0)
+    )
+    assert torch.allclose(denoise_residual(left, noisy, 0)[..., 31:33, 22:42], left[..., 31:33, 22:42], rtol=0.05)
+    assert denoise_residual(left, SENSOR_MODEL, 0) is left
 
 
 def test_what_is_no_stronger_than_the_noise_of_the_pan_is_no_detail():
     """Of noise alone a fifth of the deviation remains, most of it the mean that is always believed; a line stays."""
     pan = torch.randn(1, 1, 256, 256, generator=torch.Generator().manual_seed(0))
-    noisy = replace(SAMPLING, pan_noise=1.0)
+    noisy = replace(SENSOR_MODEL, pan_noise=1.0)
     fine = pan - F.avg_pool2d(pan, 3, stride=1, padding=1)
-    kept = cleaned(pan, noisy) - F.avg_pool2d(pan, 3, stride=1, padding=1)
+    kept = denoise_pan(pan, noisy) - F.avg_pool2d(pan, 3, stride=1, padding=1)
     assert float(kept[..., 8:-8, 8:-8].std()) < 0.25 * float(fine[..., 8:-8, 8:-8].std())
     pan[..., 100, 20:200] += 20
     line = (..., 100, slice(30, 190))
-    assert torch.allclose(cleaned(pan, noisy)[line], pan[line], atol=1.0)
-    assert cleaned(pan, SAMPLING) is pan
+    assert torch.allclose(denoise_pan(pan, noisy)[line], pan[line], atol=1.0)
+    assert denoise_pan(pan, SENSOR_MODEL) is pan
 
 
 def put_noise(path, band, deviation):
@@ -199,20 +212,22 @@ def test_the_log_and_info_tell_what_is_noisy(noisy_pair):
     assert max(levels[:2] + levels[3:]) < 1
     assert known["pan_noise"] < 1
     with open_pair(pan, [ms], FOUR) as pair:
-        assert survey(pair).describe_noise() == f"R:{levels[2]:.2g}"
+        assert survey(pair.sample_windows(), pair.grid, pair.bands).describe_noise() == f"R:{levels[2]:.2g}"
     put_noise(pan, 1, 12)
     assert describe(pan, [ms], FOUR)["pan_noise"] == pytest.approx(12, rel=0.15)
     with open_pair(pan, [ms], FOUR) as pair:
-        assert re.fullmatch(r"PAN:1[123] R:[\d.]+", survey(pair).describe_noise())
+        assert re.fullmatch(
+            r"PAN:1[123] R:[\d.]+", survey(pair.sample_windows(), pair.grid, pair.bands).describe_noise()
+        )
 
 
 def test_a_scene_for_training_knows_its_noise(noisy_pair):
     pan, ms = noisy_pair
     with open_pair(pan, [ms], FOUR) as pair:
-        found = survey(pair)
+        found = survey(pair.sample_windows(), pair.grid, pair.bands)
         scene = scene_of(pair, found, Window(0, 0, 256, 256), "noisy")
-    assert scene.sampling.noise == found.noise
-    assert scene.sampling.pan_noise == found.pan_noise > 0
+    assert scene.sensor_model.ms_noise == found.ms_noise
+    assert scene.sensor_model.pan_noise == found.pan_noise > 0
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Objectives and sampling against their closed forms."""
+"""Objectives and sensor_model against their closed forms."""
 
 import pytest
 import torch

@@ -22,7 +22,7 @@ def test_pan_window_and_the_ms_under_it(make_pair):
         row, col = round((64 + patch.offset[0]) / 4), round((128 + patch.offset[1]) / 4)
         height, width = patch.ms_mask.shape
         assert np.array_equal(patch.ms, ms.read(window=((row, row + height), (col, col + width))))
-        assert pair.valid(patch).all()
+        assert patch.valid.all()
 
 
 def test_band_files_in_any_order_stack_in_the_order_given(make_pair, tmp_path, read_all):
@@ -97,7 +97,7 @@ def test_warping_keeps_pixels_outside_the_ms_masked(tmp_path):
     )
     with open_pair(pan, [ms], FOUR) as pair:
         patch = pair.read(Window(0, 0, 400, 400))
-        valid = pair.valid(patch)
+        valid = patch.valid
     assert not valid[:, 300:].any()
     assert valid[20:100, 20:150].all()
     assert (patch.ms[:, patch.ms_mask] == 77).all()
@@ -112,13 +112,13 @@ def test_undeclared_black_collar_is_nodata_unless_told_otherwise(make_pair):
     with open_pair(files.pan, [files.ms], FOUR) as pair:
         assert pair.nodata == 0
         assert any("taken for nodata" in note for note in pair.notes)
-        valid = pair.valid(pair.read(Window(0, 0, 256, 256)))
+        valid = pair.read(Window(0, 0, 256, 256)).valid
         assert not valid[:, :40].any()
         assert valid[:, 40:].all()
     options = PairOptions(sensor="vhr", bands=FOUR.bands, ignore_nodata=True)
     with open_pair(files.pan, [files.ms], options) as pair:
         assert pair.nodata is None
-        assert pair.valid(pair.read(Window(0, 0, 256, 256))).all()
+        assert pair.read(Window(0, 0, 256, 256)).valid.all()
 
 
 TURNS = [Affine.identity(), Affine.scale(1, -1), Affine.scale(-1, 1), Affine.rotation(180), Affine.rotation(90)]
@@ -150,7 +150,7 @@ def test_any_way_up_is_read_and_anything_beside_it_is_refused(tmp_path, turned_p
     with open_pair(pan, [ms], FOUR) as pair:
         assert pair.footprint == Window(0, 0, 160, 160)
         patch = pair.read(Window(40, 48, 80, 64))
-        assert pair.valid(patch).all()
+        assert patch.valid.all()
         rows, cols = ((np.arange(n) + 0.5) * 4 + o for n, o in zip(patch.ms_mask.shape, patch.offset, strict=True))
         x, y = grid @ (cols[None] + 48, rows[:, None] + 40)
         assert np.abs(patch.ms[0] - (x - PAN.c + 100))[patch.ms_mask].max() < 0.02

@@ -12,15 +12,17 @@ import torch
 from conftest import small_model
 
 from crossdiff_cli.errors import DeviceError, OutputError, SceneError
-from crossdiff_cli.geometry.window import Tile, Window, best_size, tiles
+from crossdiff_cli.geometry.grid import GridMapping
+from crossdiff_cli.geometry.window import STRIDE, Tile, Window, best_size, tiles
 from crossdiff_cli.imaging.resample import degrade
-from crossdiff_cli.inference.fuse import Sampling, fuse, fuse_core, halo
+from crossdiff_cli.imaging.sensor_model import SensorModel
 from crossdiff_cli.inference.run import Encoder, Fused, Lane, flow
+from crossdiff_cli.inference.strips import fuse_core
 from crossdiff_cli.io.pair import PairOptions
 from crossdiff_cli.io.writer import Writer
+from crossdiff_cli.model.blocks import compact
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.device import choose_devices, lanes_on, window_pixels
-from crossdiff_cli.model.region import STRIDE, Region, compact
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.model.weights import load
 from crossdiff_cli.system.weight_files import bundled_weights
@@ -41,41 +43,48 @@ def options(small_weights):
     return SharpenOptions(pair=pair, weights=small_weights, device="cpu", precision="fp32", tile=256, quiet=True)
 
 
-@pytest.mark.parametrize("rounds", [0, 1, 2])
+@pytest.mark.parametrize("iterations", [0, 1, 2])
 @pytest.mark.parametrize("encoders", ["both", "p2m", "none"])
-def test_the_core_alone_is_the_core_of_the_whole_window(rounds, encoders):
+def test_the_core_alone_is_the_core_of_the_whole_window(iterations, encoders):
     """Strips and cropped stages change nothing, and what is left of the MS is what the result, degraded, leaves."""
     torch.manual_seed(0)
     model = CrossDiff(small_model().architecture, encoders=False).eval() if encoders == "none" else small_model()
     if encoders == "p2m":
         model.take_m2p(False)
-    reach = halo(model, (4.0, 4.0), GAINS, rounds)
+    reach = model.halo((4.0, 4.0), GAINS, iterations)
     margin = -(-reach // STRIDE) * STRIDE
-    core = Region(margin, margin, margin + 300, margin + 92)
-    height, width = (-(-n // STRIDE) * STRIDE for n in (core.bottom + margin, core.right + margin))
-    sampling = Sampling((4.0, 4.0), (-15.3, -16.2), GAINS, noise=(0.0, 0.3, 1.0, 2.0), pan_noise=0.9)
+    core = Window(margin, margin, 300, 92)
+    height, width = (-(-n // STRIDE) * STRIDE for n in (core.stop[0] + margin, core.stop[1] + margin))
+    sensor_model = SensorModel(
+        GridMapping((4.0, 4.0), (-15.3, -16.2)), GAINS, ms_noise=(0.0, 0.3, 1.0, 2.0), pan_noise=0.9
+    )
     pan, ms = torch.randn(1, 1, height, width), torch.randn(1, 4, height // 4 + 8, width // 4 + 8)
     with torch.inference_mode():
-        whole = fuse(model, pan, ms, sampling, SPECTRUM, rounds)
-        part, left = fuse_core(model, pan, ms, sampling, SPECTRUM, rounds, core)
-        wanted = ms - degrade(whole, (ms.shape[2], ms.shape[3]), sampling.ratio, sampling.offset, GAINS)
-    assert torch.allclose(part, core.of(whole), atol=2e-5)
-    inside = slice((core.top + 56) // 4, (core.bottom - 56) // 4), slice((core.left + 40) // 4, (core.right - 40) // 4)
+        whole = model.fuse(pan, ms, sensor_model, SPECTRUM, iterations)
+        part, left = fuse_core(model, pan, ms, sensor_model, SPECTRUM, iterations, core)
+        wanted = ms - degrade(
+            whole, (ms.shape[2], ms.shape[3]), sensor_model.grid.ratio, sensor_model.grid.offset, GAINS
+        )
+    assert torch.allclose(part, core.crop(whole), atol=2e-5)
+    inside = (
+        slice((core.row + 56) // 4, (core.stop[0] - 56) // 4),
+        slice((core.col + 40) // 4, (core.stop[1] - 40) // 4),
+    )
     assert torch.allclose(left[0, :, *inside], wanted[0, :, *inside], atol=2e-5)
     assert wanted[0, :, *inside].abs().max() > 0.01
 
 
 def test_regions():
-    window = Region(0, 0, 64, 96)
-    part = Region(20, 30, 40, 50)
-    assert part.grown(10, window) == Region(8, 16, 56, 64)
-    assert part.grown(100, window) == window
-    assert part.within(Region(8, 16, 56, 64)) == Region(12, 14, 32, 34)
-    assert part.intersection(Region(40, 0, 64, 96)) is None
-    assert [strip.shape for strip in Region(0, 0, 20, 8).strips(8)] == [(8, 8), (8, 8), (4, 8)]
-    assert [(strip.top, strip.bottom) for strip in Region(8, 0, 88, 8).strips(64)] == [(8, 48), (48, 88)]
+    window = Window(0, 0, 64, 96)
+    part = Window(20, 30, 20, 20)
+    assert part.grown_within(10, window) == Window(8, 16, 48, 48)
+    assert part.grown_within(100, window) == window
+    assert part.relative_to(Window(8, 16, 48, 48)) == Window(12, 14, 20, 20)
+    assert part.intersection(Window(40, 0, 24, 96)) is None
+    assert [strip.shape for strip in Window(0, 0, 20, 8).strips(8)] == [(8, 8), (8, 8), (4, 8)]
+    assert [(strip.row, strip.stop[0]) for strip in Window(8, 0, 80, 8).strips(64)] == [(8, 48), (48, 88)]
     image = torch.arange(64 * 96.0).reshape(1, 1, 64, 96)
-    assert torch.equal(Region(8, 16, 56, 64).of(image[..., ::2, ::2], 2), image[..., 8:56:2, 16:64:2])
+    assert torch.equal(Window(8, 16, 48, 48).crop(image[..., ::2, ::2], 2), image[..., 8:56:2, 16:64:2])
 
 
 def test_one_channel_is_channels_last_too():
@@ -247,14 +256,16 @@ def test_other_errors_of_the_network_are_not_taken_for_lack_of_memory(make_pair,
 def test_values_that_are_not_finite_are_an_error_that_tells_where(values, make_pair, tmp_path, options, monkeypatch):
     files = make_pair(shape=(512, 512))
 
-    def spoiled(model, pan, ms, sampling, spectrum, rounds, core, dtype):
-        hrms, left = fuse_core(model, pan, ms, sampling, spectrum, rounds, core, dtype)
+    def spoiled(model, pan, ms, sensor_model, spectrum, iterations, core, dtype):
+        hrms, left = fuse_core(model, pan, ms, sensor_model, spectrum, iterations, core, dtype)
         hrms[0, 1, 5, : len(values)] = torch.tensor(values)
         return hrms, left
 
     monkeypatch.setattr("crossdiff_cli.inference.run.fuse_core", spoiled)
-    with pytest.raises(SceneError, match=r"not finite at row 0, column \d+ of .*pan"):
+    with pytest.raises(SceneError) as caught:
         sharpen(files.pan, [files.ms], tmp_path / "out.tif", options)
+    assert caught.value.path == files.pan
+    assert caught.value.found.startswith("row 0, column ")
     assert not list(tmp_path.glob("*out*"))
 
 
@@ -342,13 +353,13 @@ def test_a_tile_takes_the_memory_it_was_chosen_by(dtype, bands, monkeypatch):
     model, _ = load(bundled_weights())
     model.channels_last()
     spectrum = Spectrum(torch.linspace(450, 850, bands), torch.full((bands,), 60.0), SPECTRUM.pan_nm, 4.0)
-    sampling = Sampling((4.0, 4.0), (0.0, 0.0), (0.3,) * bands)
-    margin = -(-halo(model, (4.0, 4.0), sampling.gains, 2) // STRIDE) * STRIDE
+    sensor_model = SensorModel(GridMapping((4.0, 4.0), (0.0, 0.0)), (0.3,) * bands)
+    margin = -(-model.halo((4.0, 4.0), sensor_model.nyquist_gains, 2) // STRIDE) * STRIDE
     size = 384 + 2 * margin
     pan, ms = torch.randn(1, 1, size, size), torch.randn(1, bands, size // 4, size // 4)
-    core = Region(margin, margin, margin + 384, margin + 384)
+    core = Window(margin, margin, 384, 384)
     with torch.inference_mode(), torch.profiler.profile(profile_memory=True) as profile:
-        fuse_core(model, pan, ms, sampling, spectrum, 2, core, dtype)
+        fuse_core(model, pan, ms, sensor_model, spectrum, 2, core, dtype)
     changes = sorted(
         (e.start_ns(), e.nbytes()) for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"
     )

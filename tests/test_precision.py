@@ -16,9 +16,11 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
 import crossdiff_cli
-from crossdiff_cli.inference.fuse import Sampling, fuse_core
+from crossdiff_cli.geometry.grid import GridMapping
+from crossdiff_cli.geometry.window import Window
+from crossdiff_cli.imaging.sensor_model import SensorModel
+from crossdiff_cli.inference.strips import fuse_core
 from crossdiff_cli.io.pair import PairOptions
-from crossdiff_cli.model.region import Region
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.model.weights import load
 from crossdiff_cli.system.weight_files import bundled_weights
@@ -59,7 +61,7 @@ def window():
     generator = torch.Generator().manual_seed(0)
     pan = F.avg_pool2d(torch.randn(1, 1, 514, 514, generator=generator), 3, stride=1) * 2
     ms = torch.randn(1, 4, 136, 136, generator=generator)
-    return pan, ms, Sampling((4.0, 4.0), (-16.0, -16.0), GAINS), Region(192, 192, 320, 320)
+    return pan, ms, SensorModel(GridMapping((4.0, 4.0), (-16.0, -16.0)), GAINS), Window(192, 192, 128, 128)
 
 
 def shipped():
@@ -69,13 +71,13 @@ def shipped():
 @pytest.mark.parametrize("network", [shipped, small_model], ids=["shipped", "with M2P"])
 def test_bf16_agrees_with_fp32_on_any_device(network):
     model = network().eval()
-    pan, ms, sampling, core = window()
+    pan, ms, sensor_model, core = window()
     with torch.inference_mode():
-        exact, _ = fuse_core(model, pan, ms, sampling, SPECTRUM, 2, core)
-        rounded, _ = fuse_core(model, pan, ms, sampling, SPECTRUM, 2, core, torch.bfloat16)
+        exact, _ = fuse_core(model, pan, ms, sensor_model, SPECTRUM, 2, core)
+        rounded, _ = fuse_core(model, pan, ms, sensor_model, SPECTRUM, 2, core, torch.bfloat16)
         with CudaAutocast():
-            imitated, _ = fuse_core(model, pan, ms, sampling, SPECTRUM, 2, core, torch.bfloat16)
-            exactly, _ = fuse_core(model, pan, ms, sampling, SPECTRUM, 2, core)
+            imitated, _ = fuse_core(model, pan, ms, sensor_model, SPECTRUM, 2, core, torch.bfloat16)
+            exactly, _ = fuse_core(model, pan, ms, sensor_model, SPECTRUM, 2, core)
     assert exact.dtype == rounded.dtype == torch.float32
     assert 0 < float((rounded - exact).abs().max()) < 0.1
     assert float((rounded - exact).square().mean().sqrt()) < 0.01

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from crossdiff_cli.errors import SceneError
-from crossdiff_cli.geometry.grid import Grid
+from crossdiff_cli.geometry.grid import GridMapping
 from crossdiff_cli.geometry.window import Window
 from crossdiff_cli.imaging.resample import degrade, expand, mtf_kernel
 from crossdiff_cli.quality.assess import assess, assess_arrays
@@ -170,7 +170,7 @@ def test_the_windows_do_not_matter(ratio: tuple[float, float], offset: tuple[flo
     mask = torch.ones(300, 270, dtype=torch.bool)
     mask[:40, 100:180] = mask[200:203, 60:64] = False
     fused = expand(ms[None], (300, 270), ratio, offset)[0] + 0.7 * (pan - pan.mean())
-    judged = judged_arrays(fused, pan, ms, Grid(ratio, offset), GAINS, mask, truth)
+    judged = judged_arrays(fused, pan, ms, GridMapping(ratio, offset), GAINS, mask, truth)
     whole = figures(assess(judged, 512))
     assert len(whole) == len(FULL) + len(REDUCED) + len(TRUTH) + 16
     for window in (32, 96, 160):
@@ -189,7 +189,7 @@ def test_windows_stay_small() -> None:
 
         return read
 
-    judged = judged_arrays(truth, pan, ms, Grid(RATIO, (0.0, 0.0)), GAINS, None, truth)
+    judged = judged_arrays(truth, pan, ms, GridMapping(RATIO, (0.0, 0.0)), GAINS, None, truth)
     assert judged.reference
     assess(
         Judged(

@@ -9,7 +9,7 @@ import torch
 from rasterio.transform import Affine
 from scipy import ndimage
 
-from crossdiff_cli.geometry.grid import relate, same_bounds
+from crossdiff_cli.geometry.grid import map_grids, same_bounds
 from crossdiff_cli.io.open_pair import open_pair
 from crossdiff_cli.io.pair import PairOptions
 from crossdiff_cli.quality.baselines import BASELINES
@@ -27,7 +27,7 @@ def mtf_glp_correlation(pan: str, ms: str, visible: list[int]) -> float:
     """What MTF-GLP reaches on the same pair, by the baseline of the quality room."""
     with rasterio.open(pan) as p, rasterio.open(ms) as m:
         images = [torch.from_numpy(file.read().astype(float)) for file in (p, m)]
-        grid = relate(p.transform, m.transform, m.shape) if p.crs else same_bounds(p.shape, m.shape)
+        grid = map_grids(p.transform, m.transform, m.shape) if p.crs else same_bounds(p.shape, m.shape)
     gains = [0.3] * len(images[1])
     fused = BASELINES["MTF-GLP-FS"](*images, grid.ratio, grid.offset, gains, None)
     detail = high_pass(fused[visible].mean(dim=0).numpy())[20:-20, 20:-20]
@@ -123,7 +123,7 @@ def test_measured_shifts_agree_with_the_index(real_pairs):
             continue
         pan, ms = (str(folder / item["files"][name]) for name in ("pan", "ms"))
         with open_pair(pan, [ms], PairOptions(sensor=item["sensor"], bands=tuple(item["bands"]))) as pair:
-            found = survey(pair).registered.shift
+            found = survey(pair.sample_windows(), pair.grid, pair.bands).registration.shift
         x, y = item["residual_shift_pan_px"]
         assert found[1] == pytest.approx(x, abs=0.3), item["name"]
         assert found[0] == pytest.approx(y, abs=0.5), item["name"]

@@ -33,7 +33,7 @@ def registered(folder, pan, ms):
         write_raster(folder / "ms.tif", ms.astype("float32"), PAN_GRID @ Affine.scale(RATIO)),
     )
     with open_pair(files[0], [files[1]], OPTIONS) as pair:
-        return survey(pair).registered
+        return survey(pair.sample_windows(), pair.grid, pair.bands).registration
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_two_constant_8_bit_images_give_no_shift(tmp_path):
     pan = write_raster(tmp_path / "pan.tif", np.full((1, 520, 520), 200, "uint8"), PAN_GRID)
     ms = write_raster(tmp_path / "ms.tif", np.full((3, 120, 120), 90, "uint8"), PAN_GRID @ Affine.scale(RATIO))
     with open_pair(pan, [ms], PairOptions(sensor="vhr", bands=("R", "G", "B"))) as pair:
-        found = survey(pair).registered
+        found = survey(pair.sample_windows(), pair.grid, pair.bands).registration
     assert found.shift == (0.0, 0.0)
 
 
@@ -122,7 +122,7 @@ def test_a_best_match_at_the_border_of_the_search_is_no_match(textured):
 def test_bands_that_lie_alike_get_no_shift_of_their_own(tmp_path):
     made = degrade("examples/pan.tif", ["examples/ms.tif"], tmp_path / "pair")
     with open_pair(made.pan, [made.ms]) as pair:
-        found = survey(pair).registered
+        found = survey(pair.sample_windows(), pair.grid, pair.bands).registration
     assert found.band_shifts == ()
     assert found.shift == pytest.approx((0.0, 0.0), abs=0.05)
 

@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from crossdiff_cli.estimate.survey import Statistics
-from crossdiff_cli.inference.fuse import ROUNDS, Sampling, fuse
+from crossdiff_cli.geometry.grid import GridMapping
+from crossdiff_cli.imaging.back_projection import ITERATIONS
+from crossdiff_cli.imaging.normalisation import Normalisation
+from crossdiff_cli.imaging.sensor_model import SensorModel
 from crossdiff_cli.model.crossdiff import Architecture, CrossDiff
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.model.weights import save
@@ -36,20 +38,20 @@ def scene() -> TrainingScene:
         pan_mask=torch.ones(256, 256, dtype=torch.bool),
         ms=_smooth(4, 64, 1),
         ms_mask=torch.ones(64, 64, dtype=torch.bool),
-        sampling=Sampling((4.0, 4.0), (0.0, 0.0), (0.3,) * 4),
+        sensor_model=SensorModel(GridMapping((4.0, 4.0), (0.0, 0.0)), (0.3,) * 4),
         spectrum=Spectrum(
             torch.tensor([480.0, 545.0, 672.0, 850.0]), torch.full((4,), 60.0), torch.tensor([450.0, 800.0]), 4.0
         ),
         pan_gain=0.15,
         reference=None,
-        statistics=Statistics(0.0, 1.0, torch.zeros(4), torch.ones(4)),
+        normalisation=Normalisation(0.0, 1.0, torch.zeros(4), torch.ones(4)),
     )
 
 
 def test_a_scene_sharpened_in_windows_equals_one_pass(scene: TrainingScene, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     model = CrossDiff(SMALL).eval()
-    whole = fuse(model, scene.pan, scene.ms, scene.sampling, scene.spectrum, ROUNDS).detach()
+    whole = model.fuse(scene.pan, scene.ms, scene.sensor_model, scene.spectrum, ITERATIONS).detach()
     monkeypatch.setattr(module, "_CORE", 64)
     monkeypatch.setattr(module, "_HALO", 120)
     assert torch.allclose(sharpen_scene(model, scene), whole, atol=1e-3)
@@ -61,9 +63,9 @@ def test_the_ms_is_the_truth_averaged_by_its_mtf(scene: TrainingScene, monkeypat
     for seed in range(6):
         made = reimage(scene, truth, Generator().manual_seed(seed))
         assert made.reference is truth
-        ratio, offset = made.sampling.ratio[0], made.sampling.offset
+        ratio, offset = made.sensor_model.grid.ratio[0], made.sensor_model.grid.offset
         assert ratio in {2.0, 3.0, 4.0}
-        sigma = ratio * (-2 * torch.log(torch.tensor(made.sampling.gains[1]))).sqrt() / torch.pi
+        sigma = ratio * (-2 * torch.log(torch.tensor(made.sensor_model.nyquist_gains[1]))).sqrt() / torch.pi
         row, col = 9, 12
         middle = offset[0] + (row + 0.5) * ratio, offset[1] + (col + 0.5) * ratio
         at = torch.arange(256) + 0.5

@@ -15,7 +15,7 @@ from rasterio.io import MemoryFile
 from rasterio.transform import Affine
 
 from crossdiff_cli.cli.main import main
-from crossdiff_cli.geometry.grid import Grid
+from crossdiff_cli.geometry.grid import GridMapping
 from crossdiff_cli.geometry.window import Window
 from crossdiff_cli.imaging.resample import expand
 from crossdiff_cli.io.pair import PairOptions
@@ -37,7 +37,7 @@ from crossdiff_cli.report.views import map_picture
 from crossdiff_cli.sensors.table import SENSORS, Band, find_sensor
 
 PAN_GRID = Affine(0.5, 0, 500000, 0, -0.5, 5000000)
-GRID = Grid((4.0, 4.0), (0.0, 0.0))
+GRID = GridMapping((4.0, 4.0), (0.0, 0.0))
 GAINS = (0.3, 0.3, 0.3, 0.3)
 
 

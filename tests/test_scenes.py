@@ -140,8 +140,11 @@ def test_of_a_large_scene_the_most_detailed_parts_are_read(large):
     for place, part in zip(found, parts, strict=True):
         row, col = 128 * (place // 4), 128 * (place % 4)
         assert torch.allclose(part.reference, whole.reference[:, :, row : row + 128, col : col + 128], atol=1e-6)
-        first = [round((start - offset) / 4) for start, offset in zip((row, col), whole.sampling.offset, strict=True)]
-        lead = [round(-offset / 4) for offset in part.sampling.offset]
+        first = [
+            round((start - offset) / 4)
+            for start, offset in zip((row, col), whole.sensor_model.grid.offset, strict=True)
+        ]
+        lead = [round(-offset / 4) for offset in part.sensor_model.grid.offset]
         inner = part.ms[0, :, lead[0] : lead[0] + 32, lead[1] : lead[1] + 32]
         assert torch.allclose(inner, whole.ms[0, :, first[0] : first[0] + 32, first[1] : first[1] + 32], atol=1e-6)
 

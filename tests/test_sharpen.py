@@ -132,7 +132,7 @@ def test_consistency_law(make_pair, tmp_path, options):
     """Back-projection brings the degraded result closer to the MS, and the figure is reported."""
     files = make_pair(shape=(400, 400))
     with_it = sharpen(files.pan, [files.ms], tmp_path / "a.tif", options)
-    without = sharpen(files.pan, [files.ms], tmp_path / "b.tif", replace(options, rounds=0))
+    without = sharpen(files.pan, [files.ms], tmp_path / "b.tif", replace(options, iterations=0))
     assert 0 < with_it.consistency < 0.8 * without.consistency
     assert with_it.consistency < 0.05
     with rasterio.open(tmp_path / "a.tif") as file:

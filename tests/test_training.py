@@ -8,8 +8,10 @@ import torch
 from conftest import SMALL, small_model
 
 from crossdiff_cli.errors import TrainingError
+from crossdiff_cli.geometry.grid import GridMapping
+from crossdiff_cli.imaging.injection import prepare
 from crossdiff_cli.imaging.resample import degrade, expand
-from crossdiff_cli.inference.fuse import Sampling, prepare
+from crossdiff_cli.imaging.sensor_model import SensorModel
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.weights import digest, load
 from crossdiff_cli.training.adapt import LossWeights, adapt
@@ -85,7 +87,13 @@ def test_a_full_resolution_example_is_a_true_window(sampler):
     for seed in range(6):
         example = sampler.draw(torch.Generator().manual_seed(seed), reduced=False)
         assert example.pan.shape == (2, 1, 32, 32)
-        seen = degrade(example.pan, tuple(example.ms.shape[2:]), example.sampling.ratio, example.sampling.offset, [0.3])
+        seen = degrade(
+            example.pan,
+            tuple(example.ms.shape[2:]),
+            example.sensor_model.grid.ratio,
+            example.sensor_model.grid.offset,
+            [0.3],
+        )
         inner = (slice(None), 0, slice(6, -6), slice(6, -6))
         mean_band = example.ms.mean(dim=1, keepdim=True)
         a, b = seen[inner], mean_band[inner]
@@ -95,13 +103,13 @@ def test_a_full_resolution_example_is_a_true_window(sampler):
 def test_an_example_knows_the_noise_of_its_bands(sampler):
     """Bands are told by their wavelengths, which are jittered by less than they differ."""
     levels = (0.1, 0.2, 0.3, 0.4)
-    scene = replace(sampler.scenes[0], sampling=replace(sampler.scenes[0].sampling, noise=levels))
+    scene = replace(sampler.scenes[0], sensor_model=replace(sampler.scenes[0].sensor_model, ms_noise=levels))
     known = replace(sampler, scenes=[scene])
     counts = set()
     for seed in range(12):
         example = known.draw(torch.Generator().manual_seed(seed), reduced=False)
         nearest = (example.spectrum.center_nm[:, None] - scene.spectrum.center_nm).abs().argmin(dim=1)
-        assert example.sampling.noise == tuple(levels[band] for band in nearest.tolist())
+        assert example.sensor_model.ms_noise == tuple(levels[band] for band in nearest.tolist())
         counts.add(len(nearest))
     assert len(counts) > 1
 
@@ -111,14 +119,18 @@ def test_a_reduced_example_has_the_ms_as_its_truth(sampler):
     ratios = set()
     for seed in range(12):
         example = sampler.draw(torch.Generator().manual_seed(seed), reduced=True)
-        ratios.add(example.sampling.ratio)
+        ratios.add(example.sensor_model.grid.ratio)
         shape = tuple(example.ms.shape[2:])
         seen = degrade(
-            example.reference, shape, example.sampling.ratio, example.sampling.offset, example.sampling.gains
+            example.reference,
+            shape,
+            example.sensor_model.grid.ratio,
+            example.sensor_model.grid.offset,
+            example.sensor_model.nyquist_gains,
         )
         rows, cols = (
             slice(math.ceil(-o / r) + 3, math.floor((32 - o) / r) - 3)
-            for o, r in zip(example.sampling.offset, example.sampling.ratio, strict=True)
+            for o, r in zip(example.sensor_model.grid.offset, example.sensor_model.grid.ratio, strict=True)
         )
         if rows.stop > rows.start and cols.stop > cols.start:
             assert (seen - example.ms)[:, :, rows, cols].abs().max() < 0.5
@@ -159,11 +171,11 @@ def test_masked_windows_are_not_drawn(make_pair):
 
 def test_spectral_loss_is_zero_for_a_consistent_result_only():
     ms = torch.randn(1, 3, 24, 24, generator=torch.Generator().manual_seed(0))
-    sampling = Sampling((4.0, 4.0), (-16.0, -16.0), (0.3, 0.3, 0.3))
-    image = expand(ms, (64, 64), sampling.ratio, sampling.offset)
-    consistent = degrade(image, (24, 24), sampling.ratio, sampling.offset, sampling.gains)
-    assert float(spectral_loss(image, consistent, sampling)) == pytest.approx(0, abs=1e-6)
-    assert float(spectral_loss(image + 0.3, consistent, sampling)) == pytest.approx(0.3, abs=1e-5)
+    sensor_model = SensorModel(GridMapping((4.0, 4.0), (-16.0, -16.0)), (0.3, 0.3, 0.3))
+    image = expand(ms, (64, 64), sensor_model.grid.ratio, sensor_model.grid.offset)
+    consistent = degrade(image, (24, 24), sensor_model.grid.ratio, sensor_model.grid.offset, sensor_model.nyquist_gains)
+    assert float(spectral_loss(image, consistent, sensor_model)) == pytest.approx(0, abs=1e-6)
+    assert float(spectral_loss(image + 0.3, consistent, sensor_model)) == pytest.approx(0.3, abs=1e-5)
 
 
 def test_local_correlation_is_pearsons():
@@ -194,7 +206,7 @@ def test_both_stages_learn_and_stage_two_leaves_the_encoders_alone(sampler):
         total = 0.0
         for seed in range(4):
             example = sampler.draw(torch.Generator().manual_seed(900 + seed), reduced=True)
-            pan_low, ms_up, _ = prepare(example.pan, example.ms, example.sampling)
+            pan_low, ms_up, _ = prepare(example.pan, example.ms, example.sensor_model)
             with torch.no_grad():
                 decoded = model.p2m.decode(model.features(example.pan, ms_up, example.spectrum).p2m)
                 detail = example.pan - pan_low

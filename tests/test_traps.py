@@ -143,7 +143,7 @@ def test_statistics_are_those_of_the_valid_pixels(tmp_path):
         write_raster(tmp_path / "ms.tif", ms.astype("float32"), GRID @ Affine.scale(4), nodata=0),
     )
     with open_pair(files[0], [files[1]], FOUR) as pair:
-        statistics = survey(pair).statistics
+        statistics = survey(pair.sample_windows(), pair.grid, pair.bands).normalisation
     assert np.allclose(statistics.ms_mean, ms[:, valid].mean(axis=1), rtol=1e-5)
     assert np.allclose(statistics.ms_std, ms[:, valid].std(axis=1), rtol=1e-5)
 

@@ -23,11 +23,11 @@ OPTIONS = PairOptions(sensor="vhr", bands=("B", "G", "R", "NIR"))
 def test_a_window_of_a_pair_is_the_same_as_in_the_whole_scene(make_pair):
     files = make_pair(shape=(256, 320))
     with open_pair(files.pan, [files.ms], OPTIONS) as pair:
-        found = survey(pair)
+        found = survey(pair.sample_windows(), pair.grid, pair.bands)
         whole = scene_of(pair, found, Window(0, 0, 256, 320), "whole")
         part = scene_of(pair, found, Window(64, 128, 96, 96), "part")
     assert torch.equal(part.pan, whole.pan[..., 64:160, 128:224])
-    first = round((part.sampling.offset[0] - whole.sampling.offset[0] + 64) / 4)
+    first = round((part.sensor_model.grid.offset[0] - whole.sensor_model.grid.offset[0] + 64) / 4)
     assert torch.equal(part.ms[..., 4:10, 4:10], whole.ms[..., first + 4 : first + 10, first + 20 : first + 26])
 
 
@@ -46,7 +46,7 @@ def test_the_shared_network_is_not_changed_and_the_better_head_is_taken(make_pai
     monkeypatch.setattr("crossdiff_cli.training.selection.score", forged)
     monkeypatch.setattr(zero_shot, "_CHECKS", 2)
     with open_pair(files.pan, [files.ms], OPTIONS) as pair:
-        tuned = ZeroShot(4)(pair, survey(pair), model)
+        tuned = ZeroShot(4)(pair, survey(pair.sample_windows(), pair.grid, pair.bands), model)
     assert len(seen) == 7
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]), name
@@ -76,7 +76,7 @@ def test_a_small_scene_is_fitted_with_smaller_patches(make_pair, caplog):
     files, model = make_pair(shape=(512, 512), seed=2), small_model()
     caplog.set_level("INFO")
     with open_pair(files.pan, [files.ms], OPTIONS) as pair:
-        tuned = ZeroShot(1)(pair, survey(pair, align=False), model)
+        tuned = ZeroShot(1)(pair, survey(pair.sample_windows(), pair.grid, pair.bands, align=False), model)
     assert tuned is not model
     assert "fitted to the scene in 1 steps" in caplog.text
 
@@ -86,7 +86,7 @@ def test_a_scene_too_small_to_fit_to_is_sharpened_as_it_is_and_nothing_else_is_s
 ):
     files, model, out = make_pair(shape=(128, 128)), small_model(), tmp_path / "out.tif"
     with open_pair(files.pan, [files.ms], OPTIONS) as pair:
-        assert ZeroShot(2)(pair, survey(pair, align=False), model) is model
+        assert ZeroShot(2)(pair, survey(pair.sample_windows(), pair.grid, pair.bands, align=False), model) is model
     assert "too small to fit the head to it" in caplog.text
     sharpen(files.pan, [files.ms], out, SharpenOptions(pair=OPTIONS, weights=small_weights, tune=ZeroShot(2)))
     with rasterio.open(out) as file:

@@ -101,12 +101,12 @@ def fusion_of(**choices: Any) -> "SharpenOptions":
         nodata=None if nodata == "none" else nodata,
         ignore_nodata=nodata == "none",
     )
-    rounds: dict[str, Any] = {"rounds": 0} if choices.pop("no_consistency") else {}
+    iterations: dict[str, Any] = {"iterations": 0} if choices.pop("no_consistency") else {}
     steps = choices.pop("adapt_steps")
     choices["tune"] = ZeroShot(steps) if steps else None
     align, noise = (choices.pop(name) == "auto" for name in ("align", "noise"))
     creation = dict(choices.pop("creation"))
-    return SharpenOptions(pair=pair, align=align, noise=noise, creation=creation, **rounds, **choices)
+    return SharpenOptions(pair=pair, align=align, noise=noise, creation=creation, **iterations, **choices)
 
 
 def _numbers(names: tuple[str, ...]) -> tuple[int, ...]:

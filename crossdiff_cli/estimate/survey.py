@@ -1,10 +1,7 @@
-"""What a few windows tell of a whole scene: normalisation, noise and the misregistration of PAN and MS.
-
-Bounded in memory: at most `WINDOWS` windows are read, spread evenly over the common footprint.
-"""
+"""Estimate normalisation, registration and noise of a scene from its sample windows."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,85 +11,68 @@ from crossdiff_cli.errors import SceneError
 from crossdiff_cli.estimate.matching import Optics, View
 from crossdiff_cli.estimate.noise import ms_noise, pan_noise
 from crossdiff_cli.estimate.registration import Registration, register
-from crossdiff_cli.geometry.window import Window, spread
+from crossdiff_cli.geometry.grid import GridMapping, Pixels
+from crossdiff_cli.geometry.patch import Patch
+from crossdiff_cli.imaging.normalisation import Normalisation
 from crossdiff_cli.imaging.resample import degrade
-from crossdiff_cli.io.pair import ScenePair
-from crossdiff_cli.sensors.table import spectral_order
+from crossdiff_cli.imaging.sensor_model import SensorModel
+from crossdiff_cli.sensors.table import Band, spectral_order
 
 NOISE_THRESHOLD = 0.05
 """Standard deviation of noise, as a share of that of its image, above which it is reported."""
-WINDOWS = 36
-_WINDOW_MS_PX = 96
 _REGISTERED = 12
 """Windows that are registered, at most."""
 
 
 @dataclass(frozen=True, slots=True)
-class Statistics:
-    """One affine per band: normalised = (DN - mean) / std, from valid pixels at MS resolution."""
+class SceneEstimates:
+    """Normalisation, registration and noise of one scene, estimated on its sample windows."""
 
-    pan_mean: float
-    pan_std: float
-    ms_mean: Tensor
-    """(C,) float32."""
-    ms_std: Tensor
-    """(C,) float32, 1 where a band is constant."""
-
-    def select(self, bands: Sequence[int]) -> "Statistics":
-        """Return the statistics of some of the bands, in the order given."""
-        return replace(self, ms_mean=self.ms_mean[bands], ms_std=self.ms_std[bands])
-
-    def normalise_pan(self, pan: Tensor) -> Tensor:
-        """DN to normalised, any shape."""
-        return (pan - self.pan_mean) / self.pan_std
-
-    def normalise_ms(self, ms: Tensor) -> Tensor:
-        """DN (..., C, h, w) to normalised."""
-        return (ms - self.ms_mean.to(ms)[:, None, None]) / self.ms_std.to(ms)[:, None, None]
-
-    def denormalise_ms(self, ms: Tensor) -> Tensor:
-        """Normalised (..., C, H, W) to DN."""
-        return ms * self.ms_std.to(ms)[:, None, None] + self.ms_mean.to(ms)[:, None, None]
-
-
-@dataclass(frozen=True, slots=True)
-class Survey:
-    """Findings on one scene."""
-
-    statistics: Statistics
-    registered: Registration
-    """Where the MS lies; at its nominal place where that was not measured."""
-    noise: tuple[float, ...]
-    """Deviation of the white noise of each MS band, normalised; 0 where it was not measured."""
-    pan_noise: float
-    """That of the PAN, normalised."""
-    band_names: tuple[str, ...]
+    grid: GridMapping
+    """Nominal mapping of the MS."""
+    bands: tuple[Band, ...]
     """Of the MS, in file order."""
+    normalisation: Normalisation
+    registration: Registration
+    """Of the MS; its nominal place where that was not measured."""
+    ms_noise: tuple[float, ...]
+    """Standard deviation of the white noise of each MS band, normalised; 0 where it was not measured."""
+    pan_noise: float
+    """Standard deviation of the white noise of the PAN, normalised."""
+
+    def sensor_model(self, patch: Patch) -> SensorModel:
+        """Return how the sensor makes the MS of a patch from its PAN, bands in file order."""
+        place = self.registration
+        grid = GridMapping(
+            place.ratio(self.grid.ratio), place.offset(patch.offset, (patch.window.row, patch.window.col)),
+            place.band_shifts,
+        )  # fmt: skip
+        return SensorModel(grid, tuple(band.nyquist_gain for band in self.bands), self.ms_noise, self.pan_noise)
 
     @property
-    def noise_dn(self) -> list[float]:
-        """That of the MS bands in DN."""
-        return [share * deviation for share, deviation in zip(self.noise, self.statistics.ms_std.tolist(), strict=True)]
+    def ms_noise_dn(self) -> list[float]:
+        """Standard deviation of the noise of each MS band in DN."""
+        return [share * std for share, std in zip(self.ms_noise, self.normalisation.ms_std.tolist(), strict=True)]
 
     @property
     def pan_noise_dn(self) -> float:
-        """That of the PAN in DN."""
-        return self.pan_noise * self.statistics.pan_std
+        """Standard deviation of the noise of the PAN in DN."""
+        return self.pan_noise * self.normalisation.pan_std
 
     def describe_band_shifts(self) -> str:
         """Return `NAME:x,y`, in PAN pixels, of each band with an offset of its own; empty if there is none."""
-        shifts = zip(self.band_names, self.registered.band_shifts, strict=False)
-        return " ".join(f"{name}:{col:+.2f},{row:+.2f}" for name, (row, col) in shifts if (row, col) != (0.0, 0.0))
+        shifts = zip(self.bands, self.registration.band_shifts, strict=False)
+        return " ".join(f"{band.name}:{col:+.2f},{row:+.2f}" for band, (row, col) in shifts if (row, col) != (0.0, 0.0))
 
     def describe_noise(self) -> str:
         """Return `NAME:std`, in DN, of PAN and bands whose noise exceeds `NOISE_THRESHOLD`; empty if there is none."""
-        names, shares = ("PAN", *self.band_names), (self.pan_noise, *self.noise)
-        levels = zip(names, shares, (self.pan_noise_dn, *self.noise_dn), strict=True)
+        names, shares = ("PAN", *(band.name for band in self.bands)), (self.pan_noise, *self.ms_noise)
+        levels = zip(names, shares, (self.pan_noise_dn, *self.ms_noise_dn), strict=True)
         return " ".join(f"{name}:{dn:.2g}" for name, share, dn in levels if share > NOISE_THRESHOLD)
 
     def tags(self) -> dict[str, str]:
         """Return what was estimated as tags of the result."""
-        place = self.registered
+        place = self.registration
         tags = {"CROSSDIFF_SHIFT_PX": f"{place.shift[1]:.3f},{place.shift[0]:.3f}"}
         if any(place.stretch):
             tags["CROSSDIFF_STRETCH"] = f"{place.stretch[1]:.6f},{place.stretch[0]:.6f}"
@@ -103,37 +83,59 @@ class Survey:
         return tags
 
 
-def survey(pair: ScenePair, *, align: bool = True, noise: bool = True) -> Survey:
-    """Read the sample windows once; derive statistics and, if asked, the shift and the noise.
+def survey(
+    patches: Iterable[Patch],
+    grid: GridMapping,
+    bands: tuple[Band, ...],
+    *,
+    align: bool = True,
+    noise: bool = True,
+    path: str = "",
+) -> SceneEstimates:
+    """Estimate the normalisation of a scene and, if asked, its registration and its noise.
+
+    Args:
+        patches: the sample windows of the scene (`ScenePair.sample_windows`).
+        grid: nominal mapping of the MS.
+        bands: of the MS, in file order.
+        align: whether the registration is estimated.
+        noise: whether the noise is estimated.
+        path: of the scene, for the error.
 
     Raises:
         SceneError: no valid pixel where PAN and MS overlap.
     """
-    order = spectral_order(pair.bands)
-    samples = [replace(sample, ms=sample.ms[order]) for sample in _samples(pair)]
-    if sum(int(s.mask.sum()) for s in samples) == 0:
+    order = spectral_order(bands)
+    samples = [sample for patch in patches if (sample := _sample(patch, order)) is not None]
+    if not samples:
         raise SceneError(
-            f"{pair.pan.path} and {pair.ms[0].path} have no valid pixel in common: one or the other is nodata "
-            "everywhere (--nodata none takes every number for data)"
-        )
-    optics, names = Optics(pair.grid.ratio, pair.bands[order[0]].nyquist_gain), tuple(band.name for band in pair.bands)
-    statistics = _statistics(optics, samples)
-    registered = Registration()
+            "PAN and MS have no valid pixel in common: one or the other is nodata everywhere", path=path or None,
+            cure="--nodata none takes every number for data",
+        )  # fmt: skip
+    optics = Optics(grid.ratio, bands[order[0]].nyquist_gain)
+    normalisation = _normalisation(optics, samples)
+    registration = Registration()
     if align:
         views = [
-            replace(view, pan=statistics.normalise_pan(view.pan), ms=statistics.normalise_ms(view.ms))
+            replace(view, pan=normalisation.normalise_pan(view.pan), ms=normalisation.normalise_ms(view.ms))
             for view in _some(samples)
         ]
-        row, col = pair.footprint.row + pair.footprint.height / 2, pair.footprint.col + pair.footprint.width / 2
-        registered = register(views, optics, (row, col))
-    levels, of_pan = torch.zeros(len(names)), 0.0
+        registration = register(views, optics, _centre(samples))
+    levels, of_pan = torch.zeros(len(bands)), 0.0
     if noise:
-        levels = ms_noise(samples, optics, registered) / statistics.ms_std
-        of_pan = pan_noise(samples, pair.grid.ratio) / statistics.pan_std
+        levels = ms_noise(samples, optics, registration) / normalisation.ms_std
+        of_pan = pan_noise(samples, grid.ratio) / normalisation.pan_std
     place = sorted(range(len(order)), key=order.__getitem__)  # of each band of the file in the order of wavelengths
-    shifts = registered.band_shifts and tuple(registered.band_shifts[i] for i in place)
-    registered = replace(registered, band_shifts=shifts)
-    return Survey(statistics.select(place), registered, tuple(levels[place].tolist()), of_pan, names)
+    shifts = registration.band_shifts and tuple(registration.band_shifts[i] for i in place)
+    registration = replace(registration, band_shifts=shifts)
+    return SceneEstimates(grid, bands, normalisation.select(place), registration, tuple(levels[place].tolist()), of_pan)
+
+
+def _centre(samples: Sequence[View]) -> Pixels:
+    """Return the middle of the part of the PAN that the samples are spread over."""
+    ends = [(view.origin, (view.origin[0] + view.pan.shape[2], view.origin[1] + view.pan.shape[3])) for view in samples]
+    row, col = ((min(a[i] for a, _ in ends) + max(b[i] for _, b in ends)) / 2 for i in (0, 1))
+    return row, col
 
 
 def _some(samples: list[View]) -> list[View]:
@@ -142,40 +144,34 @@ def _some(samples: list[View]) -> list[View]:
     return [samples[place] for place in sorted(chosen)]
 
 
-def _samples(pair: ScenePair) -> list[View]:
-    size = max(8, int(_WINDOW_MS_PX * pair.ratio))
-    samples = []
-    for window in spread(pair.footprint, size, WINDOWS):
-        inner = window.intersection(pair.footprint)
-        assert inner is not None
-        patch = pair.read(inner)
-        inside = _covered(pair, inner, patch.ms_mask.shape, patch.offset)
-        mask = torch.from_numpy(patch.ms_mask) & inside
-        if not patch.pan_mask.all():
-            pan_valid = torch.from_numpy(patch.pan_mask)[None, None].float()
-            mask &= degrade(pan_valid, patch.ms_mask.shape, pair.grid.ratio, patch.offset, [0.3])[0, 0] > 0.999
-        if mask.any():
-            pan, ms = torch.from_numpy(patch.pan)[None], torch.from_numpy(patch.ms)
-            samples.append(View(pan, ms, mask, patch.offset, (inner.row, inner.col)))
-    return samples
+def _sample(patch: Patch, order: Sequence[int]) -> View | None:
+    """Return a patch with its bands in `order`, and the MS pixels whose PAN is valid too; None if there are none."""
+    mask = torch.from_numpy(patch.ms_mask) & _covered(patch)
+    if not patch.pan_mask.all():
+        pan_valid = torch.from_numpy(patch.pan_mask)[None, None].float()
+        mask &= degrade(pan_valid, patch.ms_mask.shape, patch.ratio, patch.offset, [0.3])[0, 0] > 0.999
+    if not mask.any():
+        return None
+    pan, ms = torch.from_numpy(patch.pan)[None], torch.from_numpy(patch.ms[list(order)])
+    return View(pan, ms, mask, patch.offset, (patch.window.row, patch.window.col))
 
 
-def _covered(pair: ScenePair, window: Window, shape: tuple[int, ...], offset: tuple[float, float]) -> Tensor:
-    """MS pixels whose whole area lies in the PAN window: (h, w)."""
+def _covered(patch: Patch) -> Tensor:
+    """Return the MS pixels whose whole area lies in the PAN window: (h, w)."""
     axes = []
     for axis in (0, 1):
-        start = offset[axis] + torch.arange(shape[axis]) * pair.grid.ratio[axis]
-        axes.append((start >= -0.5) & (start + pair.grid.ratio[axis] <= window.shape[axis] + 0.5))
+        start = patch.offset[axis] + torch.arange(patch.ms_mask.shape[axis]) * patch.ratio[axis]
+        axes.append((start >= -0.5) & (start + patch.ratio[axis] <= patch.window.shape[axis] + 0.5))
     return axes[0][:, None] & axes[1][None, :]
 
 
-def _statistics(optics: Optics, samples: list[View]) -> Statistics:
+def _normalisation(optics: Optics, samples: list[View]) -> Normalisation:
     pan = torch.cat([optics.seen(s, (0.0, 0.0))[s.mask] for s in samples]).double()
     ms = torch.cat([s.ms[:, s.mask] for s in samples], dim=1).double()
     ms_std = ms.std(dim=1, correction=0)
     pan_std = float(pan.std(correction=0))
     flat = 1e-6 * (ms.abs().amax(dim=1) + 1e-30)
-    return Statistics(
+    return Normalisation(
         float(pan.mean()),
         pan_std if pan_std > 1e-6 * (float(pan.abs().max()) + 1e-30) else 1.0,
         ms.mean(dim=1).float(),

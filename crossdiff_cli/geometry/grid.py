@@ -1,11 +1,15 @@
 """How the MS grid lies on the PAN grid: ratio, offset and common footprint. Geometry only, no pixels."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from affine import Affine
 
 from crossdiff_cli.geometry.window import Window
+
+Pixels = tuple[float, float]
+"""Rows and columns."""
 
 _ROTATION_PX = 0.05
 """A rotation or shear that moves no MS pixel by more than this many PAN pixels is none."""
@@ -16,13 +20,38 @@ _DRIFT_PX = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
-class Grid:
+class GridMapping:
     """The MS grid in PAN pixel coordinates: MS pixel (0, 0) has its outer corner at `offset`."""
 
-    ratio: tuple[float, float]
+    ratio: Pixels
     """PAN pixels per MS pixel (rows, columns)."""
-    offset: tuple[float, float]
+    offset: Pixels
     """PAN coordinates (row, column) of the outer corner of MS pixel (0, 0)."""
+    band_shifts: tuple[Pixels, ...] = ()
+    """How far each band lies from `offset`, in PAN pixels (row, column); empty where all lie alike."""
+
+    def crop(self, part: Window) -> "GridMapping":
+        """Return the mapping of a part of the PAN."""
+        return replace(self, offset=(self.offset[0] - part.row, self.offset[1] - part.col))
+
+    def at_half_resolution(self) -> "GridMapping":
+        """Return the mapping for an image at half the PAN grid."""
+
+        def half(pair: Pixels) -> Pixels:
+            return pair[0] / 2, pair[1] / 2
+
+        return GridMapping(half(self.ratio), half(self.offset), tuple(half(shift) for shift in self.band_shifts))
+
+    def select_bands(self, bands: Sequence[int]) -> "GridMapping":
+        """Return the mapping of some of the bands."""
+        return replace(self, band_shifts=tuple(self.band_shifts[i] for i in bands) if self.band_shifts else ())
+
+    def bands_by_offset(self, count: int) -> list[tuple[Pixels, list[int]]]:
+        """Group the indices of `count` bands by their offset on the PAN grid."""
+        groups: dict[Pixels, list[int]] = {}
+        for band, (row, col) in enumerate(self.band_shifts or ((0.0, 0.0),) * count):
+            groups.setdefault((self.offset[0] + row, self.offset[1] + col), []).append(band)
+        return list(groups.items())
 
     def footprint(self, pan_shape: tuple[int, int], ms_shape: tuple[int, int]) -> Window | None:
         """PAN pixels whose centres lie on the MS, or None when there are none."""
@@ -52,7 +81,7 @@ class Grid:
         )
 
 
-def relate(pan: Affine, ms: Affine, ms_shape: tuple[int, int]) -> Grid | None:
+def map_grids(pan: Affine, ms: Affine, ms_shape: tuple[int, int]) -> GridMapping | None:
     """Relate two geotransforms of one CRS; None when they are rotated, sheared or mirrored against each other."""
     to_pan = ~pan @ ms
     shear = max(abs(to_pan.b) * ms_shape[0], abs(to_pan.d) * ms_shape[1])
@@ -62,12 +91,12 @@ def relate(pan: Affine, ms: Affine, ms_shape: tuple[int, int]) -> Grid | None:
     ratio = [
         _tidy(value, _DRIFT_PX / size) or value for value, size in zip((to_pan.e, to_pan.a), ms_shape, strict=True)
     ]
-    return Grid((ratio[0], ratio[1]), (_tidy(to_pan.f, _NOISE_PX), _tidy(to_pan.c, _NOISE_PX)))
+    return GridMapping((ratio[0], ratio[1]), (_tidy(to_pan.f, _NOISE_PX), _tidy(to_pan.c, _NOISE_PX)))
 
 
-def place(pan: Affine, image: Affine, shape: tuple[int, int]) -> Window | None:
+def locate_on_grid(pan: Affine, image: Affine, shape: tuple[int, int]) -> Window | None:
     """Where an image of `shape` (rows, columns) lies on the PAN grid; None unless their pixels coincide."""
-    grid = relate(pan, image, shape)
+    grid = map_grids(pan, image, shape)
     if grid is None:
         return None
     drift = max(abs(ratio - 1) * size for ratio, size in zip(grid.ratio, shape, strict=True))
@@ -76,9 +105,9 @@ def place(pan: Affine, image: Affine, shape: tuple[int, int]) -> Window | None:
     return Window(row, col, *shape) if max(drift, apart) <= _ROTATION_PX else None
 
 
-def same_bounds(pan_shape: tuple[int, int], ms_shape: tuple[int, int]) -> Grid:
+def same_bounds(pan_shape: tuple[int, int], ms_shape: tuple[int, int]) -> GridMapping:
     """The grid of a pair without georeference, taken to cover the same ground exactly."""
-    return Grid((pan_shape[0] / ms_shape[0], pan_shape[1] / ms_shape[1]), (0.0, 0.0))
+    return GridMapping((pan_shape[0] / ms_shape[0], pan_shape[1] / ms_shape[1]), (0.0, 0.0))
 
 
 def _tidy(value: float, noise: float) -> float:

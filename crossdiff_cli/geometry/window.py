@@ -1,8 +1,12 @@
-"""Windows and tiles: integers only, no pixels."""
+"""Windows and tiles: rectangles of pixels, without the pixels."""
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
+
+STRIDE = 8
+"""Height and width of every window that the network sees are multiples of this, and so are the edges of its parts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +42,37 @@ class Window:
         height, width = min(self.stop[0], other.stop[0]) - row, min(self.stop[1], other.stop[1]) - col
         return Window(row, col, height, width) if height > 0 and width > 0 else None
 
+    def relative_to(self, outer: "Window") -> "Window":
+        """Return the same pixels, counted from the corner of `outer`."""
+        return replace(self, row=self.row - outer.row, col=self.col - outer.col)
+
+    def slices(self, scale: int = 1) -> tuple[slice, slice]:
+        """Return these rows and columns of an image at 1 / `scale` of the grid; the edges are multiples of `scale`."""
+        return (
+            slice(self.row // scale, (self.row + self.height) // scale),
+            slice(self.col // scale, (self.col + self.width) // scale),
+        )
+
     def within(self, outer: "Window") -> tuple[slice, slice]:
-        """Slices of this window in an array that holds `outer`."""
-        row, col = self.row - outer.row, self.col - outer.col
-        return slice(row, row + self.height), slice(col, col + self.width)
+        """Return the slices of this window in an array that holds `outer`."""
+        return self.relative_to(outer).slices()
+
+    def crop(self, image: Any, scale: int = 1) -> Any:
+        """Return these pixels of an image (..., H / scale, W / scale), a view."""
+        return image[(..., *self.slices(scale))]
+
+    def grown_within(self, margin: int, outer: "Window") -> "Window":
+        """Return this window widened by `margin`, then to the stride of the network, as far as `outer` goes."""
+        grown = self.grown(margin, STRIDE).intersection(outer)
+        assert grown is not None
+        return grown
+
+    def strips(self, rows: int) -> "Iterator[Window]":
+        """Cut into the fewest strips of at most `rows` rows, a multiple of the stride, as equal as they can be."""
+        count = -(-self.height // rows)
+        rows = -(-self.height // (count * STRIDE)) * STRIDE
+        for row in range(self.row, self.row + self.height, rows):
+            yield replace(self, row=row, height=min(rows, self.row + self.height - row))
 
     def grown(self, margin: int, stride: int = 1) -> "Window":
         """Widened by `margin` on all sides, then outwards until origin and size are multiples of `stride`."""

@@ -1,4 +1,4 @@
-"""Sums over boxes of pixels, by a few additions of whole images: average pooling would take ten times as long."""
+"""Box filters, by a few additions of whole images: average pooling would take ten times as long."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -26,3 +26,9 @@ def box_sum(x: Tensor, radius: int) -> Tensor:
         assert total is not None
         x = total
     return x
+
+
+def local_mean(x: Tensor, radius: int) -> Tensor:
+    """Return the mean over windows of 2 radius + 1 pixels, the border repeated: (B, C, H, W)."""
+    total = box_sum(F.pad(x, [radius] * 4, mode="replicate"), radius)
+    return total[..., radius:-radius, radius:-radius] / (2 * radius + 1) ** 2

@@ -7,7 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from crossdiff_cli.inference.fuse import Sampling, prepare, to_ms
+from crossdiff_cli.geometry.grid import GridMapping
+from crossdiff_cli.imaging.injection import prepare
+from crossdiff_cli.imaging.sensor_model import SensorModel, to_ms
 from crossdiff_cli.inference.int8 import to_int8
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.spectral import Spectrum
@@ -31,9 +33,9 @@ def in_int8(model: CrossDiff, spectrum: Spectrum, gains: Sequence[float]) -> Cro
     """
     order = spectrum.center_nm.argsort()  # that of the file does not matter
     spectrum = Spectrum(spectrum.center_nm[order], spectrum.width_nm[order], spectrum.pan_nm, spectrum.ratio)
-    sampling = Sampling((_RATIO, _RATIO), (0.0, 0.0), tuple(gains[band] for band in order.tolist()))
-    pan, ms = _window(sampling)
-    pan_low, ms_up, beta = prepare(pan, ms, sampling)
+    sensor_model = SensorModel(GridMapping((_RATIO, _RATIO), (0.0, 0.0)), tuple(gains[band] for band in order.tolist()))
+    pan, ms = _window(sensor_model)
+    pan_low, ms_up, beta = prepare(pan, ms, sensor_model)
     try:
         quick, error = to_int8(model, pan, pan_low, ms_up, beta, spectrum)
     except RuntimeError as failure:  # the operators are not part of what PyTorch promises to keep
@@ -45,10 +47,10 @@ def in_int8(model: CrossDiff, spectrum: Spectrum, gains: Sequence[float]) -> Cro
     return quick
 
 
-def _window(sampling: Sampling) -> tuple[Tensor, Tensor]:
+def _window(sensor_model: SensorModel) -> tuple[Tensor, Tensor]:
     """PAN (1, 1, H, W) and MS (1, C, h, w), normalised: edges at every scale above, noise below."""
     generator = torch.Generator().manual_seed(0)
-    images = torch.zeros(1, len(sampling.gains) + 1, _SIZE, _SIZE)
+    images = torch.zeros(1, len(sensor_model.nyquist_gains) + 1, _SIZE, _SIZE)
     for octave in range(6):
         size = _SIZE >> octave
         common, own = (torch.randn(1, n, size, size, generator=generator) for n in (1, images.shape[1]))
@@ -56,6 +58,6 @@ def _window(sampling: Sampling) -> tuple[Tensor, Tensor]:
     images = images[:, :, : _SIZE // 2]
     noise = torch.randn(images.shape, generator=generator)
     images = torch.cat([x / x.std(dim=(2, 3), keepdim=True) for x in (images, noise)], dim=2)
-    ms = to_ms(images[:, 1:].contiguous(), (_SIZE // _RATIO, _SIZE // _RATIO), sampling)
+    ms = to_ms(images[:, 1:].contiguous(), (_SIZE // _RATIO, _SIZE // _RATIO), sensor_model)
     ms[:, :, _SIZE // _RATIO // 2 :] *= 3  # noise, once it is degraded, has little left
     return images[:, :1].contiguous(), ms

@@ -18,18 +18,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from crossdiff_cli.errors import DeviceError, SceneError
-from crossdiff_cli.estimate.survey import Survey
-from crossdiff_cli.geometry.window import Tile, Window
+from crossdiff_cli.geometry.patch import Patch
+from crossdiff_cli.geometry.window import STRIDE, Tile, Window
 from crossdiff_cli.imaging.masking import extend, extend_coarse
+from crossdiff_cli.imaging.normalisation import Normalisation
 from crossdiff_cli.imaging.resample import EXPAND_RADIUS
+from crossdiff_cli.imaging.sensor_model import SensorModel
 from crossdiff_cli.inference.calibration import in_int8
-from crossdiff_cli.inference.fuse import Sampling, fuse_core
-from crossdiff_cli.io.pair import Patch, ScenePair
+from crossdiff_cli.inference.strips import fuse_core
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.device import PRECISIONS
-from crossdiff_cli.model.region import STRIDE, Region
 from crossdiff_cli.model.spectral import Spectrum
-from crossdiff_cli.sensors.table import spectral_order
 
 _log = logging.getLogger(__name__)
 
@@ -61,27 +60,46 @@ class Fused:
     """Of those MS pixels."""
 
 
+@dataclass(frozen=True, slots=True)
+class BoundScene:
+    """What a network takes of a scene; bands in the order of their wavelengths, whatever that of the file."""
+
+    order: tuple[int, ...]
+    """Index in the file of each band."""
+    path: str
+    """Of the PAN, for errors."""
+    spectrum: Spectrum
+    normalisation: Normalisation
+    nyquist_gains: tuple[float, ...]
+    sensor_model: Callable[[Patch], SensorModel]
+    """Of a patch."""
+
+
 class Lane:
     """One device, or one of several streams on it, with its copy of the network."""
 
     def __init__(
-        self, pair: ScenePair, found: Survey, model: CrossDiff, device: torch.device, dtype: torch.dtype, rounds: int
+        self,
+        model: CrossDiff,
+        scene: BoundScene,
+        device: torch.device,
+        dtype: torch.dtype,
+        iterations: int,
     ) -> None:
-        """`model` lies on `device`; the network runs in `dtype` and the result is back-projected `rounds` times."""
+        """Bind a network to a scene.
+
+        Args:
+            model: on `device`.
+            scene: what the network takes of it.
+            device: to compute on.
+            dtype: precision of the network; int8 for its residual blocks alone.
+            iterations: of back-projection.
+        """
         self.device = device
-        self._pair, self._found, self._rounds = pair, found, rounds
-        self._order = spectral_order(pair.bands)
-        bands = [pair.bands[i] for i in self._order]
-        self._gains = tuple(band.nyquist_gain for band in bands)
+        self._scene, self._iterations = scene, iterations
         self._stream = _stream(device)
-        self._spectrum = Spectrum(
-            torch.tensor([band.center_nm for band in bands], device=device),
-            torch.tensor([band.width_nm for band in bands], device=device),
-            torch.tensor(pair.sensor.pan_nm, device=device),
-            pair.ratio,
-        )
-        # Whole numbers are what the blocks of the network work on; the rest of it stays in float32.
-        self._model = in_int8(model, self._spectrum, self._gains) if dtype == torch.int8 else model
+        self._spectrum = scene.spectrum.to(device)
+        self._model = in_int8(model, self._spectrum, scene.nyquist_gains) if dtype == torch.int8 else model
         self.dtype = torch.float32 if dtype == torch.int8 else dtype
         self.precision = "int8" if self._model is not model else PRECISIONS[self.dtype]
 
@@ -124,7 +142,9 @@ class Lane:
             window = core.grown(max(margin), STRIDE).intersection(tile.window) or tile.window
             rows, cols = window.within(tile.window)
             offset = patch.offset[0] - rows.start, patch.offset[1] - cols.start
-            cut = replace(patch, pan=patch.pan[:, rows, cols], pan_mask=patch.pan_mask[rows, cols], offset=offset)
+            cut = replace(
+                patch, pan=patch.pan[:, rows, cols], pan_mask=patch.pan_mask[rows, cols], offset=offset, window=window
+            )
             parts.append(self.fuse(Tile(core, window), cut))
         return Fused(
             tile,
@@ -136,45 +156,39 @@ class Lane:
 
     def _fuse(self, tile: Tile, patch: Patch) -> Fused:
         core = tile.core.within(tile.window)
-        mask = self._pair.valid(patch)[core]
+        mask = patch.valid[core]
         if not mask.any():
-            return Fused(tile, np.zeros((len(self._gains), *tile.core.shape), np.float32), mask, 0.0, 0.0)
-        statistics, place = self._found.statistics.select(self._order), self._found.registered
-        offset = place.offset(patch.offset, (tile.window.row, tile.window.col))
-        sampling = Sampling(
-            place.ratio(self._pair.grid.ratio),
-            offset,
-            self._gains,
-            tuple(place.band_shifts[i] for i in self._order) if place.band_shifts else (),
-            tuple(self._found.noise[i] for i in self._order),
-            self._found.pan_noise,
-        )
-        pan = statistics.normalise_pan(self._here(patch.pan))[None]
-        ms = statistics.normalise_ms(self._here(patch.ms[self._order]))[None]
+            return Fused(tile, np.zeros((len(self._scene.order), *tile.core.shape), np.float32), mask, 0.0, 0.0)
+        scene, normalisation = self._scene, self._scene.normalisation
+        sensor_model = scene.sensor_model(patch)
+        order = list(scene.order)
+        pan = normalisation.normalise_pan(self._here(patch.pan))[None]
+        ms = normalisation.normalise_ms(self._here(patch.ms[order]))[None]
         pan_mask, ms_mask = (self._here(m)[None, None] for m in (patch.pan_mask, patch.ms_mask))
         pan = extend_coarse(pan, pan_mask, rounds=8)
         ms = extend(ms, ms_mask, rounds=2 * EXPAND_RADIUS)
-        region = Region(core[0].start, core[1].start, core[0].stop, core[1].stop)
+        inner = tile.core.relative_to(tile.window)
         hrms, left = fuse_core(
-            self._model, pan, ms, sampling, self._spectrum, self._rounds, region, self.dtype
+            self._model, pan, ms, sensor_model, self._spectrum, self._iterations, inner, self.dtype
         )  # fmt: skip
-        counted = ms_mask[0, 0] & _inside(sampling, region, ms)
-        deviation = statistics.ms_std.to(left)[:, None]
+        counted = ms_mask[0, 0] & _inside(sensor_model, inner, ms)
+        deviation = normalisation.ms_std.to(left)[:, None]
         sums = torch.stack([
             (left[0][:, counted] * deviation).double().square().sum(),
-            statistics.denormalise_ms(ms[0])[:, counted].double().square().sum(),
+            normalisation.denormalise_ms(ms[0])[:, counted].double().square().sum(),
             torch.isfinite(hrms.sum()),  # as soon as one value is not, the sum is not; a seventh of the time
         ])  # fmt: skip
-        data = self._back(statistics.denormalise_ms(hrms[0]))
+        data = self._back(normalisation.denormalise_ms(hrms[0]))
         error, signal, finite = sums.tolist()
         if not finite:
             raise SceneError(
-                f"the network gave values that are not finite at row {tile.core.row}, column {tile.core.col} "
-                f"of {self._pair.pan.path}"
+                "the network gave values that are not finite",
+                path=scene.path,
+                found=f"row {tile.core.row}, column {tile.core.col}",
             )
         fused = data.numpy()
-        if self._order != sorted(self._order):
-            fused = fused[np.argsort(self._order)]  # back to the order of the file
+        if order != sorted(order):
+            fused = fused[np.argsort(order)]  # back to the order of the file
         return Fused(tile, fused, mask, error, signal)
 
     def _on_stream(self) -> AbstractContextManager[Any]:
@@ -277,12 +291,12 @@ def _stream(device: torch.device) -> torch.cuda.Stream | None:
     return stream
 
 
-def _inside(sampling: Sampling, core: Region, ms: Tensor) -> Tensor:
+def _inside(sensor_model: SensorModel, core: Window, ms: Tensor) -> Tensor:
     """MS pixels whose centres lie in the core: (h, w)."""
     axes = []
-    for axis, (start, stop) in enumerate(((core.top, core.bottom), (core.left, core.right))):
+    for axis, (start, stop) in enumerate(zip((core.row, core.col), core.stop, strict=True)):
         count = torch.arange(ms.shape[2 + axis], device=ms.device)
-        centre = sampling.offset[axis] + (count + 0.5) * sampling.ratio[axis]
+        centre = sensor_model.grid.offset[axis] + (count + 0.5) * sensor_model.grid.ratio[axis]
         axes.append((centre >= start) & (centre < stop))
     return axes[0][:, None] & axes[1]
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from affine import Affine
 
 from crossdiff_cli.errors import NoOverlapError, RatioError, SceneError, SensorError
-from crossdiff_cli.geometry.grid import Grid
+from crossdiff_cli.geometry.grid import GridMapping
 from crossdiff_cli.io.hints import Hints
 from crossdiff_cli.io.identify import Choice, Detection, detect_sensor, read_hints
 from crossdiff_cli.io.inputs import Inputs, resolve
@@ -96,7 +96,7 @@ def _raster(path: str, options: PairOptions, nodata: float | None, bands: Sequen
     return Raster(path, bands, nodata=nodata, ignore_nodata=options.ignore_nodata)
 
 
-def _check_ratio(grid: Grid, pan: str, ms: str) -> None:
+def _check_ratio(grid: GridMapping, pan: str, ms: str) -> None:
     rows, cols = grid.ratio
     ratio = (rows + cols) / 2
     if ratio < 1 / _MIN_RATIO:

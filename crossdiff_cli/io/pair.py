@@ -1,41 +1,27 @@
 """ScenePair: a PAN and an MS image that belong together, read by window."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.rpc import RPC
 from rasterio.transform import Affine
 
-from crossdiff_cli.geometry.grid import Grid
-from crossdiff_cli.geometry.window import Window
+from crossdiff_cli.geometry.grid import GridMapping
+from crossdiff_cli.geometry.patch import Patch
+from crossdiff_cli.geometry.window import Window, spread
 from crossdiff_cli.io.inputs import Inputs
 from crossdiff_cli.io.raster import Raster
 from crossdiff_cli.sensors.table import Band, Sensor
 
+_SAMPLES, _SAMPLE_MS_PX = 36, 96
+"""Largest number of sample windows, and their side in MS pixels."""
 _MS_MARGIN = 4
 """MS pixels read beyond a window: what `imaging.resample.expand` reaches, and one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Patch:
-    """One window of a pair: raw DN, zero where invalid."""
-
-    pan: NDArray[np.float32]
-    """(1, H, W)."""
-    pan_mask: NDArray[np.bool_]
-    """(H, W), True where valid."""
-    ms: NDArray[np.float32]
-    """(C, h, w)."""
-    ms_mask: NDArray[np.bool_]
-    """(h, w), True where all bands are valid."""
-    offset: tuple[float, float]
-    """PAN coordinates, within the window, of the outer corner of MS pixel (0, 0) of the window."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +45,7 @@ class ScenePair:
     pan: Raster
     ms: Sequence[Raster]
     """One raster, or one per band on one grid."""
-    grid: Grid
+    grid: GridMapping
     """How the MS lies on the PAN, nominally."""
     footprint: Window
     """PAN pixels whose centres lie on the MS."""
@@ -131,18 +117,14 @@ class ScenePair:
         ms = np.concatenate([data for data, _ in parts])
         if not ms_mask.all():
             ms[:, ~ms_mask] = 0.0
-        return Patch(pan, pan_mask, ms, ms_mask, self.grid.local_offset(window, ms_window))
+        return Patch(pan, pan_mask, ms, ms_mask, self.grid.local_offset(window, ms_window), self.grid.ratio, window)
 
-    def valid(self, patch: Patch) -> NDArray[np.bool_]:
-        """PAN pixels of a patch that are valid themselves and lie on a valid MS pixel: (H, W)."""
-        ratio = self.grid.ratio
-        index = [
-            np.floor((np.arange(size) + 0.5 - patch.offset[axis]) / ratio[axis]).astype(np.int64)
-            for axis, size in enumerate(patch.pan_mask.shape)
-        ]
-        rows, cols = (np.clip(i, 0, n - 1) for i, n in zip(index, patch.ms_mask.shape, strict=True))
-        valid: NDArray[np.bool_] = patch.pan_mask & patch.ms_mask.take(cols, axis=1).take(rows, axis=0)
-        return valid
+    def sample_windows(self) -> Iterator[Patch]:
+        """Read windows spread evenly over the footprint, at most `_SAMPLES`: all of a scene that is small."""
+        for window in spread(self.footprint, max(8, int(_SAMPLE_MS_PX * self.ratio)), _SAMPLES):
+            inner = window.intersection(self.footprint)
+            assert inner is not None
+            yield self.read(inner)
 
     def close(self) -> None:
         """Close all files."""

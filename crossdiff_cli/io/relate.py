@@ -13,8 +13,7 @@ from rasterio.warp import calculate_default_transform
 from rasterio.warp import transform as transform_points
 
 from crossdiff_cli.errors import NoOverlapError, SceneError
-from crossdiff_cli.geometry.grid import Grid, same_bounds
-from crossdiff_cli.geometry.grid import relate as relate_transforms
+from crossdiff_cli.geometry.grid import GridMapping, map_grids, same_bounds
 from crossdiff_cli.io.raster import Raster
 
 _SAME_MS_PX = 0.05
@@ -29,7 +28,7 @@ _PARALLAX_MS_PX = 2.0
 _HEIGHT_M = 500.0
 
 
-def relate(pan: Raster, ms: Sequence[Raster], notes: list[str]) -> Grid:
+def relate(pan: Raster, ms: Sequence[Raster], notes: list[str]) -> GridMapping:
     """Relate PAN and MS; an MS in another CRS, or turned against the PAN, is warped to its grid from now on.
 
     Args:
@@ -49,7 +48,7 @@ def relate(pan: Raster, ms: Sequence[Raster], notes: list[str]) -> Grid:
         notes.append(f"the MS is warped from {_name(first.crs)} to the PAN's {_name(pan.crs)} (cubic)")
         return _warp(pan, ms)
     turn = _turns_of_longitude(pan, first)
-    grid = relate_transforms(pan.transform, Affine.translation(turn, 0) @ first.transform, first.shape)
+    grid = map_grids(pan.transform, Affine.translation(turn, 0) @ first.transform, first.shape)
     if grid is None:
         notes.append("the MS is rotated or mirrored against the PAN and warped to its grid (cubic)")
         return _warp(pan, ms)
@@ -84,7 +83,7 @@ def _turns_of_longitude(pan: Raster, ms: Raster) -> float:
     return 360.0 * round((middles[0] - middles[1]) / 360.0)
 
 
-def _relate_unrectified(pan: Raster, ms: Raster, notes: list[str]) -> Grid:
+def _relate_unrectified(pan: Raster, ms: Raster, notes: list[str]) -> GridMapping:
     """Relate by the RPCs where both images have them, else assume the same ground."""
     by_rpcs = pan.rpcs is not None and ms.rpcs is not None
     for raster in (pan, ms):
@@ -118,7 +117,7 @@ def _relate_unrectified(pan: Raster, ms: Raster, notes: list[str]) -> Grid:
     return assumed
 
 
-def _warp(pan: Raster, ms: Sequence[Raster]) -> Grid:
+def _warp(pan: Raster, ms: Sequence[Raster]) -> GridMapping:
     """Put the MS on the PAN grid coarsened by the integer ratio nearest to the true one, where both overlap.
 
     Raises:
@@ -143,7 +142,7 @@ def _warp(pan: Raster, ms: Sequence[Raster]) -> Grid:
         min(-(-n // ratio), int(np.ceil(edge / ratio))) for n, edge in zip(pan.shape, (bottom, right), strict=True)
     ]
     shape = (stops[0] - starts[0], stops[1] - starts[1])
-    grid = Grid((float(ratio), float(ratio)), (float(starts[0] * ratio), float(starts[1] * ratio)))
+    grid = GridMapping((float(ratio), float(ratio)), (float(starts[0] * ratio), float(starts[1] * ratio)))
     transform = pan.transform @ Affine.translation(grid.offset[1], grid.offset[0]) @ Affine.scale(ratio)
     for raster in ms:
         raster.warp(crs, transform, shape)
@@ -172,7 +171,7 @@ def _name(crs: object) -> str:
     return str(getattr(crs, "to_string", lambda: str(crs))())[:40]
 
 
-def relate_rpcs(pan: RPC, ms: RPC, pan_shape: tuple[int, int], names: tuple[str, str]) -> Grid | None:
+def relate_rpcs(pan: RPC, ms: RPC, pan_shape: tuple[int, int], names: tuple[str, str]) -> GridMapping | None:
     """Relate two images of one acquisition by the ground that their RPCs give to their pixels.
 
     Args:
@@ -215,7 +214,7 @@ def relate_rpcs(pan: RPC, ms: RPC, pan_shape: tuple[int, int], names: tuple[str,
                 found=f"{apart:.1f} MS pixels from {names[0]}", expected=f"at most {limit:g}",
                 cure="give PAN and MS of one acquisition, or rectify both first",
             )  # fmt: skip
-    return Grid((ratios[0], ratios[1]), (float(offsets[0]), float(offsets[1])))
+    return GridMapping((ratios[0], ratios[1]), (float(offsets[0]), float(offsets[1])))
 
 
 def _seen(pan: RPC, ms: RPC, shape: tuple[int, int], height: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

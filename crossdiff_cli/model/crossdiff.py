@@ -1,5 +1,7 @@
 """CrossDiff: two frozen encoders and a fusion head (arXiv 2401.05153)."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
@@ -7,8 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from crossdiff_cli.geometry.grid import Pixels
+from crossdiff_cli.imaging.back_projection import (
+    ITERATIONS,
+    WIENER_RADIUS,
+    back_project,
+    back_projection_radius,
+    denoise_pan,
+)
+from crossdiff_cli.imaging.injection import BETA_RADIUS, prepare
+from crossdiff_cli.imaging.resample import EXPAND_RADIUS
+from crossdiff_cli.imaging.sensor_model import SensorModel
 from crossdiff_cli.model.fusion import Features, FusionHead
-from crossdiff_cli.model.region import STRIDE, STRIP, Part, Region, compact
 from crossdiff_cli.model.schedule import NoiseSchedule
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.model.unet import UNet
@@ -58,7 +70,7 @@ class Architecture:
 
 
 class CrossDiff(nn.Module):
-    """PAN and upsampled MS to HRMS: deterministic, one pass, no sampling."""
+    """PAN and upsampled MS to HRMS: deterministic, one pass, no sensor_model."""
 
     def __init__(self, architecture: Architecture, *, encoders: bool = True) -> None:
         """Build untrained networks; without `encoders` only the head (a control)."""
@@ -90,12 +102,15 @@ class CrossDiff(nn.Module):
         return self
 
     @property
-    def radius(self) -> int:
+    def receptive_field_radius(self) -> int:
         """Receptive field of the whole network in PAN pixels."""
         if self.p2m is None:
-            return self.head.radius
+            return self.head.receptive_field_radius
         # The head takes the pyramids at every level, what is decoded from them at its first.
-        return max(self.p2m.radius + self.head.radius, self.p2m.decoded_radius + self.head.fine_radius)
+        return max(
+            self.p2m.receptive_field_radius + self.head.receptive_field_radius,
+            self.p2m.decoded_radius + self.head.fine_radius,
+        )
 
     def features(
         self, pan: Tensor, ms_up: Tensor, spectrum: Spectrum, dtype: torch.dtype = torch.float32
@@ -103,13 +118,13 @@ class CrossDiff(nn.Module):
         """Encode noise-free images at the feature timesteps, in the precision `dtype`: same input, same features."""
         if self.p2m is None or self.m2p is None:
             return None
-        p2m_time, m2p_time = self._timesteps(pan)
+        p2m_time, m2p_time = self.feature_timesteps(pan)
         pan, ms_up = pan.to(dtype), ms_up.to(dtype)
         p2m = self.p2m.encode(ms_up, p2m_time, pan, spectrum)
         m2p = self.m2p.encode(pan, m2p_time, ms_up, spectrum) if self.architecture.m2p_features else None
         return self.decoded(p2m, m2p, spectrum)
 
-    def _timesteps(self, image: Tensor) -> tuple[Tensor, Tensor]:
+    def feature_timesteps(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Those of the features of P2M and M2P, as fractions of T."""
         a = self.architecture
         t = torch.ones(image.shape[0], device=image.device)
@@ -141,68 +156,37 @@ class CrossDiff(nn.Module):
         hrms: Tensor = self.head(features, pan, pan_low, ms_up, beta, spectrum)
         return hrms
 
-    def part(
+    def fuse(
         self,
-        pan: Part,
-        pan_low: Part,
-        ms_up: Part,
-        beta: Part,
+        pan: Tensor,
+        ms: Tensor,
+        sensor_model: SensorModel,
         spectrum: Spectrum,
-        window: Region,
-        keep: Region,
+        iterations: int = ITERATIONS,
         dtype: torch.dtype = torch.float32,
     ) -> Tensor:
-        """As `forward` of a window, but only a part of it: for inference, with little memory.
+        """Fuse one window, the whole method in one call, differentiable.
 
-        Each stage is computed where later ones need it, and the large ones in strips. The result is that of `forward`
-        where `keep` lies `radius` pixels inside the window.
+        Args:
+            pan: (B, 1, H, W), normalised; H and W are multiples of the network's stride.
+            ms: (B, C, h, w), normalised.
+            sensor_model: grid mapping, MTF and noise of the window.
+            spectrum: wavelengths and ratio.
+            iterations: of back-projection.
+            dtype: precision of the convolutions; everything around them is float32.
 
         Returns:
-            (B, C, rows, columns) of `keep`, float32.
+            (B, C, H, W), normalised, float32.
         """
-        inner = keep.grown(self.head.radius, window)
-        p2m: list[Tensor] = []
-        m2p: list[Tensor] | None = None
-        coarse: Tensor | None = None
-        if self.p2m is not None and self.m2p is not None:
-            p2m_time, m2p_time = self._timesteps(spectrum.center_nm[None])
-            images = compact(torch.cat([ms_up(window), pan(window)], dim=1), dtype)
-            p2m = self.p2m.encode_part(images, p2m_time, spectrum, window, inner)
-            if self.architecture.m2p_features:
-                m2p = self.m2p.encode_part(images, m2p_time, spectrum, window, inner)
-            del images
-            coarse = self.head.coarse(p2m, m2p, spectrum)
-        out: Tensor | None = None
-        for strip in keep.strips(STRIP):
-            # Upsampling the coarsest level reaches one of its pixels farther than the stage itself.
-            outer = strip.grown(self.head.fine_radius + STRIDE, inner)
-            local = outer.within(inner)
-            detail, up = pan(outer) - pan_low(outer), ms_up(outer)
-            gain, residual = self._maps(p2m, m2p, coarse, local, pan(outer), detail, up, beta(outer), spectrum)
-            fused = self.head.fine(gain, residual, detail, up)
-            out = fused.new_empty(*fused.shape[:2], *keep.shape) if out is None else out
-            strip.within(keep).of(out).copy_(strip.within(outer).of(fused))
-        assert out is not None
-        return out
+        pan = denoise_pan(pan, sensor_model)
+        pan_low, ms_up, beta = prepare(pan, ms, sensor_model)
+        return back_project(self(pan, pan_low, ms_up, beta, spectrum, dtype), ms, sensor_model, iterations)
 
-    def _maps(
-        self,
-        p2m: list[Tensor],
-        m2p: list[Tensor] | None,
-        coarse: Tensor | None,
-        part: Region,
-        pan: Tensor,
-        detail: Tensor,
-        ms_up: Tensor,
-        beta: Tensor,
-        spectrum: Spectrum,
-    ) -> tuple[Tensor, Tensor]:
-        """What `FusionHead.fine` starts from; all else that is made of the `part` of the pyramids is gone with this."""
-        if coarse is None:
-            return self.head.maps(None, None, pan, detail, ms_up, beta, spectrum)
-
-        def cut(pyramid: list[Tensor]) -> list[Tensor]:
-            return [compact(part.of(x, 2 ** (level + 1))) for level, x in enumerate(pyramid)]
-
-        features = self.decoded(cut(p2m), None if m2p is None else cut(m2p), spectrum)
-        return self.head.maps(features, part.of(coarse, 4), pan, detail, ms_up, beta, spectrum)
+    def halo(self, ratio: Pixels, nyquist_gains: Sequence[float], iterations: int) -> int:
+        """Return the receptive-field radius of the whole fusion, in PAN pixels: the halo of a tile."""
+        largest = max(ratio)
+        consistency = back_projection_radius(ratio, nyquist_gains)
+        beta = consistency + math.ceil((BETA_RADIUS + 1) * largest) + 4  # found at half of the grid and interpolated
+        ms_up = math.ceil(EXPAND_RADIUS * largest)
+        network = max(self.receptive_field_radius + ms_up, self.head.fine_radius + beta)
+        return WIENER_RADIUS + network + iterations * consistency

@@ -8,8 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crossdiff_cli.imaging.filters import box_sum
-from crossdiff_cli.model.blocks import Conditioning, ResBlock, add_projected, convolve, in_place, silu
-from crossdiff_cli.model.region import compact
+from crossdiff_cli.model.blocks import Conditioning, ResBlock, add_projected, compact, convolve, in_place, silu
 from crossdiff_cli.model.spectral import BandOutput, BandStem, Spectrum
 from crossdiff_cli.model.upsample import upsample2
 
@@ -131,7 +130,7 @@ class FusionHead(nn.Module):
         self.out = BandOutput(widths[0], maps=4, zero=True)
 
     @property
-    def radius(self) -> int:
+    def receptive_field_radius(self) -> int:
         """Reach of the head beyond its input features, in PAN pixels: blocks, upsampling and `fine_radius`."""
         scales = [2 ** (level + 1) for level in range(1, len(self.widths))]
         return sum(s * (ResBlock.RADIUS + 1) for s in scales) + self.fine_radius

@@ -1,7 +1,9 @@
 """Band kernels made from wavelengths, so that one network serves any bands in any number and order."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +25,12 @@ class Spectrum:
     """(2,) lower and upper wavelength of the PAN band."""
     ratio: float
     """MS pixel size over PAN pixel size."""
+
+    @classmethod
+    def of(cls, bands: Sequence[tuple[float, float]], pan_nm: tuple[float, float], ratio: float) -> Self:
+        """Make the spectrum of bands given as (centre, width) in nm."""
+        center, width = (torch.tensor(values, dtype=torch.float32) for values in zip(*bands, strict=True))
+        return cls(center, width, torch.tensor(pan_nm, dtype=torch.float32), ratio)
 
     def to(self, device: torch.device) -> "Spectrum":
         """The same on another device."""

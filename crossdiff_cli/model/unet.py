@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crossdiff_cli.model.blocks import Conditioning, ResBlock, add_projected, convolve, silu
-from crossdiff_cli.model.region import STRIDE, STRIP, Region, compact, empty_like_part
+from crossdiff_cli.geometry.window import STRIDE
+from crossdiff_cli.model.blocks import Conditioning, ResBlock, add_projected, compact, convolve, silu
 from crossdiff_cli.model.spectral import BandOutput, BandStem, Spectrum
 from crossdiff_cli.model.upsample import upsample2
 
@@ -46,15 +46,15 @@ class UNet(nn.Module):
         self.pan_out = nn.Conv2d(decoder_width, 4, 1) if target == "pan" else None
 
     @property
-    def radius(self) -> int:
+    def receptive_field_radius(self) -> int:
         """Receptive field: no input farther than this many PAN pixels can change a feature."""
         scales = [2 ** (level + 1) for level in range(len(self.widths))]
         return STRIDE + sum(s * n * ResBlock.RADIUS for s, n in zip(scales, self.blocks, strict=True))
 
     @property
     def decoded_radius(self) -> int:
-        """As `radius`, of what is decoded: upsampling reaches one pixel of every level but the first."""
-        return self.radius + sum(2 ** (level + 1) for level in range(1, len(self.widths)))
+        """Receptive field of what is decoded: upsampling reaches one pixel of every level but the first."""
+        return self.receptive_field_radius + sum(2 ** (level + 1) for level in range(1, len(self.widths)))
 
     def encode(self, x_t: Tensor, timestep: Tensor, condition: Tensor, spectrum: Spectrum) -> list[Tensor]:
         """Return the feature pyramid [(B, widths[0], H/2, W/2), (.., H/4, W/4), (.., H/8, W/8)].
@@ -67,70 +67,21 @@ class UNet(nn.Module):
         """
         images = (x_t, condition) if self.target == "ms" else (condition, x_t)
         embedding = self.conditioning(timestep, spectrum)
-        h = self._stem(compact(torch.cat(images, dim=1)), self.band_stem.beside(self.pan_stem, spectrum))
+        h = self.stem(compact(torch.cat(images, dim=1)), self.band_stem.beside(self.pan_stem, spectrum))
         pyramid = []
         for level in range(len(self.levels)):
-            h = self._stage(level, convolve(self.downs[level - 1], h) if level else h, embedding)
+            h = self.stage(level, convolve(self.downs[level - 1], h) if level else h, embedding)
             pyramid.append(h)
         return pyramid
 
-    def encode_part(
-        self, images: Tensor, timestep: Tensor, spectrum: Spectrum, window: Region, inner: Region
-    ) -> list[Tensor]:
-        """As `encode` of a whole window, but only `inner` of it is returned, and little memory is needed.
-
-        Every level is computed in strips, where it is returned and where the levels after it look.
-
-        Args:
-            images: of the window, (1, C + 1, H, W): MS and PAN, as `compact` gives them.
-            timestep: (1,), as a fraction of T.
-            spectrum: wavelengths of the C bands and the ratio.
-            window: what is given.
-            inner: what is asked for.
-        """
-        embedding = self.conditioning(timestep, spectrum)
-        kernels = self.band_stem.beside(self.pan_stem, spectrum)
-        below: Tensor | None = None
-        pyramid = []
-        source = window
-        for level, area in enumerate(self._areas(inner, window)):
-            scale, last = 2 ** (level + 1), level == len(self.levels) - 1
-            above, below, kept = below, None, None
-            for strip in area.strips(STRIP * 2**level):
-                outer = strip.grown(self._reach(level), source)
-                local = outer.within(source)
-                h = self._stem(local.of(images), kernels) if above is None else local.of(above, scale)
-                h = strip.within(outer).of(self._stage(level, h, embedding), scale)
-                kept = empty_like_part(h, inner, scale) if kept is None else kept
-                shared = strip.intersection(inner)
-                if shared is not None:
-                    shared.within(inner).of(kept, scale).copy_(shared.within(strip).of(h, scale))
-                if not last:
-                    h = convolve(self.downs[level], h)
-                    below = empty_like_part(h, area, 2 * scale) if below is None else below
-                    strip.within(area).of(below, 2 * scale).copy_(h)
-            assert kept is not None
-            pyramid.append(kept)
-            source = area
-        return pyramid
-
-    def _areas(self, inner: Region, window: Region) -> list[Region]:
-        """Where each level has to be known, so that all are in `inner`."""
-        areas = [inner]
-        for level in reversed(range(1, len(self.blocks))):
-            areas.insert(0, areas[0].grown(self._reach(level), window))
-        return areas
-
-    def _reach(self, level: int) -> int:
-        """How far the blocks of a level look, and the stem before the first, in PAN pixels."""
-        return 2 ** (level + 1) * ResBlock.RADIUS * self.blocks[level] + (0 if level else STEM_RADIUS)
-
-    def _stem(self, images: Tensor, kernels: Tensor) -> Tensor:
+    def stem(self, images: Tensor, kernels: Tensor) -> Tensor:
+        """Apply the first layer, `kernels` as `BandStem.beside` gives them: (B, C + 1, H, W) to half of the grid."""
         bias = self.pan_stem.bias
         assert bias is not None
         return F.conv2d(images, kernels.to(images.dtype), bias.to(images.dtype), stride=2, padding=2)
 
-    def _stage(self, level: int, h: Tensor, embedding: Tensor) -> Tensor:
+    def stage(self, level: int, h: Tensor, embedding: Tensor) -> Tensor:
+        """Apply the residual blocks of a level."""
         for block in self.levels[level]:  # type: ignore[attr-defined]
             h = block(h, embedding)
         return h

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from crossdiff_cli.errors import SceneError
-from crossdiff_cli.geometry.grid import Grid
+from crossdiff_cli.geometry.grid import GridMapping
 from crossdiff_cli.quality.consistency import Consistency, on_ms_grid
 from crossdiff_cli.quality.full_resolution import FullResolution
 from crossdiff_cli.quality.inputs import Judged, judged_arrays
@@ -48,7 +48,7 @@ def assess_arrays(
         SceneError: shapes that do not fit together, or nothing valid to judge.
     """
     pair = (float(ratio), float(ratio)) if isinstance(ratio, int | float) else ratio
-    return assess(judged_arrays(fused, pan, ms, Grid(pair, offset), gains, mask, reference))
+    return assess(judged_arrays(fused, pan, ms, GridMapping(pair, offset), gains, mask, reference))
 
 
 def assess(judged: Judged, window: int = WINDOW) -> QualityReport:

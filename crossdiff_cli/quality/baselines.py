@@ -21,7 +21,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from crossdiff_cli.geometry.grid import Grid
+from crossdiff_cli.geometry.grid import GridMapping
 from crossdiff_cli.imaging.resample import EXPAND_RADIUS, degrade, expand, low_pass, mtf_radius
 from crossdiff_cli.quality.inputs import ms_mask
 from crossdiff_cli.quality.windows import shrink
@@ -135,7 +135,7 @@ class _Pair:
 
 
 def _pair(pan: Tensor, ms: Tensor, ratio: Axes, offset: Axes, gains: Sequence[float], mask: Tensor | None) -> _Pair:
-    shape, grid = (pan.shape[1], pan.shape[2]), Grid(ratio, offset)
+    shape, grid = (pan.shape[1], pan.shape[2]), GridMapping(ratio, offset)
     valid = torch.ones(shape, dtype=torch.bool) if mask is None else mask
     each = tuple(gains) * len(ms) if len(gains) == 1 else tuple(gains)
     blur = (_blur_radius(each, ratio[0]), _blur_radius(each, ratio[1]))

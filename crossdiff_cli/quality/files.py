@@ -12,7 +12,7 @@ from torch import Tensor
 from crossdiff_cli.errors import SceneError
 from crossdiff_cli.estimate.registration import Registration
 from crossdiff_cli.estimate.survey import survey
-from crossdiff_cli.geometry.grid import Grid, place
+from crossdiff_cli.geometry.grid import GridMapping, locate_on_grid
 from crossdiff_cli.geometry.window import Window
 from crossdiff_cli.imaging.resample import EXPAND_RADIUS
 from crossdiff_cli.io.open_pair import open_pair
@@ -72,7 +72,9 @@ class JudgedFiles:
             if extent is None:
                 raise SceneError(f"the result {fused} lies outside of {pan}: give the PAN that it was sharpened with")
             self.extent = extent
-            self.registered = survey(self.pair).registered if align else None
+            self.registration = (
+                survey(self.pair.sample_windows(), self.pair.grid, self.pair.bands).registration if align else None
+            )
             truth = None if reference is None else self._reference(reference, options)
             self.judged = self._judged(_reader([self.fused], _moved(extent, self.place)), truth)
         except BaseException:
@@ -132,7 +134,7 @@ class JudgedFiles:
                     f"{pan.path} ({pan.shape[1]} x {pan.shape[0]}) and there is no georeference to place it by"
                 )
             return Window(0, 0, *pan.shape)
-        where = place(pan.transform, raster.transform, raster.shape)
+        where = locate_on_grid(pan.transform, raster.transform, raster.shape)
         if where is None or (raster.crs and pan.crs and raster.crs != pan.crs):
             raise SceneError(
                 f"the {role} {raster.path} is not on the grid of {pan.path}: pixel size, rotation, CRS, or a shift of "
@@ -153,7 +155,7 @@ class JudgedFiles:
 
     def _judged(self, fused: Reader, reference: Reader | None) -> Judged:
         pair, extent = self.pair, self.extent
-        found = self.registered or Registration()
+        found = self.registration or Registration()
         margin = EXPAND_RADIUS + 1 + math.ceil(found.farthest((extent.row, extent.col), extent.stop) / pair.ratio)
         under = pair.grid.ms_window(extent, margin).intersection(Window(0, 0, *pair.ms_shape))
         if under is None:
@@ -167,7 +169,7 @@ class JudgedFiles:
             ms=_reader(pair.ms, (under.row, under.col)),
             shape=extent.shape,
             ms_shape=under.shape,
-            grid=Grid(
+            grid=GridMapping(
                 found.ratio(pair.grid.ratio),
                 found.offset(pair.grid.local_offset(extent, under), (extent.row, extent.col)),
             ),

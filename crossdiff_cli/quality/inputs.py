@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from crossdiff_cli.errors import SceneError
-from crossdiff_cli.geometry.grid import Grid
+from crossdiff_cli.geometry.grid import GridMapping
 from crossdiff_cli.geometry.window import Window
 from crossdiff_cli.quality.windows import all_valid, zero_masked
 
@@ -36,7 +36,7 @@ class Judged:
     ms: Reader
     shape: tuple[int, int]
     ms_shape: tuple[int, int]
-    grid: Grid
+    grid: GridMapping
     gains: tuple[float, ...]
     reference: Reader | None = None
     data_range: float | None = None
@@ -53,7 +53,7 @@ def judged_arrays(
     fused: Tensor,
     pan: Tensor,
     ms: Tensor,
-    grid: Grid,
+    grid: GridMapping,
     gains: Sequence[float],
     mask: Tensor | None,
     reference: Tensor | None,
@@ -110,7 +110,7 @@ def _array_reader(image: Tensor, mask: Tensor) -> Reader:
     return read_part
 
 
-def ms_mask(mask: Tensor, ms_shape: tuple[int, int], grid: Grid) -> Tensor:
+def ms_mask(mask: Tensor, ms_shape: tuple[int, int], grid: GridMapping) -> Tensor:
     """MS pixels under which no PAN pixel is masked: bool `ms_shape`."""
     edges = []
     for axis in (0, 1):

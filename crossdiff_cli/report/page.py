@@ -13,7 +13,7 @@ import torch
 from crossdiff_cli import __version__
 from crossdiff_cli.errors import OutputError, SceneError
 from crossdiff_cli.estimate.registration import Registration
-from crossdiff_cli.estimate.survey import NOISE_THRESHOLD, Survey, survey
+from crossdiff_cli.estimate.survey import NOISE_THRESHOLD, SceneEstimates, survey
 from crossdiff_cli.io.pair import PairOptions
 from crossdiff_cli.io.target import check_target
 from crossdiff_cli.quality.files import JudgedFiles
@@ -208,7 +208,9 @@ def _assumed(files: JudgedFiles, report: QualityReport) -> str:
         "Bands": bands,
         "MTF": "Nyquist gains published" if pair.sensor.mtf_published else "usual Nyquist gains, none published",
         "Ratio": f"{pair.grid.ratio[1]:.5g} × {pair.grid.ratio[0]:.5g} PAN pixels per MS pixel",
-        "Shift": "not measured" if found is None else _shift(files.registered, found.registered, pair.footprint.shape),
+        "Shift": "not measured"
+        if found is None
+        else _shift(files.registration, found.registration, pair.footprint.shape),
         "Noise": "not measured" if found is None else _noise(found),
         "Part judged": f"{judged.shape[1]} × {judged.shape[0]} of {pair.pan.shape[1]} × {pair.pan.shape[0]} PAN pixels",
         "Valid": f"{report.valid:.2%} of the pixels; nodata: {_nodata(files)}",
@@ -222,9 +224,9 @@ def _source(source: str) -> str:
     return "the command line" if source == "option" else source
 
 
-def _surveyed(files: JudgedFiles) -> Survey | None:
+def _surveyed(files: JudgedFiles) -> SceneEstimates | None:
     try:
-        return survey(files.pair)
+        return survey(files.pair.sample_windows(), files.pair.grid, files.pair.bands)
     except SceneError:
         return None
 
@@ -234,7 +236,7 @@ def _shift(corrected: Registration | None, found: Registration, size: tuple[int,
     return f"{line}; the figures {'do not ' if corrected is None else ''}correct it" if found.correlation else line
 
 
-def _noise(found: Survey) -> str:
+def _noise(found: SceneEstimates) -> str:
     levels = found.describe_noise()
     return f"{levels} (standard deviation, DN)" if levels else f"below {NOISE_THRESHOLD:.0%} of each image's deviation"
 

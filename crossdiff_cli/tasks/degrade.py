@@ -17,7 +17,7 @@ from crossdiff_cli import __version__
 from crossdiff_cli.errors import OutputError, SceneError
 from crossdiff_cli.estimate.registration import Registration
 from crossdiff_cli.estimate.survey import survey
-from crossdiff_cli.geometry.grid import Grid
+from crossdiff_cli.geometry.grid import GridMapping
 from crossdiff_cli.geometry.window import Window, tiles
 from crossdiff_cli.imaging.resample import degrade as degrade_image
 from crossdiff_cli.imaging.resample import mtf_radius
@@ -92,8 +92,8 @@ def degrade(pan: str, ms: Sequence[str], folder: Path, options: DegradeOptions |
     with open_pair(pan, ms, options.pair) as pair:
         for target in targets:
             refuse_target(target, (pair.pan, *pair.ms))
-        found = survey(pair, align=options.align)
-        plan = _plan(pair, found.registered)
+        found = survey(pair.sample_windows(), pair.grid, pair.bands, align=options.align)
+        plan = _plan(pair, found.registration)
         with _together(folder) as hidden:
             _write(pair, plan, hidden)
         return DegradeResult(
@@ -103,7 +103,7 @@ def degrade(pan: str, ms: Sequence[str], folder: Path, options: DegradeOptions |
             sensor=pair.sensor.key,
             bands=tuple(band.name for band in pair.bands),
             ratio=round(sum(plan.coarse.ratio) / 2, 6),
-            shift_px=(round(found.registered.shift[1], 3), round(found.registered.shift[0], 3)),
+            shift_px=(round(found.registration.shift[1], 3), round(found.registration.shift[0], 3)),
         )
 
 
@@ -113,9 +113,9 @@ class _Plan:
 
     crop: Window
     """The MS pixels that are kept."""
-    pan: Grid
+    pan: GridMapping
     """How those lie on the PAN grid, as registered."""
-    coarse: Grid
+    coarse: GridMapping
     """How the degraded MS lies on them."""
     coarse_shape: tuple[int, int]
     transform: Affine | None
@@ -145,8 +145,8 @@ def _plan(pair: ScenePair, place: Registration) -> _Plan:
     origin = _transform(pair)
     return _Plan(
         crop=crop,
-        pan=Grid(place.ratio(pair.grid.ratio), place.offset((row, col), (0.0, 0.0))),
-        coarse=Grid((ratio_rows, ratio_cols), (0.0, 0.0)),
+        pan=GridMapping(place.ratio(pair.grid.ratio), place.offset((row, col), (0.0, 0.0))),
+        coarse=GridMapping((ratio_rows, ratio_cols), (0.0, 0.0)),
         coarse_shape=(coarse_shape[0], coarse_shape[1]),
         transform=None if origin is None else origin @ Affine.translation(crop.col, crop.row),
     )
@@ -200,7 +200,7 @@ class _Source:
 
     read: Callable[[Window], Image]
     whole: Window
-    grid: Grid
+    grid: GridMapping
     gains: tuple[float, ...]
 
     def degraded(self, core: Window) -> Image:

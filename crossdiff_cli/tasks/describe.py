@@ -15,7 +15,7 @@ def describe(pan: str, ms: Sequence[str], options: PairOptions | None = None) ->
         SceneError, SensorError: the pair cannot be sharpened, and why.
     """
     with open_pair(pan, ms, options) as pair:
-        found = survey(pair)
+        found = survey(pair.sample_windows(), pair.grid, pair.bands)
         delivery = {"delivery": pair.inputs.delivery} if pair.inputs.delivery else {}
         return {
             **delivery,
@@ -31,10 +31,10 @@ def describe(pan: str, ms: Sequence[str], options: PairOptions | None = None) ->
             "dtype": pair.dtype,
             "nodata": pair.nodata,
             "crs": None if pair.crs is None else pair.crs.to_string(),
-            "shift_px": [round(found.registered.shift[1], 3), round(found.registered.shift[0], 3)],
-            "stretch": [round(value, 6) for value in reversed(found.registered.stretch)],
-            "correlation": round(found.registered.correlation, 4),
-            "noise": [float(f"{deviation:.3g}") for deviation in found.noise_dn],
+            "shift_px": [round(found.registration.shift[1], 3), round(found.registration.shift[0], 3)],
+            "stretch": [round(value, 6) for value in reversed(found.registration.stretch)],
+            "correlation": round(found.registration.correlation, 4),
+            "noise": [float(f"{deviation:.3g}") for deviation in found.ms_noise_dn],
             "pan_noise": float(f"{found.pan_noise_dn:.3g}"),
             "notes": pair.notes,
         }

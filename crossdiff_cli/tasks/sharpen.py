@@ -15,13 +15,14 @@ from typing import Any, Protocol
 import torch
 from tqdm import tqdm
 
-from crossdiff_cli.estimate.survey import Survey, survey
-from crossdiff_cli.geometry.window import Tile, Window, best_size, tiles
-from crossdiff_cli.inference.fuse import ROUNDS, halo
-from crossdiff_cli.inference.run import Encoder, Fused, Lane, flow
+from crossdiff_cli.estimate.survey import SceneEstimates, survey
+from crossdiff_cli.geometry.patch import Patch
+from crossdiff_cli.geometry.window import STRIDE, Tile, Window, best_size, tiles
+from crossdiff_cli.imaging.back_projection import ITERATIONS
+from crossdiff_cli.inference.run import BoundScene, Encoder, Fused, Lane, flow
 from crossdiff_cli.io.extent import Bounds, chosen_bands, extent_of
 from crossdiff_cli.io.open_pair import open_pair
-from crossdiff_cli.io.pair import PairOptions, Patch, ScenePair
+from crossdiff_cli.io.pair import PairOptions, ScenePair
 from crossdiff_cli.io.profile import profile_of
 from crossdiff_cli.io.quantise import count_clipped, to_dtype
 from crossdiff_cli.io.raster import bounded_cache
@@ -39,9 +40,10 @@ from crossdiff_cli.model.device import (
     lanes_on,
     window_pixels,
 )
-from crossdiff_cli.model.region import STRIDE
+from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.model.weights import WeightStore
 from crossdiff_cli.sensors.definitions import file_key
+from crossdiff_cli.sensors.table import spectral_order
 from crossdiff_cli.system.weight_files import bundled_weights, find_adapted_head
 
 _log = logging.getLogger(__name__)
@@ -55,7 +57,7 @@ _TIDY = 8
 class Tune(Protocol):
     """Fits a network to a scene; its text says how, for the tags of the result."""
 
-    def __call__(self, pair: ScenePair, found: Survey, model: CrossDiff) -> CrossDiff:
+    def __call__(self, pair: ScenePair, found: SceneEstimates, model: CrossDiff) -> CrossDiff:
         """The fitted copy of `model`, or `model` itself."""
 
 
@@ -75,7 +77,7 @@ class SharpenOptions:
     """Take what is no stronger than the noise of PAN and MS for no detail."""
     tune: Tune | None = None
     """Fits the network to the scene before it is sharpened."""
-    rounds: int = ROUNDS
+    iterations: int = ITERATIONS
     """Back-projections that make the result consistent with the MS; 0 for none."""
     extent: str = "intersection"
     """`intersection` of PAN and MS, or the whole `pan` with nodata outside."""
@@ -146,7 +148,7 @@ def sharpen(
     networks = _networks(options, devices, store or WeightStore(keep=len(devices)))
     with bounded_cache(), exact_float32(devices), open_pair(pan, ms, options.pair) as pair:
         refuse_target(output, (pair.pan, *pair.ms))
-        found = survey(pair, align=options.align, noise=options.noise)
+        found = survey(pair.sample_windows(), pair.grid, pair.bands, align=options.align, noise=options.noise)
         _report(pair, found)
         extent = extent_of(pair, options.extent, options.bounds, options.bounds_crs)
         chosen = chosen_bands(pair, options.out_bands)
@@ -174,7 +176,7 @@ def sharpen(
             sensor=pair.sensor.key,
             bands=tuple(band.name for band in profile.bands),
             ratio=pair.ratio,
-            shift_px=(round(found.registered.shift[1], 3), round(found.registered.shift[0], 3)),
+            shift_px=(round(found.registration.shift[1], 3), round(found.registration.shift[0], 3)),
             consistency=consistency,
             seconds=round(seconds, 3),
             mpx_per_s=round(extent.height * extent.width / 1e6 / seconds, 4),
@@ -201,7 +203,11 @@ def _adapted_head(sensor: str) -> Path | None:
 
 
 def _tuned(
-    tune: Tune | None, pair: ScenePair, found: Survey, models: Sequence[CrossDiff], devices: Sequence[torch.device]
+    tune: Tune | None,
+    pair: ScenePair,
+    found: SceneEstimates,
+    models: Sequence[CrossDiff],
+    devices: Sequence[torch.device],
 ) -> list[CrossDiff]:
     """The first network fitted to the scene, and a copy of it on every other device; all as they are without `tune`."""
     first = models[0] if tune is None else tune(pair, found, models[0])
@@ -212,16 +218,31 @@ def _tuned(
 
 def _lanes(
     pair: ScenePair,
-    found: Survey,
+    found: SceneEstimates,
     models: Sequence[CrossDiff],
     devices: Sequence[torch.device],
     options: SharpenOptions,
 ) -> list[Lane]:
-    lanes = []
+    lanes: list[Lane] = []
+    scene = _bound_scene(pair, found)
     for device, model in zip(devices, models, strict=True):
-        first = Lane(pair, found, model, device, inference_dtype(device, options.precision), options.rounds)
+        dtype = inference_dtype(device, options.precision)
+        first = Lane(model, scene, device, dtype, options.iterations)
         lanes += [first, *(first.twin() for _ in range(1, lanes_on(device, devices)))]
     return lanes
+
+
+def _bound_scene(pair: ScenePair, found: SceneEstimates) -> BoundScene:
+    order = spectral_order(pair.bands)
+    bands = [pair.bands[i] for i in order]
+    return BoundScene(
+        order=tuple(order),
+        path=pair.pan.path,
+        spectrum=Spectrum.of([(band.center_nm, band.width_nm) for band in bands], pair.sensor.pan_nm, pair.ratio),
+        normalisation=found.normalisation.select(order),
+        nyquist_gains=tuple(band.nyquist_gain for band in bands),
+        sensor_model=lambda patch: found.sensor_model(patch).select_bands(order),
+    )
 
 
 def _cache(pair: ScenePair, plan: Sequence[Tile], readers: int) -> AbstractContextManager[object]:
@@ -275,14 +296,14 @@ def _report_lost(share: float, dtype: str, own: str) -> None:
 def _plan(
     pair: ScenePair,
     extent: Window,
-    found: Survey,
+    found: SceneEstimates,
     model: CrossDiff,
     lanes: Sequence[Lane],
     options: SharpenOptions,
 ) -> list[Tile]:
     """The tiles of a scene, as large as was asked for or as the memory allows."""
-    place = found.registered
-    reach = halo(model, place.ratio(pair.grid.ratio), [band.nyquist_gain for band in pair.bands], options.rounds)
+    place = found.registration
+    reach = model.halo(place.ratio(pair.grid.ratio), [band.nyquist_gain for band in pair.bands], options.iterations)
     reach += math.ceil(place.farthest((extent.row, extent.col), extent.stop))
     widest = max((lane.dtype for lane in lanes), key=lambda dtype: dtype.itemsize)
     pixels = window_pixels([lane.device for lane in lanes], len(pair.bands), widest)
@@ -290,13 +311,13 @@ def _plan(
     return list(tiles(extent, size, reach, STRIDE))
 
 
-def _report(pair: ScenePair, found: Survey) -> None:
+def _report(pair: ScenePair, found: SceneEstimates) -> None:
     if pair.inputs.delivery:
         _log.info("%s", pair.inputs.delivery)
     bands = ",".join(band.name for band in pair.bands)
     _log.info("%s (%s), bands %s, ratio %.4g", pair.sensor.name, pair.sensor_source, bands, pair.ratio)
-    if found.registered.correlation:
-        _log.info("%s", found.registered.describe(pair.footprint.shape))
+    if found.registration.correlation:
+        _log.info("%s", found.registration.describe(pair.footprint.shape))
     if shifts := found.describe_band_shifts():
         _log.info("offset of single bands beyond that (x,y in PAN px): %s, corrected", shifts)
     if levels := found.describe_noise():

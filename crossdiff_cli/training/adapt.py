@@ -6,7 +6,9 @@ from dataclasses import astuple, dataclass
 from torch import Generator, Tensor
 
 from crossdiff_cli.errors import TrainingError
-from crossdiff_cli.inference.fuse import ROUNDS, fuse, prepare, to_ms
+from crossdiff_cli.imaging.back_projection import ITERATIONS
+from crossdiff_cli.imaging.injection import prepare
+from crossdiff_cli.imaging.sensor_model import to_ms
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.training.loop import Plan, Watch, fit
 from crossdiff_cli.training.losses import qnr_loss, spectral_loss, structural_loss
@@ -37,7 +39,7 @@ def adapt(
     plan: Plan,
     groups: int,
     weights: LossWeights,
-    rounds: int = ROUNDS,
+    iterations: int = ITERATIONS,
     *,
     watch: Watch | None = None,
     kept: Mapping[str, Tensor] | None = None,
@@ -50,7 +52,7 @@ def adapt(
         plan: steps and rates.
         groups: scenes per step.
         weights: of the loss terms.
-        rounds: back-projections after the head, as in sharpening.
+        iterations: back-projections after the head, as in sharpening.
         watch: told of every checkpoint.
         kept: what it remembers, in the checkpoints too.
 
@@ -78,7 +80,7 @@ def adapt(
 
         for group, drawn in enumerate(examples):
             example = drawn.to(device)
-            hrms = fuse(model, example.pan, example.ms, example.sampling, example.spectrum, rounds)
+            hrms = model.fuse(example.pan, example.ms, example.sensor_model, example.spectrum, iterations)
             if example.reference is not None and weights.supervised:
                 add("supervised", weights.supervised, (hrms - example.reference)[_INNER].abs().mean())
             if not (weights.supervised and group % 2 == 0):
@@ -91,15 +93,15 @@ def adapt(
 
 def _without_reference(hrms: Tensor, example: Example, weights: LossWeights) -> dict[str, Tensor]:
     """The terms, not weighted, that need no reference; those of weight 0 are left out."""
-    terms, pan, ms, sampling = {}, example.pan, example.ms, example.sampling
+    terms, pan, ms, sensor_model = {}, example.pan, example.ms, example.sensor_model
     if weights.spectral:
-        terms["spectral"] = spectral_loss(hrms, ms, sampling)
+        terms["spectral"] = spectral_loss(hrms, ms, sensor_model)
     if weights.structural:
-        pan_low, ms_up, _ = prepare(pan, ms, sampling)
+        pan_low, ms_up, _ = prepare(pan, ms, sensor_model)
         terms["structural"] = structural_loss(
             hrms[_INNER], pan[_INNER], pan_low[_INNER], ms_up[_INNER], example.spectrum.ratio
         )
     if weights.qnr:
-        pan_ms = to_ms(pan.expand_as(hrms), (ms.shape[2], ms.shape[3]), sampling)
+        pan_ms = to_ms(pan.expand_as(hrms), (ms.shape[2], ms.shape[3]), sensor_model)
         terms["qnr"] = qnr_loss(hrms, pan, ms, pan_ms)
     return terms

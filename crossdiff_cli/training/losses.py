@@ -6,20 +6,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from crossdiff_cli.inference.fuse import Sampling, to_ms
+from crossdiff_cli.imaging.sensor_model import SensorModel, to_ms
 
 _FLAT = 0.01
 """Product of two deviations, normalised, under which a window counts as flat: its noise is no structure to follow."""
 
 
-def spectral_loss(hrms: Tensor, ms: Tensor, sampling: Sampling) -> Tensor:
+def spectral_loss(hrms: Tensor, ms: Tensor, sensor_model: SensorModel) -> Tensor:
     """Mean absolute error of the result (B, C, H, W), degraded by the MTF, against the MS (B, C, h, w): a scalar.
 
     The two outermost MS pixels, which reach beyond the window, do not count.
     """
-    seen = to_ms(hrms, (ms.shape[2], ms.shape[3]), sampling)
+    seen = to_ms(hrms, (ms.shape[2], ms.shape[3]), sensor_model)
     rows, cols = (
-        _inside(sampling.offset[axis], sampling.ratio[axis], hrms.shape[2 + axis], ms.shape[2 + axis])
+        _inside(sensor_model.grid.offset[axis], sensor_model.grid.ratio[axis], hrms.shape[2 + axis], ms.shape[2 + axis])
         for axis in (0, 1)
     )
     return (seen - ms)[:, :, rows, cols].abs().mean()

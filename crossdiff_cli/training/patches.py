@@ -10,9 +10,10 @@ import torch
 from torch import Generator, Tensor
 
 from crossdiff_cli.errors import TrainingError
+from crossdiff_cli.geometry.grid import GridMapping
+from crossdiff_cli.geometry.window import STRIDE
 from crossdiff_cli.imaging.resample import EXPAND_RADIUS, degrade
-from crossdiff_cli.inference.fuse import Sampling
-from crossdiff_cli.model.region import STRIDE
+from crossdiff_cli.imaging.sensor_model import SensorModel
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.training.training_scene import TrainingScene
 
@@ -31,7 +32,7 @@ class Example:
     """(B, 1, H, W)."""
     ms: Tensor
     """(B, C, h, w)."""
-    sampling: Sampling
+    sensor_model: SensorModel
     spectrum: Spectrum
     reference: Tensor | None
     """(B, C, H, W), the HRMS."""
@@ -132,9 +133,10 @@ def wald_pair(scene: TrainingScene, ratio: float, offset: tuple[float, float]) -
 
     `offset` says where the outer corner of the degraded MS lies, in pixels of the MS.
     """
-    gains, (rows, cols) = scene.sampling.gains, scene.ms_mask.shape
-    pan = degrade(scene.pan, (rows, cols), scene.sampling.ratio, scene.sampling.offset, [scene.pan_gain])
-    seen = degrade(scene.pan_mask[None, None].float(), (rows, cols), scene.sampling.ratio, scene.sampling.offset, [0.3])
+    gains, (rows, cols) = scene.sensor_model.nyquist_gains, scene.ms_mask.shape
+    grid = scene.sensor_model.grid
+    pan = degrade(scene.pan, (rows, cols), grid.ratio, grid.offset, [scene.pan_gain])
+    seen = degrade(scene.pan_mask[None, None].float(), (rows, cols), grid.ratio, grid.offset, [0.3])
     small = (math.ceil((rows - offset[0]) / ratio), math.ceil((cols - offset[1]) / ratio))
     ms = degrade(scene.ms, small, (ratio, ratio), offset, gains)
     mask = degrade(scene.ms_mask[None, None].float(), small, (ratio, ratio), offset, [0.3])[0, 0] > 0.999
@@ -144,7 +146,7 @@ def wald_pair(scene: TrainingScene, ratio: float, offset: tuple[float, float]) -
         pan_mask=scene.ms_mask & (seen[0, 0] > 0.999),
         ms=ms,
         ms_mask=mask,
-        sampling=Sampling((ratio, ratio), offset, gains),
+        sensor_model=SensorModel(GridMapping((ratio, ratio), offset), gains),
         spectrum=replace(scene.spectrum, ratio=ratio),
         reference=scene.ms,
     )
@@ -152,7 +154,7 @@ def wald_pair(scene: TrainingScene, ratio: float, offset: tuple[float, float]) -
 
 def windows_of(scene: TrainingScene, size: int, count: int) -> list[Example]:
     """Up to `count` valid windows of `size` pixels, apart from each other, the nearest to the middle first."""
-    step = tuple(max(1, round(r)) for r in scene.sampling.ratio)
+    step = tuple(max(1, round(r)) for r in scene.sensor_model.grid.ratio)
     starts = [range(0, max(1, n - size + 1), s) for n, s in zip(scene.pan_mask.shape, step, strict=True)]
     valid = scene.pan_mask.nonzero()
     if not len(valid):
@@ -172,12 +174,12 @@ def windows_of(scene: TrainingScene, size: int, count: int) -> list[Example]:
 
 
 def _batch(scene: TrainingScene, size: int, batch: int, origins: Iterable[tuple[int, int]]) -> Example | None:
-    """Cut windows whose MS pixels lie alike under them, so that one sampling holds for all; few are cut again."""
-    sampling, windows = scene.sampling, []
+    """Cut windows whose MS pixels lie alike under them, so that one sensor_model holds for all; few are cut again."""
+    sensor_model, windows = scene.sensor_model, []
     height, width = scene.pan_mask.shape
     for origin in origins:
-        rows = _ms_range(origin[0], size, sampling.offset[0], sampling.ratio[0])
-        cols = _ms_range(origin[1], size, sampling.offset[1], sampling.ratio[1])
+        rows = _ms_range(origin[0], size, sensor_model.grid.offset[0], sensor_model.grid.ratio[0])
+        cols = _ms_range(origin[1], size, sensor_model.grid.offset[1], sensor_model.grid.ratio[1])
         if rows.start < 0 or cols.start < 0 or rows.stop > scene.ms_mask.shape[0] or cols.stop > scene.ms_mask.shape[1]:
             continue
         pan_rows, pan_cols = slice(origin[0], origin[0] + size), slice(origin[1], origin[1] + size)
@@ -186,7 +188,8 @@ def _batch(scene: TrainingScene, size: int, batch: int, origins: Iterable[tuple[
         if not scene.ms_mask[rows, cols].all() or not scene.pan_mask[pan_rows, pan_cols].all():
             continue
         offset = tuple(
-            sampling.offset[axis] + r.start * sampling.ratio[axis] - origin[axis] for axis, r in enumerate((rows, cols))
+            sensor_model.grid.offset[axis] + r.start * sensor_model.grid.ratio[axis] - origin[axis]
+            for axis, r in enumerate((rows, cols))
         )
         windows.append((pan_rows, pan_cols, rows, cols, offset))
         if len(windows) == batch:
@@ -201,7 +204,7 @@ def _batch(scene: TrainingScene, size: int, batch: int, origins: Iterable[tuple[
     return Example(
         torch.cat([scene.pan[:, :, w[0], w[1]] for w in alike]),
         torch.cat([scene.ms[:, :, w[2], w[3]] for w in alike]),
-        replace(sampling, offset=(float(first[4][0]), float(first[4][1]))),
+        replace(sensor_model, grid=replace(sensor_model.grid, offset=(float(first[4][0]), float(first[4][1])))),
         scene.spectrum,
         None if reference is None else torch.cat([reference[:, :, w[0], w[1]] for w in alike]),
     )
@@ -212,7 +215,7 @@ def _origins(scene: TrainingScene, size: int, generator: Generator) -> Iterator[
     height, width = scene.pan_mask.shape
     if height < size or width < size:
         return
-    step = tuple(max(1, round(r)) for r in scene.sampling.ratio)
+    step = tuple(max(1, round(r)) for r in scene.sensor_model.grid.ratio)
     phase = [int(torch.randint(s, (1,), generator=generator)) for s in step]
     for _ in range(_TRIES * 2):
         origin = []
@@ -235,7 +238,7 @@ def _alike(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
 def _augment(example: Example, generator: Generator, jitter_px: float) -> Example:
     """Flip, transpose, choose bands, jitter wavelengths, radiometry and registration."""
     pan, ms, reference = example.pan, example.ms, example.reference
-    sampling, spectrum = example.sampling, example.spectrum
+    sensor_model, spectrum = example.sensor_model, example.spectrum
     bands = torch.arange(ms.shape[1])
     if _uniform(generator) < 0.4:
         keep = int(torch.randint(1, len(bands) + 1, (1,), generator=generator))
@@ -247,8 +250,12 @@ def _augment(example: Example, generator: Generator, jitter_px: float) -> Exampl
     reference = None if reference is None else reference[:, bands] * gain + shift
     center = spectrum.center_nm[bands] + 6.0 * torch.randn(len(bands), generator=generator)
     width = spectrum.width_nm[bands] * torch.exp(0.1 * torch.randn(len(bands), generator=generator))
-    sampling = sampling.of(bands.tolist())
-    ratio, offset, shifts = list(sampling.ratio), list(sampling.offset), [list(apart) for apart in sampling.shifts]
+    sensor_model = sensor_model.select_bands(bands.tolist())
+    ratio, offset, shifts = (
+        list(sensor_model.grid.ratio),
+        list(sensor_model.grid.offset),
+        [list(apart) for apart in sensor_model.grid.band_shifts],
+    )
     for axis in (0, 1):
         offset[axis] += jitter_px * float(torch.randn(1, generator=generator))
         if _uniform(generator) < 0.5:
@@ -262,15 +269,11 @@ def _augment(example: Example, generator: Generator, jitter_px: float) -> Exampl
         pan, ms = pan.transpose(2, 3), ms.transpose(2, 3)
         reference = None if reference is None else reference.transpose(2, 3)
         ratio, offset, shifts = ratio[::-1], offset[::-1], [apart[::-1] for apart in shifts]
+    band_shifts = tuple((row, col) for row, col in shifts)
     return Example(
         pan.contiguous(),
         ms.contiguous(),
-        replace(
-            sampling,
-            ratio=(ratio[0], ratio[1]),
-            offset=(offset[0], offset[1]),
-            shifts=tuple((row, col) for row, col in shifts),
-        ),
+        replace(sensor_model, grid=GridMapping((ratio[0], ratio[1]), (offset[0], offset[1]), band_shifts)),
         replace(spectrum, center_nm=center, width_nm=width),
         reference,
     )

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from crossdiff_cli.inference.fuse import prepare
+from crossdiff_cli.imaging.injection import prepare
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.objective import Objective, Prediction
 from crossdiff_cli.model.schedule import NoiseSchedule, octave_noise
@@ -149,7 +149,7 @@ def pretrain(
 def tasks(model: CrossDiff, example: Example, *, octave_down: bool = True) -> dict[str, Task]:
     """What both branches can be asked of an example: P2M only where the MS it should find is known."""
     assert model.p2m is not None and model.m2p is not None
-    pan_low, ms_up, _ = prepare(example.pan, example.ms, example.sampling)
+    pan_low, ms_up, _ = prepare(example.pan, example.ms, example.sensor_model)
     timesteps, spectrum = model.architecture, example.spectrum
     nowhere = torch.zeros(len(ms_up), dtype=torch.bool)
     pan_blur = pan_low.mean(dim=1, keepdim=True)

@@ -12,10 +12,11 @@ from pathlib import Path
 import torch
 from torch import Generator, Tensor
 
+from crossdiff_cli.geometry.grid import GridMapping
+from crossdiff_cli.geometry.window import STRIDE
 from crossdiff_cli.imaging.resample import EXPAND_RADIUS, degrade
-from crossdiff_cli.inference.fuse import ROUNDS, Sampling, fuse
+from crossdiff_cli.imaging.sensor_model import SensorModel
 from crossdiff_cli.model.crossdiff import CrossDiff
-from crossdiff_cli.model.region import STRIDE
 from crossdiff_cli.model.weights import load
 from crossdiff_cli.system.weight_files import bundled_weights
 from crossdiff_cli.training.training_scene import TrainingScene
@@ -42,20 +43,18 @@ def sharpen_scene(model: CrossDiff, scene: TrainingScene) -> Tensor:
                 first = max(0, min(start - _HALO, (height, width)[axis] - size))
                 stop = min(first + size, (height, width)[axis])
                 stop -= (stop - first) % STRIDE
-                ratio, offset = scene.sampling.ratio[axis], scene.sampling.offset[axis]
+                ratio, offset = scene.sensor_model.grid.ratio[axis], scene.sensor_model.grid.offset[axis]
                 low = max(0, math.floor((first - offset) / ratio) - EXPAND_RADIUS - 1)
                 high = min(scene.ms_mask.shape[axis], math.ceil((stop - offset) / ratio) + EXPAND_RADIUS + 1)
                 origin.append((first, offset + low * ratio - first))
                 window.append(slice(first, stop))
                 source.append(slice(low, high))
-            sampling = replace(scene.sampling, offset=(origin[0][1], origin[1][1]))
-            fused = fuse(
-                model,
+            grid = replace(scene.sensor_model.grid, offset=(origin[0][1], origin[1][1]))
+            fused = model.fuse(
                 scene.pan[:, :, window[0], window[1]],
                 scene.ms[:, :, source[0], source[1]],
-                sampling,
+                replace(scene.sensor_model, grid=grid),
                 scene.spectrum,
-                rounds=ROUNDS,
             )
             rows, cols = (slice(s, min(s + _CORE, w.stop)) for s, w in zip((row, col), window, strict=True))
             hrms[:, :, rows, cols] = fused[
@@ -106,7 +105,7 @@ def reimage(scene: TrainingScene, hrms: Tensor, generator: Generator) -> Trainin
 
     ratio = float(torch.tensor([2.0, 3.0, 4.0, scene.spectrum.ratio])[torch.randint(4, (1,), generator=generator)])
     offset = (uniform(-ratio, 0.0), uniform(-ratio, 0.0))
-    gains = tuple(min(0.45, max(0.1, g + _GAIN_JITTER * uniform(-1, 1))) for g in scene.sampling.gains)
+    gains = tuple(min(0.45, max(0.1, g + _GAIN_JITTER * uniform(-1, 1))) for g in scene.sensor_model.nyquist_gains)
     height, width = scene.pan_mask.shape
     small = (math.ceil((height - offset[0]) / ratio), math.ceil((width - offset[1]) / ratio))
     mask = degrade(scene.pan_mask[None, None].float(), small, (ratio, ratio), offset, [0.3])[0, 0] > 0.999
@@ -116,7 +115,7 @@ def reimage(scene: TrainingScene, hrms: Tensor, generator: Generator) -> Trainin
         pan=pan,
         ms=noise(degrade(hrms, small, (ratio, ratio), offset, gains)),
         ms_mask=mask,
-        sampling=Sampling((ratio, ratio), offset, gains),
+        sensor_model=SensorModel(GridMapping((ratio, ratio), offset), gains),
         spectrum=replace(scene.spectrum, ratio=ratio, pan_nm=pan_nm),
         reference=hrms,
     )

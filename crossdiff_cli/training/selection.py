@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from crossdiff_cli.estimate.survey import Statistics
-from crossdiff_cli.inference.fuse import ROUNDS, fuse
+from crossdiff_cli.imaging.back_projection import ITERATIONS
+from crossdiff_cli.imaging.normalisation import Normalisation
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.quality.assess import assess_arrays
 from crossdiff_cli.quality.report import QualityReport
@@ -44,24 +44,24 @@ class JudgedWindow:
     scene: str
     sensor: str
     example: Example
-    statistics: Statistics
+    normalisation: Normalisation
 
-    def report(self, model: CrossDiff, rounds: int = ROUNDS) -> QualityReport:
-        """Figures of the window without its edge, after `rounds` back-projections."""
+    def report(self, model: CrossDiff, iterations: int = ITERATIONS) -> QualityReport:
+        """Figures of the window without its edge, after `iterations` back-projections."""
         e = self.example.to(next(model.head.parameters()).device)
         with torch.inference_mode():
-            hrms = fuse(model, e.pan, e.ms, e.sampling, e.spectrum, rounds).cpu()
+            hrms = model.fuse(e.pan, e.ms, e.sensor_model, e.spectrum, iterations).cpu()
         e = self.example
         inside = slice(EDGE, -EDGE)
-        unit = self.statistics.denormalise_ms
-        pan = e.pan[0] * self.statistics.pan_std + self.statistics.pan_mean
+        unit = self.normalisation.denormalise_ms
+        pan = e.pan[0] * self.normalisation.pan_std + self.normalisation.pan_mean
         return assess_arrays(
             unit(hrms[0])[:, inside, inside],
             pan[:, inside, inside],
             unit(e.ms[0]),
-            e.sampling.ratio,
-            (e.sampling.offset[0] - EDGE, e.sampling.offset[1] - EDGE),
-            e.sampling.gains,
+            e.sensor_model.grid.ratio,
+            (e.sensor_model.grid.offset[0] - EDGE, e.sensor_model.grid.offset[1] - EDGE),
+            e.sensor_model.nyquist_gains,
             reference=None if e.reference is None else unit(e.reference[0])[:, inside, inside],
         )
 
@@ -194,7 +194,7 @@ def hold_out(scene: TrainingScene) -> tuple[TrainingScene, list[JudgedWindow]]:
     """
     axis = int(scene.pan_mask.shape[1] >= scene.pan_mask.shape[0])
     cut_ms = round((1 - _SHARE) * scene.ms_mask.shape[axis])
-    cut_pan = round(scene.sampling.offset[axis] + cut_ms * scene.sampling.ratio[axis])
+    cut_pan = round(scene.sensor_model.grid.offset[axis] + cut_ms * scene.sensor_model.grid.ratio[axis])
     ms_mask, pan_mask = scene.ms_mask.clone(), scene.pan_mask.clone()
     ms_mask.narrow(axis, 0, cut_ms).fill_(False)
     pan_mask.narrow(axis, 0, cut_pan).fill_(False)
@@ -212,4 +212,4 @@ def windows_to_judge(scene: TrainingScene, count: int) -> list[JudgedWindow]:
     if examples:
         down = wald_pair(full, scene.spectrum.ratio, (-0.5, -0.5))
         examples = [*examples, *next(filter(None, (windows_of(down, size, 1) for size in SIZES)), [])]
-    return [JudgedWindow(scene.name, scene.sensor, example, scene.statistics) for example in examples]
+    return [JudgedWindow(scene.name, scene.sensor, example, scene.normalisation) for example in examples]

@@ -8,8 +8,8 @@ from typing import Any
 
 from crossdiff_cli import __version__
 from crossdiff_cli.errors import OutputError, TrainingError
+from crossdiff_cli.geometry.window import STRIDE
 from crossdiff_cli.model.device import keep_memory
-from crossdiff_cli.model.region import STRIDE
 from crossdiff_cli.model.weights import digest
 from crossdiff_cli.system.weight_files import bundled_weights
 from crossdiff_cli.training.loop import Plan

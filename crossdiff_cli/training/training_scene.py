@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from crossdiff_cli.errors import TrainingError
-from crossdiff_cli.estimate.survey import Statistics, Survey, survey
+from crossdiff_cli.estimate.survey import SceneEstimates, survey
 from crossdiff_cli.geometry.window import Window, spread
 from crossdiff_cli.imaging.masking import extend
-from crossdiff_cli.inference.fuse import Sampling
+from crossdiff_cli.imaging.normalisation import Normalisation
+from crossdiff_cli.imaging.sensor_model import SensorModel
 from crossdiff_cli.io.open_pair import open_pair
 from crossdiff_cli.io.pair import PairOptions, ScenePair
 from crossdiff_cli.io.raster import Raster
@@ -48,13 +49,13 @@ class TrainingScene:
     """(1, C, h, w)."""
     ms_mask: Tensor
     """(h, w)."""
-    sampling: Sampling
+    sensor_model: SensorModel
     spectrum: Spectrum
     pan_gain: float
     """Nyquist gain of the PAN, for the Wald protocol."""
     reference: Tensor | None
     """(1, C, H, W) where the publisher kept it."""
-    statistics: Statistics
+    normalisation: Normalisation
     """What takes PAN and MS back to the units of their files."""
     part: int = 0
     """Which of the `parts` that stand for its scene it is, from 0."""
@@ -88,10 +89,10 @@ def load_parts(entry: Entry) -> list[TrainingScene]:
 _Part = tuple[Window, TrainingScene]
 
 
-def _load(entry: Entry, cut: Callable[[ScenePair, Survey, str], list[_Part]]) -> list[TrainingScene]:
+def _load(entry: Entry, cut: Callable[[ScenePair, SceneEstimates, str], list[_Part]]) -> list[TrainingScene]:
     options = PairOptions(sensor=entry.sensor or "auto", bands=entry.bands)
     with open_pair(entry.pan, [entry.ms], options) as pair:
-        parts = cut(pair, survey(pair), entry.name)
+        parts = cut(pair, survey(pair.sample_windows(), pair.grid, pair.bands), entry.name)
         if entry.reference is None:
             return [scene for _, scene in parts]
         with Raster(entry.reference) as raster:
@@ -102,7 +103,7 @@ def _load(entry: Entry, cut: Callable[[ScenePair, Survey, str], list[_Part]]) ->
 
 
 def _with_reference(scene: TrainingScene, truth: Tensor, entry: Entry) -> TrainingScene:
-    reference = scene.statistics.normalise_ms(truth)[None]
+    reference = scene.normalisation.normalise_ms(truth)[None]
     detail = explained_detail(scene.pan, reference)
     if detail < _MIN_REFERENCE_DETAIL:
         _log.warning(
@@ -115,12 +116,12 @@ def _with_reference(scene: TrainingScene, truth: Tensor, entry: Entry) -> Traini
     return replace(scene, reference=reference)
 
 
-def _whole(pair: ScenePair, found: Survey, name: str) -> list[_Part]:
+def _whole(pair: ScenePair, found: SceneEstimates, name: str) -> list[_Part]:
     window = Window(0, 0, *pair.pan.shape)
     return [(window, scene_of(pair, found, window, name))]
 
 
-def _parts(pair: ScenePair, found: Survey, name: str) -> list[_Part]:
+def _parts(pair: ScenePair, found: SceneEstimates, name: str) -> list[_Part]:
     if math.prod(pair.pan.shape) <= _WHOLE_PX:
         return _whole(pair, found, name)
     parts = salient(pair, found, name, _PART_MS_PX, _CANDIDATES, _PARTS)
@@ -130,7 +131,7 @@ def _parts(pair: ScenePair, found: Survey, name: str) -> list[_Part]:
     return parts
 
 
-def salient(pair: ScenePair, found: Survey, name: str, side: int, candidates: int, chosen: int) -> list[_Part]:
+def salient(pair: ScenePair, found: SceneEstimates, name: str, side: int, candidates: int, chosen: int) -> list[_Part]:
     """The windows of `side` MS pixels with most detail among `candidates` spread over a pair, the most detailed first.
 
     Returns:
@@ -150,14 +151,13 @@ def _detail(scene: TrainingScene) -> float:
     return float(high.square().mean().sqrt())
 
 
-def scene_of(pair: ScenePair, found: Survey, window: Window, name: str) -> TrainingScene:
+def scene_of(pair: ScenePair, found: SceneEstimates, window: Window, name: str) -> TrainingScene:
     """A window of a pair, registered and normalised as the survey found, without reference."""
-    patch, keep, statistics = pair.read(window), _optical(pair), found.statistics
+    patch, keep, statistics = pair.read(window), _optical(pair), found.normalisation
     bands = [pair.bands[i] for i in keep]
     pan = statistics.normalise_pan(torch.from_numpy(patch.pan))[None]
     ms = statistics.normalise_ms(torch.from_numpy(patch.ms))[None, keep]
     pan_mask, ms_mask = torch.from_numpy(patch.pan_mask), torch.from_numpy(patch.ms_mask)
-    place = found.registered
     return TrainingScene(
         name=name,
         sensor=pair.sensor.key,
@@ -165,23 +165,11 @@ def scene_of(pair: ScenePair, found: Survey, window: Window, name: str) -> Train
         pan_mask=pan_mask,
         ms=extend(ms, ms_mask[None, None], 8),
         ms_mask=ms_mask,
-        sampling=Sampling(
-            place.ratio(pair.grid.ratio),
-            place.offset(patch.offset, (window.row, window.col)),
-            tuple(band.nyquist_gain for band in bands),
-            tuple(place.band_shifts[i] for i in keep) if place.band_shifts else (),
-            tuple(found.noise[i] for i in keep),
-            found.pan_noise,
-        ),
-        spectrum=Spectrum(
-            torch.tensor([band.center_nm for band in bands]),
-            torch.tensor([band.width_nm for band in bands]),
-            torch.tensor(pair.sensor.pan_nm),
-            pair.ratio,
-        ),
+        sensor_model=found.sensor_model(patch).select_bands(keep),
+        spectrum=Spectrum.of([(band.center_nm, band.width_nm) for band in bands], pair.sensor.pan_nm, pair.ratio),
         pan_gain=pair.sensor.pan_nyquist_gain,
         reference=None,
-        statistics=replace(statistics, ms_mean=statistics.ms_mean[keep], ms_std=statistics.ms_std[keep]),
+        normalisation=replace(statistics, ms_mean=statistics.ms_mean[keep], ms_std=statistics.ms_std[keep]),
     )
 
 

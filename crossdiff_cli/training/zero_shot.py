@@ -5,7 +5,7 @@ import logging
 from dataclasses import dataclass, field
 
 from crossdiff_cli.errors import TrainingError
-from crossdiff_cli.estimate.survey import Survey
+from crossdiff_cli.estimate.survey import SceneEstimates
 from crossdiff_cli.io.pair import ScenePair
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.training.adapt import LossWeights, adapt
@@ -37,7 +37,7 @@ class ZeroShot:
     rate: float = 3e-4
     seed: int = 0
 
-    def __call__(self, pair: ScenePair, found: Survey, model: CrossDiff) -> CrossDiff:
+    def __call__(self, pair: ScenePair, found: SceneEstimates, model: CrossDiff) -> CrossDiff:
         """A copy of `model` whose head is fitted to the scene; `model` itself where there is nothing to fit to."""
         parts = salient(pair, found, pair.pan.path, _WINDOW_MS_PX, _CANDIDATES, _CHOSEN)
         training, windows = split([part for _, part in parts], _HELD_OUT)

@@ -1,0 +1,113 @@
+"""Back-projection onto the MS, and the Wiener filters that keep sensor noise out of it and out of the detail."""
+
+import functools
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from crossdiff_cli.geometry.grid import GridMapping, Pixels
+from crossdiff_cli.imaging.filters import local_mean
+from crossdiff_cli.imaging.resample import EXPAND_RADIUS, mtf_radius
+from crossdiff_cli.imaging.sensor_model import SensorModel, to_ms, to_pan
+
+ITERATIONS = 2
+"""Default number of back-projection iterations; more gain less and cost as much each (benchmarks/choices.md)."""
+RELAXATION = (1.0, 2.0)
+"""Relaxation factors of successive iterations (Richardson 1911): the first removes the error of flat areas, the second
+over-relaxes fine structure, which the MS grid attenuates. Neither increases an error."""
+WIENER_RADIUS = 3
+"""Reach of the Wiener filter, in pixels of its image."""
+_COARSE_RADIUS = 1
+"""Radius, in pixels, of the local mean that the Wiener filter leaves unchanged."""
+_POWER_RADIUS = 2
+"""Radius, in pixels, of the window in which the local variance is estimated."""
+_HIGH_PASS_NOISE_SHARE = 1 - 1 / (2 * _COARSE_RADIUS + 1) ** 2
+"""Share of the power of white noise that such a local mean does not hold."""
+_NOISE_OVERSUBTRACTION = 2.0
+"""Multiple of the estimated noise power that the Wiener filter subtracts before back-projection, which amplifies what
+remains."""
+
+
+def back_projection_radius(ratio: Pixels, nyquist_gains: Sequence[float]) -> int:
+    """Return the reach of one iteration in PAN pixels: degradation, Wiener filter and interpolation."""
+    largest = max(ratio)
+    around = math.ceil(WIENER_RADIUS * largest)
+    return max(mtf_radius(gain, largest) for gain in nyquist_gains) + 1 + math.ceil(EXPAND_RADIUS * largest) + around
+
+
+def back_project(hrms: Tensor, ms: Tensor, sensor_model: SensorModel, iterations: int) -> Tensor:
+    """Make a result consistent with the MS: hrms += step * to_pan(denoise_residual(ms - to_ms(hrms))).
+
+    Degradation after interpolation has eigenvalues e in [0, 1], 1 for flat areas and the least at the Nyquist frequency
+    of the MS; relaxation factors of 1 and 2 leave (1 - e)(1 - 2 e) of an error.
+
+    Args:
+        hrms: (B, C, H, W), normalised.
+        ms: (B, C, h, w), normalised.
+        sensor_model: of the window.
+        iterations: how often; 0 returns `hrms`.
+    """
+    shape = (hrms.shape[2], hrms.shape[3])
+    for iteration, step in enumerate(relaxation(iterations)):
+        residual = ms - to_ms(hrms, (ms.shape[2], ms.shape[3]), sensor_model)
+        hrms = hrms + step * to_pan(denoise_residual(residual, sensor_model, iteration), shape, sensor_model)
+    return hrms
+
+
+def denoise_residual(residual: Tensor, sensor_model: SensorModel, iteration: int) -> Tensor:
+    """Wiener-filter the MS residual before `iteration`, so that back-projection does not amplify sensor noise.
+
+    Args:
+        residual: (B, C, h, w), normalised.
+        sensor_model: noise and MTF of each band.
+        iteration: number of the iteration, from 0.
+    """
+    if not any(sensor_model.ms_noise):
+        return residual
+    ratio = sensor_model.grid.ratio
+    kept = [residual_noise_power(ratio, gain, iteration) for gain in sensor_model.nyquist_gains]
+    power = [_NOISE_OVERSUBTRACTION * k * std**2 for k, std in zip(kept, sensor_model.ms_noise, strict=True)]
+    return wiener_filter(residual, residual.new_tensor(power)[:, None, None])
+
+
+def denoise_pan(pan: Tensor, sensor_model: SensorModel) -> Tensor:
+    """Suppress fluctuations of the PAN (B, 1, H, W), normalised, below its noise: they are no detail of any band."""
+    if not sensor_model.pan_noise:
+        return pan
+    return wiener_filter(pan, pan.new_tensor(_HIGH_PASS_NOISE_SHARE * sensor_model.pan_noise**2))
+
+
+def wiener_filter(image: Tensor, noise: Tensor) -> Tensor:
+    """Attenuate what differs from the local mean by the share of its local power that is noise (Lee 1980).
+
+    Args:
+        image: (B, C, H, W).
+        noise: power of the noise beyond the local mean, for all bands or (C, 1, 1).
+    """
+    coarse = local_mean(image, _COARSE_RADIUS)
+    fine = image - coarse
+    return coarse + fine * (1 - noise / local_mean(fine.square(), _POWER_RADIUS).clamp_min(1e-12)).clamp_min(0)
+
+
+@functools.lru_cache(maxsize=64)
+def residual_noise_power(ratio: Pixels, nyquist_gain: float, iteration: int) -> float:
+    """Return the power of unit white MS noise in the high-pass residual before `iteration` of back-projection.
+
+    It is the energy of the impulse response of that residual, which is linear in the MS.
+    """
+    size = 48
+    residual = torch.zeros(1, 1, size, size)
+    residual[..., size // 2, size // 2] = 1.0
+    sensor_model = SensorModel(GridMapping(ratio, (0.0, 0.0)), (nyquist_gain,))
+    shape = (round(size * ratio[0]), round(size * ratio[1]))
+    for step in (1.0, *relaxation(iteration)):
+        residual = residual - to_ms(to_pan(step * residual, shape, sensor_model), (size, size), sensor_model)
+    fine = residual - local_mean(residual, _COARSE_RADIUS)
+    return float(fine.double().square().sum())
+
+
+def relaxation(iterations: int) -> list[float]:
+    """Return the relaxation factor of each iteration."""
+    return [RELAXATION[iteration % len(RELAXATION)] for iteration in range(iterations)]

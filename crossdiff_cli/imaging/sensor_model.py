@@ -1,0 +1,78 @@
+"""SensorModel: how a sensor makes MS pixels from the scene that the PAN shows, and the way back by interpolation."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from crossdiff_cli.geometry.grid import GridMapping
+from crossdiff_cli.geometry.window import Window
+from crossdiff_cli.imaging.resample import degrade, expand, span
+
+
+@dataclass(frozen=True, slots=True)
+class SensorModel:
+    """GridMapping mapping, Nyquist gain and noise of each band, for one window."""
+
+    grid: GridMapping
+    """Includes the registration of the MS."""
+    nyquist_gains: tuple[float, ...]
+    """MTF gain of each band at the Nyquist frequency of the MS."""
+    ms_noise: tuple[float, ...] = ()
+    """Standard deviation of the white noise of each MS band, normalised; empty where nothing is known of it."""
+    pan_noise: float = 0.0
+    """Standard deviation of the white noise of the PAN, normalised; 0 where nothing is known of it."""
+
+    def crop(self, part: Window) -> "SensorModel":
+        """Return the model of a part of the PAN window."""
+        return replace(self, grid=self.grid.crop(part))
+
+    def at_half_resolution(self) -> "SensorModel":
+        """Return the model for an image at half the PAN grid."""
+        return replace(self, grid=self.grid.at_half_resolution())
+
+    def select_bands(self, bands: Sequence[int]) -> "SensorModel":
+        """Return the model of some of the bands, in the order given."""
+        return replace(
+            self,
+            grid=self.grid.select_bands(bands),
+            nyquist_gains=tuple(self.nyquist_gains[band] for band in bands),
+            ms_noise=tuple(self.ms_noise[band] for band in bands) if self.ms_noise else (),
+        )
+
+
+def to_ms(image: Tensor, shape: tuple[int, int], sensor_model: SensorModel) -> Tensor:
+    """Degrade each band of `image` (B, C, H, W) by its MTF to where it lies on the MS grid: (B, C, *shape)."""
+    ratio, gains = sensor_model.grid.ratio, sensor_model.nyquist_gains
+    groups = sensor_model.grid.bands_by_offset(len(gains))
+    if len(groups) == 1:
+        return degrade(image, shape, ratio, groups[0][0], gains)
+    out = image.new_empty(*image.shape[:2], *shape)
+    for offset, bands in groups:
+        some = span(bands)
+        out[:, some] = degrade(image[:, some], shape, ratio, offset, [gains[b] for b in bands])
+    return out
+
+
+def to_pan(ms: Tensor, shape: tuple[int, int], sensor_model: SensorModel) -> Tensor:
+    """Interpolate each band of `ms` (B, C, h, w) from where it lies to the PAN grid: (B, C, *shape)."""
+    ratio = sensor_model.grid.ratio
+    groups = sensor_model.grid.bands_by_offset(len(sensor_model.nyquist_gains))
+    if len(groups) == 1:
+        return expand(ms, shape, ratio, groups[0][0])
+    out = ms.new_empty(*ms.shape[:2], *shape)
+    for offset, bands in groups:
+        some = span(bands)
+        out[:, some] = expand(ms[:, some], shape, ratio, offset)
+    return out
+
+
+def pan_on_ms_grid(pan: Tensor, shape: tuple[int, int], sensor_model: SensorModel) -> Tensor:
+    """Degrade the PAN (B, 1, H, W) by the MTF and to the place of each band: (B, C, *shape)."""
+    kinds = list(
+        zip(sensor_model.nyquist_gains, sensor_model.grid.band_shifts or sensor_model.nyquist_gains, strict=True)
+    )
+    distinct = list(dict.fromkeys(kinds))
+    first = [kinds.index(kind) for kind in distinct]
+    degraded = to_ms(pan.expand(-1, len(first), -1, -1), shape, sensor_model.select_bands(first))
+    return degraded[:, [distinct.index(kind) for kind in kinds]]
