@@ -60,8 +60,8 @@ def parse_methods(specifications: list[str]) -> tuple[dict[str, Method], list[st
 
     A specification is `baselines`, the name of one, `external`, the name of an external tool, `truth` (the reference
     itself), `NAME=FILE.safetensors` for the network with those weights, with `,adapt=STEPS`, `,iterations=N`,
-    `,align=off`, `,noise=off` or `,precision=fp32` after it for how it is used, or `NAME=FOLDER` with results `SCENE.full.tif` and
-    `SCENE.reduced.tif`.
+    `,align=off`, `,noise=off` or `,precision=fp32` after it for how it is used, or `NAME=FOLDER` with results
+    `SCENE.full.tif` and `SCENE.reduced.tif`.
     """
     methods: dict[str, Method] = {}
     missing = []
