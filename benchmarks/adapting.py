@@ -25,10 +25,11 @@ from quality_methods import Case, write
 
 from crossdiff_cli.io.open_pair import open_pair
 from crossdiff_cli.model.device import keep_memory
+from crossdiff_cli.options import DegradeOptions, NetworkOptions, OutputOptions, SharpenOptions
 from crossdiff_cli.quality.files import JudgedFiles
 from crossdiff_cli.sensors.definitions import define
-from crossdiff_cli.tasks.degrade import DegradeOptions, degrade
-from crossdiff_cli.tasks.sharpen import SharpenOptions, sharpen
+from crossdiff_cli.tasks.degrade import degrade
+from crossdiff_cli.tasks.sharpen import sharpen
 from crossdiff_cli.training.manifest import Entry, read_manifest
 from crossdiff_cli.training.run_adapt import AdaptOptions, run_adapt
 from crossdiff_cli.training.setup import Budget, Sources
@@ -61,7 +62,11 @@ def wald(case: Case, folder: Path) -> Case:
 
 def judge(case: Case, weights: Path | None, out: Path) -> Row:
     """Sharpen and score a case, at full resolution where the MS really lies."""
-    options = SharpenOptions(pair=case.options, weights=weights, extent="pan", overwrite=True, quiet=True)
+    options = SharpenOptions(
+        pair=case.options,
+        network=NetworkOptions(weights=weights),
+        output=OutputOptions(extent="pan", overwrite=True),
+    )
     sharpen(case.pan, [case.ms], out, options)
     align = case.reference is None
     with JudgedFiles(str(out), case.pan, [case.ms], case.reference, case.options, align=align) as files:

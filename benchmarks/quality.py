@@ -26,12 +26,12 @@ from quality_table import REGISTERED, TRUTH, Row, markdown, summary
 from crossdiff_cli.errors import CrossDiffError
 from crossdiff_cli.geometry.window import Window
 from crossdiff_cli.io.open_pair import open_pair
-from crossdiff_cli.io.pair import PairOptions
 from crossdiff_cli.io.quantise import to_dtype
 from crossdiff_cli.io.raster import Raster
 from crossdiff_cli.model.device import keep_memory
+from crossdiff_cli.options import DegradeOptions, PairOptions
 from crossdiff_cli.quality.files import JudgedFiles
-from crossdiff_cli.tasks.degrade import DegradeOptions, degrade
+from crossdiff_cli.tasks.degrade import degrade
 from crossdiff_cli.training.manifest import Entry, read_manifest
 from crossdiff_cli.training.training_scene import load_scene
 

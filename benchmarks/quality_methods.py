@@ -14,14 +14,19 @@ import torch
 from quality_table import TRUTH
 
 from crossdiff_cli.geometry.window import Window
-from crossdiff_cli.imaging.back_projection import ITERATIONS
 from crossdiff_cli.io.open_pair import open_pair
-from crossdiff_cli.io.pair import PairOptions
 from crossdiff_cli.io.quantise import to_dtype
-from crossdiff_cli.model.device import Precision
+from crossdiff_cli.options import (
+    EstimateOptions,
+    NetworkOptions,
+    OutputOptions,
+    PairOptions,
+    Precision,
+    RuntimeOptions,
+    SharpenOptions,
+)
 from crossdiff_cli.quality.baselines import BASELINES
-from crossdiff_cli.tasks.sharpen import SharpenOptions, sharpen
-from crossdiff_cli.training.zero_shot import ZeroShot
+from crossdiff_cli.tasks.sharpen import sharpen
 
 OTB = "otbcli_BundleToPerfectSensor"
 GDAL = "gdal_pansharpen.py"
@@ -126,12 +131,16 @@ def _network(weights: Path, changes: list[str]) -> Method:
             f"{','.join(changes)}: write adapt=STEPS, iterations=N, align=off, noise=off or precision="
             f"{'|'.join(_PRECISIONS)} after the weights"
         )
-    steps = int(used.get("adapt", 0))
     options = SharpenOptions(
-        weights=weights, extent="pan", overwrite=True, quiet=True, iterations=int(used.get("iterations", ITERATIONS)),
-        precision=precision,
-        align=used.get("align") != "off", noise=used.get("noise") != "off", tune=ZeroShot(steps) if steps else None,
-    )  # fmt: skip
+        estimate=EstimateOptions(align=used.get("align") != "off", noise=used.get("noise") != "off"),
+        network=NetworkOptions(
+            weights=weights,
+            fine_tune_steps=int(used.get("adapt", 0)),
+            iterations=int(used.get("iterations", NetworkOptions().iterations)),
+        ),
+        output=OutputOptions(extent="pan", overwrite=True),
+        runtime=RuntimeOptions(precision=precision),
+    )
 
     def run(case: Case, out: Path) -> None:
         sharpen(case.pan, [case.ms], out, replace(options, pair=case.options))

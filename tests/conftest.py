@@ -8,7 +8,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # a process per core: one thread each, 
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from scipy import ndimage
 from crossdiff_cli.imaging.resample import mtf_sigma
 from crossdiff_cli.model.crossdiff import Architecture, CrossDiff
 from crossdiff_cli.model.weights import save
+from crossdiff_cli.options import PairOptions, SharpenOptions
 
 PAN_GRID = Affine(0.5, 0, 500000, 0, -0.5, 5000000)
 SMALL = Architecture(widths=(8, 8, 8), blocks=(1, 1, 1), decoder_width=8, head_widths=(8, 8, 8))
@@ -60,6 +61,37 @@ def write_raster(
     with rasterio.open(path, "w", **options) as file:
         file.write(data)
     return str(path)
+
+
+_GROUPS = {
+    "estimate": ("align", "noise"),
+    "network": ("weights", "fine_tune_steps", "iterations"),
+    "output": ("extent", "bounds", "bounds_crs", "dtype", "driver", "creation", "overwrite", "stac"),
+    "runtime": ("device", "precision", "tile", "readers", "worker", "progress"),
+}
+
+
+def changed(options: SharpenOptions, **changes: Any) -> SharpenOptions:
+    """The options with some settings changed, whatever group they belong to; `out_bands` are those of the output."""
+    if "pair" in changes:
+        options = replace(options, pair=changes.pop("pair"))
+    if "out_bands" in changes:
+        options = replace(options, output=replace(options.output, bands=changes.pop("out_bands")))
+    for group, names in _GROUPS.items():
+        own = {name: changes.pop(name) for name in names if name in changes}
+        options = replace(options, **{group: replace(getattr(options, group), **own)}) if own else options
+    assert not changes, changes
+    return options
+
+
+def sharpen_options(
+    pair: PairOptions | None = None, weights: Path | None = None, device: str = "auto", precision: str = "auto",
+    **changes: Any,
+) -> SharpenOptions:  # fmt: skip
+    """Options by the names of their settings."""
+    return changed(
+        SharpenOptions(pair or PairOptions()), weights=weights, device=device, precision=precision, **changes
+    )
 
 
 @pytest.fixture(autouse=True)

@@ -4,11 +4,17 @@ import resource
 import sys
 from pathlib import Path
 
-from crossdiff_cli.io.pair import PairOptions
-from crossdiff_cli.tasks.sharpen import SharpenOptions, sharpen
+from crossdiff_cli.model.device import keep_memory
+from crossdiff_cli.options import NetworkOptions, PairOptions, RuntimeOptions, SharpenOptions
+from crossdiff_cli.tasks.sharpen import sharpen
 
 if __name__ == "__main__":
     pan, ms, out, weights = sys.argv[1:]
-    pair = PairOptions(sensor="vhr", bands=("B", "G", "R", "NIR"))
-    sharpen(pan, [ms], Path(out), SharpenOptions(pair=pair, weights=Path(weights), device="cpu", tile=512, quiet=True))
+    keep_memory()
+    options = SharpenOptions(
+        pair=PairOptions(sensor="vhr", bands=("B", "G", "R", "NIR")),
+        network=NetworkOptions(weights=Path(weights)),
+        runtime=RuntimeOptions(device="cpu", tile=512),
+    )
+    sharpen(pan, [ms], Path(out), options)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)

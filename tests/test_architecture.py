@@ -1,4 +1,4 @@
-"""The rooms of the package and their ranks (docs/architecture.md): who may import whom, read with `ast`."""
+"""The rooms of the package and their ranks (docs/how-it-works.md): who may import whom, read with `ast`."""
 
 import ast
 import sys
@@ -13,7 +13,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 RANK = {
     "errors": 0,
-    "options": 0,
+    "options": 1,
     "geometry": 1,
     "system": 1,
     "sensors": 2,

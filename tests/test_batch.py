@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from conftest import sharpen_options
 
 from crossdiff_cli.batch import outcome
 from crossdiff_cli.batch.manifest import Scene
@@ -20,10 +21,9 @@ from crossdiff_cli.batch.outcome import attempt
 from crossdiff_cli.batch.record import Record
 from crossdiff_cli.cli.main import main
 from crossdiff_cli.errors import OutputError
-from crossdiff_cli.io.pair import PairOptions
 from crossdiff_cli.model import weights
 from crossdiff_cli.model.weights import WeightStore
-from crossdiff_cli.tasks.sharpen import SharpenOptions
+from crossdiff_cli.options import PairOptions, SharpenOptions
 
 QUICK = ["--sensor", "vhr", "--bands", "B,G,R,NIR", "--align", "off", "--tile", "256", "--precision", "fp32"]
 
@@ -167,7 +167,7 @@ def test_ctrl_c_reaches_no_process_that_only_begins(tmp_path):
         "from pathlib import Path\n"
         "from crossdiff_cli.batch.manifest import Scene\n"
         "from crossdiff_cli.batch.processes import _Worker\n"
-        "from crossdiff_cli.tasks.sharpen import SharpenOptions\n"
+        "from crossdiff_cli.options import SharpenOptions\n"
         "if __name__ == '__main__':\n"
         "    scene = Scene('a', 'p.tif', ('m.tif',), Path('a.tif'))\n"
         "    for _ in range(2):\n"
@@ -223,7 +223,7 @@ def test_the_table_overrules_the_command_and_one_read_of_the_weights_serves_all(
     monkeypatch.setattr(weights, "load", lambda *args: loads.append(args) or load(*args))
     good = make_pair(shape=(64, 64))
     pair = PairOptions(sensor="vhr", bands=("B", "G", "R", "NIR"))
-    options, store = SharpenOptions(pair=pair, weights=small_weights, device="cpu", quiet=True), WeightStore()
+    options, store = sharpen_options(pair=pair, weights=small_weights, device="cpu"), WeightStore()
     plain = attempt(Scene("a", good.pan, (good.ms,), tmp_path / "a.tif"), options, store)
     named = attempt(Scene("b", good.pan, (good.ms,), tmp_path / "b.tif", "qb", ("R", "G", "B", "NIR")), options, store)
     assert (plain.facts["sensor"], plain.facts["bands"]) == ("vhr", ("B", "G", "R", "NIR"))

@@ -11,7 +11,7 @@ from crossdiff_cli.batch import cluster
 from crossdiff_cli.batch.cluster import on_cluster
 from crossdiff_cli.cli.main import main
 from crossdiff_cli.errors import CrossDiffError
-from crossdiff_cli.tasks.sharpen import SharpenOptions
+from crossdiff_cli.options import SharpenOptions
 
 distributed = pytest.importorskip("distributed")
 

@@ -150,7 +150,7 @@ def test_wrong_usage(tmp_path):
         ((tmp_path / "m.csv", *out, "--overwrite", "--skip-existing"), "exclude each other"),
         ((tmp_path / "m.csv", *out, "--scheduler", "tcp://h:1", "--jobs", 2), "not for --scheduler"),
         ((tmp_path / "m.csv", *out, "--scheduler", "h:1"), "tcp://HOST:PORT"),
-        ((tmp_path / "m.csv", *out, "--bidx", "x"), "band numbers"),
+        ((tmp_path / "m.csv", *out, "--bidx", "x"), "list of numbers"),
         ((tmp_path / "m.csv", *out, "--timeout", "0"), "--timeout"),
     ):
         done = batch(*arguments)

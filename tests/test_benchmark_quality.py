@@ -10,7 +10,7 @@ import rasterio
 import torch
 from rasterio.transform import Affine
 
-from crossdiff_cli.io.pair import PairOptions
+from crossdiff_cli.options import PairOptions
 from crossdiff_cli.quality.files import JudgedFiles
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"

@@ -1,12 +1,10 @@
 """A part of a scene: the pixels of the whole result, on the PAN grid."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import rasterio
 from click.testing import CliRunner
-from conftest import landscape, write_raster
+from conftest import changed, landscape, sharpen_options, write_raster
 from rasterio.transform import Affine
 from rasterio.warp import transform
 
@@ -15,8 +13,8 @@ from crossdiff_cli.errors import SceneError
 from crossdiff_cli.geometry.window import Window
 from crossdiff_cli.io.extent import extent_of
 from crossdiff_cli.io.open_pair import open_pair
-from crossdiff_cli.io.pair import PairOptions
-from crossdiff_cli.tasks.sharpen import SharpenOptions, sharpen
+from crossdiff_cli.options import PairOptions
+from crossdiff_cli.tasks.sharpen import sharpen
 
 GRID = Affine(0.5, 0, 500000, 0, -0.5, 5000000)
 FOUR = PairOptions(sensor="vhr", bands=("B", "G", "R", "NIR"))
@@ -24,7 +22,7 @@ FOUR = PairOptions(sensor="vhr", bands=("B", "G", "R", "NIR"))
 
 @pytest.fixture
 def options(small_weights):
-    return SharpenOptions(pair=FOUR, weights=small_weights, device="cpu", precision="fp32", tile=256, quiet=True)
+    return sharpen_options(pair=FOUR, weights=small_weights, device="cpu", precision="fp32", tile=256)
 
 
 def box(row, col, height, width):
@@ -53,7 +51,7 @@ def test_a_part_is_a_part_of_the_whole(make_pair, tmp_path, options, read_all):
     whole = read_all(tmp_path / "whole.tif").astype(int)
     for number, (row, col, height, width) in enumerate([(101, 33, 203, 299), (0, 0, 64, 520), (515, 590, 5, 10)]):
         out = tmp_path / f"{number}.tif"
-        part = sharpen(files.pan, [files.ms], out, replace(options, bounds=box(row, col, height, width)))
+        part = sharpen(files.pan, [files.ms], out, changed(options, bounds=box(row, col, height, width)))
         got, wanted = read_all(out).astype(int), whole[:, row : row + height, col : col + width]
         assert got.shape == wanted.shape
         assert np.abs(got - wanted).max() <= 1
@@ -117,12 +115,12 @@ def test_nodata_only_where_the_bounds_leave_the_ms(tmp_path, options, read_all):
         write_raster(tmp_path / "pan.tif", pan.astype("uint16"), GRID),
         write_raster(tmp_path / "ms.tif", ms[:, :, 10:].astype("uint16"), GRID @ Affine(4, 0, 40, 0, 4, 0)),
     ]
-    over = replace(options, extent="pan", bounds=box(0, 20, 64, 64))
+    over = changed(options, extent="pan", bounds=box(0, 20, 64, 64))
     sharpen(files[0], files[1:], tmp_path / "over.tif", over)
     with rasterio.open(tmp_path / "over.tif") as file:
         assert file.nodata == 0
         assert np.array_equal(file.dataset_mask()[0] > 0, np.arange(64) >= 20)
-    sharpen(files[0], files[1:], tmp_path / "in.tif", replace(over, bounds=box(0, 60, 64, 64)))
+    sharpen(files[0], files[1:], tmp_path / "in.tif", changed(over, bounds=box(0, 60, 64, 64)))
     with rasterio.open(tmp_path / "in.tif") as file:
         assert file.nodata is None
 
@@ -153,7 +151,7 @@ def test_bounds_need_a_georeference(make_pair):
         (["--bounds", "1,2,3"], "LEFT,BOTTOM,RIGHT,TOP"),
         (["--bounds", "3,2,1,4"], "left must be less than right"),
         (["--bounds", "1,2,3,nan"], "left must be less"),
-        (["--bounds-crs", "EPSG:4326"], "give --bounds too"),
+        (["--bounds-crs", "EPSG:4326"], "--bounds-crs needs --bounds"),
         (["--out-bands", "R,,B"], "empty name"),
         (["--out-bands", "R", "--report", "page.html"], "without --out-bands"),
     ],

@@ -159,7 +159,7 @@ def bad_inputs(make_pair, tmp_path):
         "odd nodata": ([files.pan, files.ms, *out, "--nodata", "none!"], 2, "none"),
         "no output": ([files.pan, files.ms], 2, "--output"),
         "no ms": ([files.pan, *out], 2, "MS"),
-        "band numbers": ([files.pan, files.ms, *out, "-b", "x"], 2, "band numbers"),
+        "band numbers": ([files.pan, files.ms, *out, "-b", "x"], 2, "no list of numbers"),
         "band out of range": ([files.pan, files.ms, *out, "-b", "9"], 1, "no band 9"),
     }
 

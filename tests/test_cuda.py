@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from conftest import sharpen_options
 
-from crossdiff_cli.io.pair import PairOptions
-from crossdiff_cli.tasks.sharpen import SharpenOptions, sharpen
+from crossdiff_cli.options import PairOptions
+from crossdiff_cli.tasks.sharpen import sharpen
 from crossdiff_cli.training.pretrain import Pretext
 from crossdiff_cli.training.run_adapt import AdaptOptions, run_adapt
 from crossdiff_cli.training.run_pretrain import PretrainOptions, run_pretrain
@@ -26,7 +27,7 @@ def result(make_pair, tmp_path, read_all):
 
     def one(name, **choices):
         out = tmp_path / f"{name}.tif"
-        sharpen(files.pan, [files.ms], out, replace(SharpenOptions(pair=FOUR, quiet=True), **choices))
+        sharpen(files.pan, [files.ms], out, replace(sharpen_options(pair=FOUR), **choices))
         return read_all(out).astype(int)
 
     return one

@@ -23,8 +23,8 @@ from crossdiff_cli.errors import RatioError, SceneError, TrainingError, Unreadab
 from crossdiff_cli.geometry.grid import map_grids
 from crossdiff_cli.geometry.window import Window
 from crossdiff_cli.io.open_pair import open_pair
-from crossdiff_cli.io.pair import PairOptions
 from crossdiff_cli.io.raster import Raster
+from crossdiff_cli.options import PairOptions
 from crossdiff_cli.training.manifest import read_manifest
 
 GRID = Affine(0.5, 0, 500000, 0, -0.5, 5000000)

@@ -15,10 +15,10 @@ from crossdiff_cli.cli.main import main
 from crossdiff_cli.geometry.grid import GridMapping
 from crossdiff_cli.imaging.resample import degrade as degrade_image
 from crossdiff_cli.io.open_pair import open_pair
-from crossdiff_cli.io.pair import PairOptions
+from crossdiff_cli.options import DegradeOptions, PairOptions
 from crossdiff_cli.quality.inputs import ms_mask
 from crossdiff_cli.quality.windows import all_valid
-from crossdiff_cli.tasks.degrade import NAMES, DegradeOptions, degrade
+from crossdiff_cli.tasks.degrade import NAMES, degrade
 
 QB = DegradeOptions(pair=PairOptions(sensor="qb"), align=False)
 

@@ -24,7 +24,8 @@ from rasterio.transform import Affine
 
 from crossdiff_cli.geometry.window import Window
 from crossdiff_cli.io.open_pair import open_pair
-from crossdiff_cli.io.pair import PairOptions, ScenePair
+from crossdiff_cli.io.pair import ScenePair
+from crossdiff_cli.options import PairOptions
 
 
 def bands_of(pair: ScenePair) -> str:

@@ -1,13 +1,12 @@
 """Unrectified PAN and MS: related by their RPCs, sharpened in sensor geometry, the RPC moved with the crop."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import rasterio
 from click.testing import CliRunner
-from conftest import landscape, write_raster
+from conftest import changed, landscape, sharpen_options, write_raster
 from delivery_files import gaofen, maxar, maxar_image, pixels, rpc_model
 from rasterio.transform import RPCTransformer
 
@@ -15,9 +14,9 @@ from crossdiff_cli.cli.main import main
 from crossdiff_cli.errors import NoOverlapError, SceneError
 from crossdiff_cli.geometry.window import Window
 from crossdiff_cli.io.open_pair import open_pair
-from crossdiff_cli.io.pair import PairOptions
 from crossdiff_cli.io.relate import relate_rpcs
-from crossdiff_cli.tasks.sharpen import SharpenOptions, sharpen
+from crossdiff_cli.options import PairOptions
+from crossdiff_cli.tasks.sharpen import sharpen
 
 PAN = rpc_model((32.0, 32.0), (32.0, 32.0))
 FOUR = PairOptions(sensor="vhr", bands=("B", "G", "R", "NIR"))
@@ -104,8 +103,8 @@ def test_the_result_lies_on_the_ground_where_the_pan_did(tmp_path, untrained_wei
     for file, rpcs in zip(files, (model, coarse), strict=True):
         with rasterio.open(file, "r+") as dataset:
             dataset.rpcs = rpcs
-    options = SharpenOptions(pair=FOUR, weights=untrained_weights, tile=256, device="cpu", precision="fp32", quiet=True)
-    options = replace(options, align=False)
+    options = sharpen_options(pair=FOUR, weights=untrained_weights, tile=256, device="cpu", precision="fp32")
+    options = changed(options, align=False)
     sharpen(files[0], [files[1]], tmp_path / "out.tif", options)
     with rasterio.open(tmp_path / "out.tif") as result, rasterio.open(files[0]) as source:
         assert result.shape == (216, 236)

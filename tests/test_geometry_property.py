@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from conftest import write_raster
+from conftest import sharpen_options, write_raster
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from rasterio.transform import Affine
 
 from crossdiff_cli.errors import SceneError
-from crossdiff_cli.io.pair import PairOptions
-from crossdiff_cli.tasks.sharpen import SharpenOptions, sharpen
+from crossdiff_cli.options import PairOptions
+from crossdiff_cli.tasks.sharpen import sharpen
 
 COUNT = int(os.environ.get("CROSSDIFF_GEOMETRIES", "100"))
 DTYPES = ("uint8", "uint16", "int16", "uint32", "int32", "float32", "float64")
@@ -212,8 +212,8 @@ def test_generated_geometries(tmp_path_factory, untrained_weights, small_weights
     def run(g: Geometry) -> None:
         folder = tmp_path_factory.mktemp("geometry")
         pan, ms = write_pair(g, folder)
-        options = SharpenOptions(
-            pair=PairOptions(sensor="vhr", bands=NAMES[: g.bands]), extent=g.extent, tile=256, quiet=True, device="cpu",
+        options = sharpen_options(
+            pair=PairOptions(sensor="vhr", bands=NAMES[: g.bands]), extent=g.extent, tile=256, device="cpu",
             weights=untrained_weights if g.flat else small_weights, precision="fp32",
         )  # fmt: skip
         try:
@@ -241,9 +241,7 @@ def test_an_ms_turned_against_the_pan_is_warped_to_its_grid(tmp_path, untrained_
         write_raster(tmp_path / "pan.tif", pan, g.pan_grid),
         write_raster(tmp_path / "ms.tif", ms, g.ms_grid @ about),
     )
-    options = SharpenOptions(
-        pair=PairOptions(sensor="vhr", bands=("B", "G")), weights=untrained_weights, tile=256, quiet=True
-    )
+    options = sharpen_options(pair=PairOptions(sensor="vhr", bands=("B", "G")), weights=untrained_weights, tile=256)
     sharpen(files[0], [files[1]], tmp_path / "out.tif", options)
     with rasterio.open(tmp_path / "out.tif") as file:
         data, mask = file.read(), file.dataset_mask() > 0

@@ -2,28 +2,27 @@
 
 import copy
 import logging
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import rasterio
 import torch
 import torch.nn.functional as F
-from conftest import small_model
+from conftest import changed, sharpen_options, small_model
 
 from crossdiff_cli.errors import DeviceError
 from crossdiff_cli.geometry.grid import GridMapping
 from crossdiff_cli.imaging.sensor_model import SensorModel
 from crossdiff_cli.inference.calibration import in_int8
 from crossdiff_cli.inference.int8 import Int8Block, Int8Conv
-from crossdiff_cli.io.pair import PairOptions
 from crossdiff_cli.model import device as devices
 from crossdiff_cli.model.blocks import ResBlock
 from crossdiff_cli.model.device import inference_dtype, network_dtype
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.model.weights import load
+from crossdiff_cli.options import PairOptions
 from crossdiff_cli.system.weight_files import bundled_weights
-from crossdiff_cli.tasks.sharpen import SharpenOptions, sharpen
+from crossdiff_cli.tasks.sharpen import sharpen
 
 CPU = torch.device("cpu")
 BANDS = Spectrum(
@@ -157,12 +156,12 @@ def test_a_pytorch_with_other_operators_works_in_float32(caplog, monkeypatch):
 @with_vnni
 def test_int8_is_the_same_picture_whatever_the_tile(make_pair, tmp_path, read_all):
     files = make_pair(shape=(512, 512), seed=2)
-    options = SharpenOptions(pair=PairOptions(sensor="vhr"), device="cpu", precision="int8", tile=256, quiet=True)
+    options = sharpen_options(pair=PairOptions(sensor="vhr"), device="cpu", precision="int8", tile=256)
     variants = {
-        "exact": replace(options, precision="fp32"),
+        "exact": changed(options, precision="fp32"),
         "int8": options,
-        "tile": replace(options, tile=512),
-        "auto": replace(options, precision="auto"),
+        "tile": changed(options, tile=512),
+        "auto": changed(options, precision="auto"),
     }
     for name, choice in variants.items():
         sharpen(files.pan, [files.ms], tmp_path / f"{name}.tif", choice)

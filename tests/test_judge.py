@@ -15,7 +15,7 @@ from crossdiff_cli.cli.main import main
 from crossdiff_cli.geometry.grid import locate_on_grid
 from crossdiff_cli.geometry.window import Window
 from crossdiff_cli.imaging.resample import expand
-from crossdiff_cli.io.pair import PairOptions
+from crossdiff_cli.options import PairOptions
 from crossdiff_cli.quality.assess import assess_arrays
 from crossdiff_cli.quality.files import JudgedFiles
 

@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from conftest import PAN_GRID, landscape, write_raster
+from conftest import PAN_GRID, landscape, sharpen_options, write_raster
 from rasterio.transform import Affine
 
 from crossdiff_cli.errors import SceneError
 from crossdiff_cli.estimate.survey import survey
 from crossdiff_cli.geometry.window import Window
 from crossdiff_cli.io.open_pair import open_pair
-from crossdiff_cli.io.pair import PairOptions
 from crossdiff_cli.io.raster import Raster
-from crossdiff_cli.tasks.sharpen import SharpenOptions, sharpen
+from crossdiff_cli.options import PairOptions
+from crossdiff_cli.tasks.sharpen import sharpen
 
 FOUR = PairOptions(sensor="vhr", bands=("B", "G", "R", "NIR"))
 MS_GRID = PAN_GRID @ Affine.scale(4)
@@ -51,7 +51,7 @@ def test_a_fill_value_is_taken_for_nodata_with_a_warning(tmp_path, caplog, dtype
     assert float(found.normalisation.ms_mean.min()) > 20
     assert float(found.normalisation.ms_std.max()) < 400
     if fill != -2147483648:  # float32 does not hold it
-        with open_pair(pan, [ms], replace(FOUR, ignore_nodata=True)) as pair:
+        with open_pair(pan, [ms], replace(FOUR, nodata="none")) as pair:
             assert pair.read(Window(0, 0, 512, 512)).ms_mask[4:-4, 4:-4].all()
 
 
@@ -110,7 +110,7 @@ def test_a_flat_image_with_a_few_odd_pixels_has_no_fill(tmp_path):
 
 
 def test_fill_does_not_change_what_lies_far_from_it(tmp_path, small_weights, read_all):
-    options = SharpenOptions(FOUR, small_weights, "cpu", "fp32", align=False, noise=False, quiet=True)
+    options = sharpen_options(FOUR, small_weights, "cpu", "fp32", align=False, noise=False)
     results = {}
     for fill in (-9999, 1e20):
         folder = tmp_path / str(fill)
@@ -157,7 +157,7 @@ def test_integers_that_float32_does_not_hold_are_refused(tmp_path, dtype, small_
         data[1, 60, 60] = 2**24 + 1
         file.write(data)
     with pytest.raises(SceneError) as caught:
-        sharpen(pan, [ms], tmp_path / "out.tif", SharpenOptions(FOUR, small_weights, "cpu", quiet=True))
+        sharpen(pan, [ms], tmp_path / "out.tif", sharpen_options(FOUR, small_weights, "cpu"))
     assert caught.value.path == ms
     assert caught.value.found == f"{dtype} values to {2**24 + 1}"
     assert not (tmp_path / "out.tif").exists()

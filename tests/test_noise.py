@@ -9,7 +9,7 @@ import rasterio
 import torch
 import torch.nn.functional as F
 from click.testing import CliRunner
-from conftest import BAND_OF_PAN, shifted_pair
+from conftest import BAND_OF_PAN, sharpen_options, shifted_pair
 from scipy import ndimage
 
 from crossdiff_cli.cli.main import main
@@ -22,9 +22,9 @@ from crossdiff_cli.geometry.window import Window
 from crossdiff_cli.imaging.back_projection import back_project, denoise_pan, denoise_residual
 from crossdiff_cli.imaging.sensor_model import SensorModel, to_pan
 from crossdiff_cli.io.open_pair import open_pair
-from crossdiff_cli.io.pair import PairOptions
+from crossdiff_cli.options import PairOptions
 from crossdiff_cli.tasks.describe import describe
-from crossdiff_cli.tasks.sharpen import SharpenOptions, sharpen
+from crossdiff_cli.tasks.sharpen import sharpen
 from crossdiff_cli.training.training_scene import scene_of
 
 OPTICS = Optics((4.0, 4.0), 0.15)
@@ -236,7 +236,7 @@ def sharpened(tmp_path, read_all, small_weights):
 
     def one(pan, ms, *, noise):
         out = tmp_path / f"{noise}.tif"
-        options = SharpenOptions(FOUR, small_weights, "cpu", "fp32", noise=noise, quiet=True, overwrite=True)
+        options = sharpen_options(FOUR, small_weights, "cpu", "fp32", noise=noise, overwrite=True)
         sharpen(pan, [ms], out, options)
         with rasterio.open(out) as file:
             told = file.tags().get("CROSSDIFF_NOISE_DN", "")

@@ -3,12 +3,11 @@
 import json
 import shutil
 import subprocess
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import rasterio
-from conftest import landscape, write_raster
+from conftest import changed, landscape, sharpen_options, write_raster
 from rasterio.enums import ColorInterp
 from rasterio.rpc import RPC
 from rasterio.transform import Affine
@@ -16,10 +15,10 @@ from rio_cogeo.cogeo import cog_validate
 
 from crossdiff_cli.errors import OutputError, SensorError
 from crossdiff_cli.geometry.window import Window
-from crossdiff_cli.io.pair import PairOptions
 from crossdiff_cli.io.writer import Profile, Writer
+from crossdiff_cli.options import PairOptions
 from crossdiff_cli.sensors.table import find_sensor
-from crossdiff_cli.tasks.sharpen import SharpenOptions, sharpen
+from crossdiff_cli.tasks.sharpen import sharpen
 
 GRID = Affine(0.5, 0, 500000, 0, -0.5, 5000000)
 WORLDVIEW = ("CA", "B", "G", "Y", "R", "RE", "N1", "N2")
@@ -33,7 +32,7 @@ RPCS = RPC(
 
 @pytest.fixture
 def options(untrained_weights):
-    return SharpenOptions(weights=untrained_weights, device="cpu", precision="fp32", tile=512, quiet=True)
+    return sharpen_options(weights=untrained_weights, device="cpu", precision="fp32", tile=512)
 
 
 def write(path, shape=(280, 1100), dtype="uint16", **changes):
@@ -52,7 +51,7 @@ def write(path, shape=(280, 1100), dtype="uint16", **changes):
 
 
 def validate(path):
-    return cog_validate(str(path), strict=True, quiet=True)
+    return cog_validate(str(path), strict=True)
 
 
 @pytest.mark.parametrize("shape", [(280, 1100), (600, 90), (70, 90)])
@@ -151,7 +150,7 @@ def test_satellite_and_time_survive(tmp_path, options, driver):
     ms_file = write_raster(tmp_path / "ms.tif", ms.astype("uint16"), GRID @ Affine.scale(4))
     with rasterio.open(ms_file, "r+") as file:
         file.update_tags(ns="IMAGERY", SATELLITEID="WV04", ACQUISITIONDATETIME="2018-04-26 10:04:31", CLOUDCOVER="3")
-    sharpen(pan_file, [ms_file], tmp_path / "out.tif", replace(options, driver=driver))
+    sharpen(pan_file, [ms_file], tmp_path / "out.tif", changed(options, driver=driver))
     with rasterio.open(tmp_path / "out.tif") as file:
         tags = file.tags()
     assert tags["SATELLITEID"] == "WV04"
@@ -171,7 +170,7 @@ def test_a_grid_of_pixel_centres_stays_in_its_place(tmp_path, options, driver):
             file.update_tags(AREA_OR_POINT="Point")
     with rasterio.open(files[0]) as file:
         expected = file.transform
-    sharpen(files[0], files[1:], tmp_path / "out.tif", replace(options, driver=driver, pair=PairOptions(sensor="vhr")))
+    sharpen(files[0], files[1:], tmp_path / "out.tif", changed(options, driver=driver, pair=PairOptions(sensor="vhr")))
     with rasterio.open(tmp_path / "out.tif") as file:
         assert file.tags()["AREA_OR_POINT"] == "Point"
         assert file.transform.almost_equals(expected, 1e-9)
@@ -182,7 +181,7 @@ def test_scale_and_offset_stay_with_another_type(tmp_path, make_pair, options):
     files = make_pair()
     with rasterio.open(files.ms, "r+") as file:
         file.scales, file.offsets = (0.1, 0.2, 0.3, 0.4), (1.0, 2.0, 3.0, 4.0)
-    chosen = replace(options, dtype="float32", out_bands=("NIR", "B"))
+    chosen = changed(options, dtype="float32", out_bands=("NIR", "B"))
     sharpen(files.pan, [files.ms], tmp_path / "out.tif", chosen)
     with rasterio.open(tmp_path / "out.tif") as file:
         assert file.scales == (0.4, 0.1)
@@ -194,9 +193,9 @@ def test_scale_and_offset_stay_with_another_type(tmp_path, make_pair, options):
 def test_out_bands_are_those_of_the_whole_result(tmp_path, make_pair, small_weights, options, read_all, dtype, driver):
     """Chosen bands are pixel for pixel those of the full set, in the order asked for, and open in their colours."""
     files = make_pair(dtype=dtype)
-    options = replace(options, weights=small_weights, driver=driver)
+    options = changed(options, weights=small_weights, driver=driver)
     sharpen(files.pan, [files.ms], tmp_path / "all.tif", options)
-    result = sharpen(files.pan, [files.ms], tmp_path / "rgb.tif", replace(options, out_bands=("red", "G", "b")))
+    result = sharpen(files.pan, [files.ms], tmp_path / "rgb.tif", changed(options, out_bands=("red", "G", "b")))
     assert result.bands == ("R", "G", "B")
     assert np.array_equal(read_all(tmp_path / "rgb.tif"), read_all(tmp_path / "all.tif")[[2, 1, 0]])
     with rasterio.open(tmp_path / "rgb.tif") as file:
@@ -205,7 +204,7 @@ def test_out_bands_are_those_of_the_whole_result(tmp_path, make_pair, small_weig
         assert file.tags()["CROSSDIFF_BANDS"] == "R,G,B"
         assert float(file.tags(1, ns="IMAGERY")["CENTRAL_WAVELENGTH_UM"]) == 0.66
         assert file.dataset_mask().all()
-    narrow = replace(options, pair=PairOptions(bidx=(3, 2, 1), bands=("R", "G", "B")))
+    narrow = changed(options, pair=PairOptions(bidx=(3, 2, 1), bands=("R", "G", "B")))
     sharpen(files.pan, [files.ms], tmp_path / "narrow.tif", narrow)
     assert not np.array_equal(read_all(tmp_path / "narrow.tif"), read_all(tmp_path / "rgb.tif"))
 
@@ -216,14 +215,14 @@ def test_out_bands_are_those_of_the_whole_result(tmp_path, make_pair, small_weig
 def test_out_bands_that_are_not_there(tmp_path, make_pair, options, names, text):
     files = make_pair()
     with pytest.raises(SensorError, match=text):
-        sharpen(files.pan, [files.ms], tmp_path / "out.tif", replace(options, out_bands=names))
+        sharpen(files.pan, [files.ms], tmp_path / "out.tif", changed(options, out_bands=names))
     assert not (tmp_path / "out.tif").exists()
 
 
 def test_kin_of_a_band_is_meant(tmp_path, make_pair, options):
     """WorldView-2 calls its near infrared N1."""
     files = make_pair()
-    chosen = replace(options, pair=PairOptions(sensor="wv2"), out_bands=("nir", "blue"))
+    chosen = changed(options, pair=PairOptions(sensor="wv2"), out_bands=("nir", "blue"))
     assert sharpen(files.pan, [files.ms], tmp_path / "out.tif", chosen).bands == ("N1", "B")
 
 
@@ -242,7 +241,7 @@ def test_units_and_tags_of_the_ms_are_kept_as_gdal_keeps_them(make_pair, tmp_pat
         file.update_tags(ACQUISITIONDATETIME="2020-01-02 03:04:05", PRODUCT="of the PAN")
     out, copy = tmp_path / "out.tif", tmp_path / "copy.tif"
     pair = PairOptions(sensor="vhr", bands=("B", "G", "R", "NIR"))
-    options = SharpenOptions(pair, small_weights, "cpu", driver=driver, out_bands=("NIR", "B"), quiet=True)
+    options = sharpen_options(pair, small_weights, "cpu", driver=driver, out_bands=("NIR", "B"))
     sharpen(files.pan, [files.ms], out, options)
     rasterio.shutil.copy(files.ms, copy, driver=driver)
     with rasterio.open(out) as made, rasterio.open(copy) as wanted:
@@ -269,7 +268,7 @@ def test_of_band_files_the_tags_are_kept_in_which_all_agree(make_pair, tmp_path,
                 part.update_tags(1, SOLAR=str(index))
             parts.append(str(path))
     out = tmp_path / "out.tif"
-    options = SharpenOptions(PairOptions(sensor="vhr", bands=("B", "G", "R")), small_weights, "cpu", quiet=True)
+    options = sharpen_options(PairOptions(sensor="vhr", bands=("B", "G", "R")), small_weights, "cpu")
     sharpen(files.pan, parts, out, options)
     with rasterio.open(out) as made:
         assert made.tags()["SCENE"] == "7"
@@ -281,7 +280,7 @@ def test_of_band_files_the_tags_are_kept_in_which_all_agree(make_pair, tmp_path,
 def test_options_that_change_the_grid_of_a_cog_are_refused_before_the_work(make_pair, tmp_path, creation):
     files = make_pair()
     pair = PairOptions(sensor="vhr", bands=("B", "G", "R", "NIR"))
-    options = SharpenOptions(pair, device="cpu", driver="COG", creation=creation, quiet=True)
+    options = sharpen_options(pair, device="cpu", driver="COG", creation=creation)
     with pytest.raises(OutputError) as caught:
         sharpen(files.pan, [files.ms], tmp_path / "out.tif", options)
     assert caught.value.found == "=".join(*creation.items())
@@ -299,7 +298,7 @@ def test_a_sparse_file_leaves_out_what_holds_nothing(make_pair, tmp_path, small_
     results = {}
     for sparse in ("TRUE", "FALSE"):
         out = tmp_path / f"{sparse}.tif"
-        options = SharpenOptions(pair, small_weights, "cpu", driver=driver, creation={"SPARSE_OK": sparse}, quiet=True)
+        options = sharpen_options(pair, small_weights, "cpu", driver=driver, creation={"SPARSE_OK": sparse})
         sharpen(files.pan, [files.ms], out, options)
         results[sparse] = read_all(out)
         with rasterio.open(out) as file:

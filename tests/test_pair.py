@@ -8,7 +8,7 @@ from rasterio.warp import Resampling, reproject, transform_bounds
 from crossdiff_cli.errors import NoOverlapError, RatioError, SceneError, SensorError, UnreadableError
 from crossdiff_cli.geometry.window import Window
 from crossdiff_cli.io.open_pair import open_pair
-from crossdiff_cli.io.pair import PairOptions
+from crossdiff_cli.options import PairOptions
 
 PAN = Affine(0.5, 0, 500000, 0, -0.5, 5000000)
 FOUR = PairOptions(sensor="vhr", bands=("B", "G", "R", "NIR"))
@@ -115,7 +115,7 @@ def test_undeclared_black_collar_is_nodata_unless_told_otherwise(make_pair):
         valid = pair.read(Window(0, 0, 256, 256)).valid
         assert not valid[:, :40].any()
         assert valid[:, 40:].all()
-    options = PairOptions(sensor="vhr", bands=FOUR.bands, ignore_nodata=True)
+    options = PairOptions(sensor="vhr", bands=FOUR.bands, nodata="none")
     with open_pair(files.pan, [files.ms], options) as pair:
         assert pair.nodata is None
         assert pair.read(Window(0, 0, 256, 256)).valid.all()

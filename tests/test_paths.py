@@ -6,16 +6,17 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from conftest import sharpen_options
 
 from crossdiff_cli.batch.manifest import Scene, read_manifest
-from crossdiff_cli.batch.run import BatchOptions, run_batch
+from crossdiff_cli.batch.run import run_batch
 from crossdiff_cli.cli.main import main
 from crossdiff_cli.errors import CrossDiffError, ManifestError, OutputError, PathError, SceneError
 from crossdiff_cli.io.raster import Raster
 from crossdiff_cli.io.target import check_target
+from crossdiff_cli.options import BatchOptions
 from crossdiff_cli.system.atomic import hidden_beside, remove_leftovers
 from crossdiff_cli.system.paths import exists, is_file, is_folder, is_stream
-from crossdiff_cli.tasks.sharpen import SharpenOptions
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PAN, MS = str(EXAMPLES / "pan.tif"), str(EXAMPLES / "ms.tif")
@@ -146,7 +147,8 @@ def test_scenes_at_impossible_paths_fail_alone(tmp_path, circle):
     manifest, out = tmp_path / "scenes.json", tmp_path
     manifest.write_text(json.dumps(scenes))
     hidden = Scene("hidden", PAN, (MS,), circle / "a.tif")
-    outcomes = list(run_batch([*read_manifest(manifest, out), hidden], BatchOptions(SharpenOptions(device="cpu"))))
+    scenes_found = [*read_manifest(manifest, out), hidden]
+    outcomes = list(run_batch(scenes_found, sharpen_options(device="cpu"), BatchOptions()))
     assert {o.name for o in outcomes if o.status == "failed"} == {"hidden", *(scene["name"] for scene in scenes)}
     reasons = {outcome.name: outcome.reason for outcome in outcomes}
     assert not any("Error:" in reason or len(reason) > 1000 for reason in reasons.values()), reasons

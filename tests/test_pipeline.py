@@ -2,31 +2,31 @@
 
 import threading
 import time
-from dataclasses import replace
 from itertools import accumulate, cycle
 
 import numpy as np
 import pytest
 import rasterio
 import torch
-from conftest import small_model
+from conftest import changed, sharpen_options, small_model
 
 from crossdiff_cli.errors import DeviceError, OutputError, SceneError
 from crossdiff_cli.geometry.grid import GridMapping
-from crossdiff_cli.geometry.window import STRIDE, Tile, Window, best_size, tiles
+from crossdiff_cli.geometry.window import STRIDE, Tile, Window, tiles
 from crossdiff_cli.imaging.resample import degrade
 from crossdiff_cli.imaging.sensor_model import SensorModel
+from crossdiff_cli.inference.plan import best_size, lanes_on, window_pixels
 from crossdiff_cli.inference.run import Encoder, Fused, Lane, flow
 from crossdiff_cli.inference.strips import fuse_core
-from crossdiff_cli.io.pair import PairOptions
 from crossdiff_cli.io.writer import Writer
 from crossdiff_cli.model.blocks import compact
 from crossdiff_cli.model.crossdiff import CrossDiff
-from crossdiff_cli.model.device import choose_devices, lanes_on, window_pixels
+from crossdiff_cli.model.device import choose_devices
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.model.weights import load
+from crossdiff_cli.options import PairOptions
 from crossdiff_cli.system.weight_files import bundled_weights
-from crossdiff_cli.tasks.sharpen import SharpenOptions, sharpen
+from crossdiff_cli.tasks.sharpen import sharpen
 
 GAINS = (0.34, 0.32, 0.30, 0.22)
 SPECTRUM = Spectrum(
@@ -40,7 +40,7 @@ SPECTRUM = Spectrum(
 @pytest.fixture
 def options(small_weights):
     pair = PairOptions(sensor="vhr", bands=("B", "G", "R", "NIR"))
-    return SharpenOptions(pair=pair, weights=small_weights, device="cpu", precision="fp32", tile=256, quiet=True)
+    return sharpen_options(pair=pair, weights=small_weights, device="cpu", precision="fp32", tile=256)
 
 
 @pytest.mark.parametrize("iterations", [0, 1, 2])
@@ -107,7 +107,7 @@ def test_neither_devices_nor_tiles_nor_lack_of_memory_show_in_the_file(
         return fuse_all(self, tile, patch)
 
     def result(**changes):
-        found = sharpen(files.pan, [files.ms], tmp_path / "out.tif", replace(options, overwrite=True, **changes))
+        found = sharpen(files.pan, [files.ms], tmp_path / "out.tif", changed(options, overwrite=True, **changes))
         return read_all(tmp_path / "out.tif").astype(int), found.consistency
 
     plain, consistency = result()
@@ -172,7 +172,7 @@ def test_a_reader_that_fails_is_one_clear_error(make_pair, tmp_path, options, de
     (tmp_path / "pan.tif").write_bytes(whole[: start + 100])
     (tmp_path / "result").mkdir()
     with pytest.raises(SceneError, match="damaged or truncated"):
-        sharpen(files.pan, [files.ms], tmp_path / "result" / "out.tif", replace(options, device=devices))
+        sharpen(files.pan, [files.ms], tmp_path / "result" / "out.tif", changed(options, device=devices))
     assert list((tmp_path / "result").iterdir()) == []
     assert not [t for t in threading.enumerate() if t.name.startswith(("reader", "lane", "encoder"))]
 
@@ -342,7 +342,7 @@ def test_memory_sets_the_tile(monkeypatch):
     assert window_pixels(cpu, 8, torch.float32) < plenty
     assert window_pixels(cpu, 4, torch.bfloat16) > 1.25 * plenty
     assert window_pixels(choose_devices("cpu,cpu", "auto"), 4, torch.float32) == pytest.approx(plenty / 2, abs=1)
-    monkeypatch.setattr("crossdiff_cli.model.device._free", lambda: 5e8)
+    monkeypatch.setattr("crossdiff_cli.inference.plan._free", lambda: 5e8)
     assert window_pixels(cpu, 4, torch.float32) < plenty / 2
 
 
@@ -364,7 +364,7 @@ def test_a_tile_takes_the_memory_it_was_chosen_by(dtype, bands, monkeypatch):
         (e.start_ns(), e.nbytes()) for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"
     )
     peak = max(accumulate(change for _, change in changes)) / size**2
-    monkeypatch.setattr("crossdiff_cli.model.device._free", lambda: 1e12)
+    monkeypatch.setattr("crossdiff_cli.inference.plan._free", lambda: 1e12)
     chosen_by = 0.9e9 / window_pixels(choose_devices("cpu", "auto"), bands, dtype)
     assert 0.6 * chosen_by < peak < chosen_by
 

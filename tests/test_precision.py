@@ -11,7 +11,7 @@ import pytest
 import rasterio
 import torch
 import torch.nn.functional as F
-from conftest import small_model
+from conftest import sharpen_options, small_model
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
@@ -20,11 +20,11 @@ from crossdiff_cli.geometry.grid import GridMapping
 from crossdiff_cli.geometry.window import Window
 from crossdiff_cli.imaging.sensor_model import SensorModel
 from crossdiff_cli.inference.strips import fuse_core
-from crossdiff_cli.io.pair import PairOptions
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.model.weights import load
+from crossdiff_cli.options import PairOptions
 from crossdiff_cli.system.weight_files import bundled_weights
-from crossdiff_cli.tasks.sharpen import SharpenOptions, sharpen
+from crossdiff_cli.tasks.sharpen import sharpen
 
 GAINS = (0.34, 0.32, 0.30, 0.22)
 SPECTRUM = Spectrum(
@@ -104,7 +104,7 @@ def test_bf16_agrees_with_fp32_on_quickbird(tmp_path):
     def result(precision):
         out = tmp_path / f"{precision}.tif"
         with CudaAutocast() if precision == "bf16" else nullcontext():
-            sharpen(pan, [ms], out, SharpenOptions(pair=pair, device="cpu", precision=precision, quiet=True))
+            sharpen(pan, [ms], out, sharpen_options(pair=pair, device="cpu", precision=precision))
         with rasterio.open(out) as file:
             return file.read().astype(int)
 

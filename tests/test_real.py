@@ -1,20 +1,19 @@
 """The real pairs, when CROSSDIFF_DATA points to them: every one sharpens, on the PAN grid, with its detail."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import rasterio
 import torch
+from conftest import changed, sharpen_options
 from rasterio.transform import Affine
 from scipy import ndimage
 
 from crossdiff_cli.geometry.grid import map_grids, same_bounds
 from crossdiff_cli.io.open_pair import open_pair
-from crossdiff_cli.io.pair import PairOptions
+from crossdiff_cli.options import DegradeOptions, PairOptions
 from crossdiff_cli.quality.baselines import BASELINES
-from crossdiff_cli.tasks.degrade import DegradeOptions, degrade
-from crossdiff_cli.tasks.sharpen import SharpenOptions, sharpen
+from crossdiff_cli.tasks.degrade import degrade
+from crossdiff_cli.tasks.sharpen import sharpen
 
 pytestmark = pytest.mark.slow
 
@@ -47,7 +46,7 @@ def correlation_of_the_truth(pan, ms, visible, pair, folder):
 
 def test_every_pair_sharpens(real_pairs, tmp_path):
     folder, index = real_pairs
-    options = SharpenOptions(device="cpu", quiet=True)
+    options = sharpen_options(device="cpu")
     seen = set()
     for item in index:
         if item["sensor"] == "l7" and "l7" in seen:
@@ -56,7 +55,7 @@ def test_every_pair_sharpens(real_pairs, tmp_path):
         pan, ms = (str(folder / item["files"][name]) for name in ("pan", "ms"))
         out = tmp_path / "out.tif"
         pair = PairOptions(sensor=item["sensor"], bands=tuple(item["bands"]))
-        result = sharpen(pan, [ms], out, replace(options, pair=pair, overwrite=True))
+        result = sharpen(pan, [ms], out, changed(options, pair=pair, overwrite=True))
         with rasterio.open(out) as fused, rasterio.open(pan) as source:
             data = fused.read().astype(float)
             mask = fused.dataset_mask() > 0
@@ -93,10 +92,10 @@ def test_a_part_of_every_georeferenced_pair_lies_on_the_pan_grid(real_pairs, tmp
             row, col = source.height // 2 - 33, source.width // 2 - 17
         # A quarter of a pixel beyond the window on every side: no other pixel's centre lies within.
         (left, top), (right, bottom) = grid @ (col - 0.25, row - 0.25), grid @ (col + 70.25, row + 51.25)
-        options = SharpenOptions(
+        options = sharpen_options(
             pair=PairOptions(sensor=item["sensor"], bands=tuple(item["bands"])),
             bounds=(left, bottom, right, top), weights=untrained_weights, tile=256, precision="fp32", device="cpu",
-            driver=driver, quiet=True,
+            driver=driver,
         )  # fmt: skip
         sharpen(pan, [ms], out, options)
         with rasterio.open(out) as fused:

@@ -12,7 +12,7 @@ from crossdiff_cli.estimate.registration import Registration
 from crossdiff_cli.estimate.survey import survey
 from crossdiff_cli.imaging.resample import mtf_sigma
 from crossdiff_cli.io.open_pair import open_pair
-from crossdiff_cli.io.pair import PairOptions
+from crossdiff_cli.options import PairOptions
 from crossdiff_cli.tasks.degrade import degrade
 
 OPTIONS = PairOptions(sensor="vhr", bands=("B", "G", "R", "NIR"))

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import rasterio
-from conftest import PAN_GRID, landscape, write_raster
+from conftest import PAN_GRID, landscape, sharpen_options, write_raster
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 from rasterio.transform import Affine
@@ -13,9 +13,9 @@ from rasterio.warp import Resampling, calculate_default_transform, reproject
 
 from crossdiff_cli.geometry.window import Window
 from crossdiff_cli.io.open_pair import open_pair
-from crossdiff_cli.io.pair import PairOptions
 from crossdiff_cli.io.raster import Raster
-from crossdiff_cli.tasks.sharpen import SharpenOptions, sharpen
+from crossdiff_cli.options import PairOptions
+from crossdiff_cli.tasks.sharpen import sharpen
 
 FOUR = PairOptions(sensor="vhr", bands=("B", "G", "R", "NIR"))
 MS_GRID = PAN_GRID @ Affine.scale(4)
@@ -50,13 +50,13 @@ def test_an_undeclared_collar_is_found_before_the_ms_is_warped(tmp_path):
 
 def test_nodata_none_counts_for_a_warped_ms_too(tmp_path):
     pan, ms = south_up(tmp_path, nodata=0)
-    with open_pair(pan, [ms], replace(FOUR, ignore_nodata=True)) as pair:
+    with open_pair(pan, [ms], replace(FOUR, nodata="none")) as pair:
         assert pair.read(Window(0, 0, 256, 256)).ms_mask[5:-5, 5:-5].all()
 
 
 def test_a_warped_pair_is_cropped_to_the_common_footprint(tmp_path, small_weights):
     pan, ms = south_up(tmp_path)
-    sharpen(pan, [ms], tmp_path / "out.tif", SharpenOptions(FOUR, small_weights, "cpu", quiet=True))
+    sharpen(pan, [ms], tmp_path / "out.tif", sharpen_options(FOUR, small_weights, "cpu"))
     with rasterio.open(tmp_path / "out.tif") as file:
         assert file.shape == (256, 256)
         assert file.transform == PAN_GRID

@@ -18,9 +18,9 @@ from crossdiff_cli.cli.main import main
 from crossdiff_cli.geometry.grid import GridMapping
 from crossdiff_cli.geometry.window import Window
 from crossdiff_cli.imaging.resample import expand
-from crossdiff_cli.io.pair import PairOptions
 from crossdiff_cli.io.png import png
 from crossdiff_cli.io.raster import Raster
+from crossdiff_cli.options import PairOptions
 from crossdiff_cli.quality.assess import assess, assess_arrays
 from crossdiff_cli.quality.baselines import BASELINES
 from crossdiff_cli.quality.files import JudgedFiles

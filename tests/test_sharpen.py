@@ -12,16 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from conftest import BAND_OF_PAN, landscape, shifted_pair, write_raster
+from conftest import BAND_OF_PAN, changed, landscape, sharpen_options, shifted_pair, write_raster
 from rasterio.env import get_gdal_config
 from rasterio.rpc import RPC
 from rasterio.transform import Affine
 
 from crossdiff_cli.errors import DeviceError, OutputError
 from crossdiff_cli.io import raster
-from crossdiff_cli.io.pair import PairOptions
 from crossdiff_cli.io.writer import Writer
-from crossdiff_cli.tasks.sharpen import SharpenOptions, sharpen
+from crossdiff_cli.options import PairOptions
+from crossdiff_cli.tasks.sharpen import sharpen
 
 GRID = Affine(0.5, 0, 500000, 0, -0.5, 5000000)
 FOUR = PairOptions(sensor="vhr", bands=("B", "G", "R", "NIR"))
@@ -29,7 +29,7 @@ FOUR = PairOptions(sensor="vhr", bands=("B", "G", "R", "NIR"))
 
 @pytest.fixture
 def options(small_weights):
-    return SharpenOptions(pair=FOUR, weights=small_weights, device="cpu", precision="fp32", tile=256, quiet=True)
+    return sharpen_options(pair=FOUR, weights=small_weights, device="cpu", precision="fp32", tile=256)
 
 
 def reference_free_correlation(a: np.ndarray, b: np.ndarray) -> float:
@@ -45,7 +45,7 @@ def test_tile_law(make_pair, tmp_path, options, read_all):
 
     files = make_pair(shape=(600, 720), edit=edit, nodata=0)
     for size in (256, 512, 1024):
-        sharpen(files.pan, [files.ms], tmp_path / f"{size}.tif", replace(options, tile=size))
+        sharpen(files.pan, [files.ms], tmp_path / f"{size}.tif", changed(options, tile=size))
     small, middle, large = (read_all(tmp_path / f"{size}.tif").astype(int) for size in (256, 512, 1024))
     for other in (small, middle):
         assert np.abs(other - large).max() <= 1
@@ -67,19 +67,19 @@ def test_the_block_cache_holds_the_strips_that_tiles_share(make_pair, tmp_path, 
     monkeypatch.setattr(Writer, "write", watched)
     files = make_pair(shape=(512, 1024), **stored)
     sharpen(files.pan, [files.ms], tmp_path / "out.tif", options)
-    strips = options.jobs * rows * (1024 + 256 * 4 / 4) * 2
+    strips = options.runtime.readers * rows * (1024 + 256 * 4 / 4) * 2
     assert max(1, strips) <= min(held) <= max(held) <= max(1, 3 * strips)
 
 
 def test_a_stretched_ms_is_put_right(tmp_path, options, read_all):
     """Bands that follow the PAN exactly are come by closer than without, and tiles do not show."""
     pan, ms = shifted_pair(tmp_path, (0.0, 0.0), stretch=(0.01, -0.006))
-    four = replace(options, dtype="float32")
+    four = changed(options, dtype="float32")
     results = []
-    for name, changed in (
-        ("small", four), ("large", replace(four, tile=1024)), ("off", replace(four, align=False)),
+    for name, chosen in (
+        ("small", four), ("large", changed(four, tile=1024)), ("off", changed(four, align=False)),
     ):  # fmt: skip
-        sharpen(pan, [ms], tmp_path / f"{name}.tif", changed)
+        sharpen(pan, [ms], tmp_path / f"{name}.tif", chosen)
         results.append(read_all(tmp_path / f"{name}.tif").astype("float64"))
     with rasterio.open(tmp_path / "small.tif") as file:
         col, row = (float(value) for value in file.tags()["CROSSDIFF_STRETCH"].split(","))
@@ -132,7 +132,7 @@ def test_consistency_law(make_pair, tmp_path, options):
     """Back-projection brings the degraded result closer to the MS, and the figure is reported."""
     files = make_pair(shape=(400, 400))
     with_it = sharpen(files.pan, [files.ms], tmp_path / "a.tif", options)
-    without = sharpen(files.pan, [files.ms], tmp_path / "b.tif", replace(options, iterations=0))
+    without = sharpen(files.pan, [files.ms], tmp_path / "b.tif", changed(options, iterations=0))
     assert 0 < with_it.consistency < 0.8 * without.consistency
     assert with_it.consistency < 0.05
     with rasterio.open(tmp_path / "a.tif") as file:
@@ -173,7 +173,7 @@ def test_geometry_law_extents_off_by_part_of_a_pixel(tmp_path, untrained_weights
     ms_file = write_raster(
         tmp_path / "ms.tif", ms.astype("uint16"), GRID @ Affine.translation(1.5, -0.75) @ Affine.scale(4)
     )
-    sharpen(pan_file, [ms_file], tmp_path / "out.tif", replace(options, weights=untrained_weights))
+    sharpen(pan_file, [ms_file], tmp_path / "out.tif", changed(options, weights=untrained_weights))
     with rasterio.open(tmp_path / "out.tif") as file:
         assert (file.height, file.width) == (259, 243)
         assert file.transform.almost_equals(GRID @ Affine.translation(1, 0))
@@ -184,7 +184,7 @@ def test_extent_pan_keeps_the_whole_grid(tmp_path, options, read_all):
     pan, ms = landscape((256, 256), 4, 4)
     pan_file = write_raster(tmp_path / "pan.tif", pan.astype("uint16"), GRID)
     ms_file = write_raster(tmp_path / "ms.tif", ms[:, :40].astype("uint16"), GRID @ Affine.scale(4))
-    sharpen(pan_file, [ms_file], tmp_path / "out.tif", replace(options, extent="pan"))
+    sharpen(pan_file, [ms_file], tmp_path / "out.tif", changed(options, extent="pan"))
     with rasterio.open(tmp_path / "out.tif") as file:
         assert (file.height, file.width, file.transform, file.nodata) == (256, 256, GRID, 0)
         assert file.dataset_mask()[:160].min() == 255
@@ -194,7 +194,7 @@ def test_extent_pan_keeps_the_whole_grid(tmp_path, options, read_all):
 @pytest.mark.parametrize("ratio", [2, 3, 4, 6])
 def test_every_ratio_gives_the_detail_of_the_pan(make_pair, tmp_path, untrained_weights, options, read_all, ratio):
     files = make_pair(shape=(240, 240), ratio=ratio, dtype="float32")
-    sharpen(files.pan, [files.ms], tmp_path / "out.tif", replace(options, weights=untrained_weights))
+    sharpen(files.pan, [files.ms], tmp_path / "out.tif", changed(options, weights=untrained_weights))
     out, pan = read_all(tmp_path / "out.tif"), read_all(files.pan)
     detail = np.diff(out.mean(axis=0), axis=0)[20:-20, 20:-20]
     assert reference_free_correlation(detail, np.diff(pan[0], axis=0)[20:-20, 20:-20]) > 0.9
@@ -207,7 +207,7 @@ def test_non_integer_ratio(tmp_path, untrained_weights, options, read_all):
     ms = np.stack([400 + 100 * np.sin(u / 20) * np.cos(v / 25)] * 3).astype("float32")
     pan_file = write_raster(tmp_path / "pan.tif", pan, GRID)
     ms_file = write_raster(tmp_path / "ms.tif", ms, GRID @ Affine.scale(3.9))
-    three = replace(options, weights=untrained_weights, pair=PairOptions(sensor="vhr", bands=("B", "G", "R")))
+    three = changed(options, weights=untrained_weights, pair=PairOptions(sensor="vhr", bands=("B", "G", "R")))
     result = sharpen(pan_file, [ms_file], tmp_path / "out.tif", three)
     assert result.ratio == pytest.approx(3.9)
     out = read_all(tmp_path / "out.tif")
@@ -333,11 +333,11 @@ def test_bad_options(make_pair, tmp_path, options):
     files = make_pair()
     out = tmp_path / "out.tif"
     with pytest.raises(OutputError, match="does not fit uint8"):
-        sharpen(files.pan, [files.ms], out, replace(options, dtype="uint8", pair=replace(FOUR, nodata=-1.0)))
+        sharpen(files.pan, [files.ms], out, changed(options, dtype="uint8", pair=replace(FOUR, nodata=-1.0)))
     with pytest.raises(DeviceError):
-        sharpen(files.pan, [files.ms], out, replace(options, device="cuda:99"))
+        sharpen(files.pan, [files.ms], out, changed(options, device="cuda:99"))
     with pytest.raises(DeviceError):
-        sharpen(files.pan, [files.ms], out, replace(options, device="toaster"))
+        sharpen(files.pan, [files.ms], out, changed(options, device="toaster"))
     assert not out.exists()
 
 
@@ -357,7 +357,7 @@ def test_rpc_and_acquisition_tags_are_carried(tmp_path, untrained_weights, optio
         file.rpcs = rpcs
         file.update_tags(TIFFTAG_DATETIME="2020:04:05 10:11:12", SECRET="not carried")
         file.update_tags(ns="IMAGERY", SATELLITEID="WV04", ACQUISITIONDATETIME="2020-04-05 10:11:12")
-    sharpen(pan_file, [ms_file], tmp_path / "out.tif", replace(options, weights=untrained_weights))
+    sharpen(pan_file, [ms_file], tmp_path / "out.tif", changed(options, weights=untrained_weights))
     with rasterio.open(tmp_path / "out.tif") as file:
         assert file.rpcs.line_off == 128 - 40
         assert file.rpcs.samp_off == 127 - 20
@@ -373,7 +373,7 @@ def test_bf16_is_the_same_picture(make_pair, tmp_path, options, read_all):
     """Only the network runs in bf16: interpolation, detail and back-projection stay exact."""
     files = make_pair(shape=(256, 256))
     for precision in ("fp32", "bf16"):
-        sharpen(files.pan, [files.ms], tmp_path / f"{precision}.tif", replace(options, precision=precision))
+        sharpen(files.pan, [files.ms], tmp_path / f"{precision}.tif", changed(options, precision=precision))
     a, b = (read_all(tmp_path / f"{precision}.tif").astype(float) for precision in ("fp32", "bf16"))
     assert 0 < np.abs(a - b).max() < 0.03 * a.std() * 10
     assert np.abs(a - b).mean() < 0.01 * a.std()
@@ -392,6 +392,6 @@ def test_the_order_of_the_bands_changes_no_bit_but_their_order(tmp_path, options
         with rasterio.open(path, "w", **profile) as file:
             file.write(data[list(places)])
         pair = PairOptions(sensor="qb", bands=tuple(names[i] for i in places))
-        sharpen(str(pan), [str(path)], out, replace(options, pair=pair))
+        sharpen(str(pan), [str(path)], out, changed(options, pair=pair))
         results[name] = read_all(out)
     np.testing.assert_array_equal(results["other"], results["own"][list(order)])

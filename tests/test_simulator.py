@@ -14,7 +14,7 @@ import torch
 
 from crossdiff_cli.estimate.survey import survey
 from crossdiff_cli.io.open_pair import open_pair
-from crossdiff_cli.io.pair import PairOptions
+from crossdiff_cli.options import PairOptions
 from crossdiff_cli.sensors.table import SENSORS, find_sensor
 from crossdiff_cli.training.manifest import read_manifest
 from crossdiff_cli.training.training_scene import load_scene

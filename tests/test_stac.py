@@ -1,7 +1,6 @@
 """The STAC item of a result: pystac reads it, the core schemas hold, and what it says is true."""
 
 import json
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pystac
 import pytest
 import rasterio
 from click.testing import CliRunner
-from conftest import landscape, write_raster
+from conftest import changed, landscape, sharpen_options, write_raster
 from pyproj import Transformer
 from pystac.validation.stac_validator import JsonSchemaSTACValidator
 from rasterio.rpc import RPC
@@ -20,8 +19,8 @@ from crossdiff_cli import __version__
 from crossdiff_cli.cli.main import main
 from crossdiff_cli.errors import OutputError, OutputExistsError
 from crossdiff_cli.io import stac
-from crossdiff_cli.io.pair import PairOptions
-from crossdiff_cli.tasks.sharpen import SharpenOptions, sharpen
+from crossdiff_cli.options import PairOptions
+from crossdiff_cli.tasks.sharpen import sharpen
 
 GRID = Affine(0.5, 0, 500000, 0, -0.5, 5000000)
 COMMON_NAMES = {
@@ -33,9 +32,9 @@ COMMON_NAMES = {
 
 @pytest.fixture
 def options(untrained_weights):
-    return SharpenOptions(
+    return sharpen_options(
         pair=PairOptions(sensor="wv4", bands=("B", "G", "R", "NIR")), weights=untrained_weights, device="cpu",
-        precision="fp32", tile=512, quiet=True, stac=True,
+        precision="fp32", tile=512, stac=True,
     )  # fmt: skip
 
 
@@ -64,7 +63,7 @@ def test_item_describes_the_file(tmp_path, options, driver):
     with rasterio.open(ms, "r+") as file:
         file.scales, file.offsets = (0.01, 0.02, 0.03, 0.04), (1.0, 2.0, 3.0, 4.0)
         file.update_tags(ns="IMAGERY", SATELLITEID="WV04", ACQUISITIONDATETIME="2018-04-26 10:04:31", CLOUDCOVER="7")
-    result = sharpen(pan, [ms], tmp_path / "sharp.tif", replace(options, driver=driver, out_bands=("NIR", "R", "G")))
+    result = sharpen(pan, [ms], tmp_path / "sharp.tif", changed(options, driver=driver, out_bands=("NIR", "R", "G")))
     item, plain = load(tmp_path / "sharp.json")
     assert (item.id, item.datetime) == ("sharp", datetime(2018, 4, 26, 10, 4, 31, tzinfo=UTC))
     assert sorted(uri.split("/")[-3] for uri in item.stac_extensions) == ["eo", "processing", "projection", "raster"]
@@ -157,7 +156,7 @@ def test_degrees_and_unnamed_crs(tmp_path, options):
 def test_nothing_is_made_up(tmp_path, options):
     """No georeference, date, nodata or sensor: geometry null, an interval that holds the truth, and no such fields."""
     pan, ms = make(tmp_path, None)
-    unknown = replace(options, pair=PairOptions(sensor="generic", bands=("B", "G", "R", "NIR")))
+    unknown = changed(options, pair=PairOptions(sensor="generic", bands=("B", "G", "R", "NIR")))
     sharpen(pan, [ms], tmp_path / "sharp.tif", unknown)
     item, plain = load(tmp_path / "sharp.json")
     assert item.geometry is None
@@ -241,7 +240,7 @@ def test_instruments_and_platforms(tmp_path, options):
     pan, ms = make(tmp_path)
     expected = {"l7": ("landsat-7", ["etm+"]), "l9": ("landsat-9", ["oli-2"]), "phr": ("pleiades", None)}
     for sensor, facts in expected.items():
-        chosen = replace(options, pair=PairOptions(sensor=sensor, bands=("B", "G", "R", "NIR")), overwrite=True)
+        chosen = changed(options, pair=PairOptions(sensor=sensor, bands=("B", "G", "R", "NIR")), overwrite=True)
         sharpen(pan, [ms], tmp_path / "sharp.tif", chosen)
         properties = load(tmp_path / "sharp.json")[1]["properties"]
         assert (properties["platform"], properties.get("instruments")) == facts
@@ -257,7 +256,7 @@ def test_an_old_item_is_kept_unless_told_otherwise(tmp_path, options):
     assert (tmp_path / "sharp.json").read_text() == "old"
     with pytest.raises(OutputError, match="call the result .tif"):
         sharpen(pan, [ms], tmp_path / "other.json", options)
-    sharpen(pan, [ms], tmp_path / "sharp.tif", replace(options, overwrite=True))
+    sharpen(pan, [ms], tmp_path / "sharp.tif", changed(options, overwrite=True))
     load(tmp_path / "sharp.json")
 
 
@@ -266,7 +265,7 @@ def test_no_item_when_the_sharpening_fails(tmp_path, options):
     whole = Path(pan).read_bytes()
     Path(pan).write_bytes(whole[: len(whole) // 2])
     arguments = ["-q", "sharpen", pan, ms, "-o", str(tmp_path / "sharp.tif"), "--stac"]
-    done = CliRunner().invoke(main, [*arguments, "--weights", str(options.weights)])
+    done = CliRunner().invoke(main, [*arguments, "--weights", str(options.network.weights)])
     assert done.exit_code == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ms.tif", "pan.tif"]
 

@@ -8,7 +8,7 @@ from rasterio.transform import Affine
 from crossdiff_cli.errors import SceneError
 from crossdiff_cli.estimate.survey import survey
 from crossdiff_cli.io.open_pair import open_pair
-from crossdiff_cli.io.pair import PairOptions
+from crossdiff_cli.options import PairOptions
 
 OPTIONS = PairOptions(sensor="vhr", bands=("B", "G", "R", "NIR"))
 

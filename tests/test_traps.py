@@ -4,13 +4,12 @@ Vendors' folders have their tests in `test_deliveries*.py`.
 """
 
 import ast
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
-from conftest import landscape, write_raster
+from conftest import changed, landscape, sharpen_options, write_raster
 from rasterio.transform import Affine
 from test_writer import profile
 from vendor_files import imd
@@ -18,9 +17,9 @@ from vendor_files import imd
 from crossdiff_cli.estimate.survey import survey
 from crossdiff_cli.geometry.window import Window
 from crossdiff_cli.io.open_pair import open_pair
-from crossdiff_cli.io.pair import PairOptions
 from crossdiff_cli.io.writer import Writer
-from crossdiff_cli.tasks.sharpen import SharpenOptions, sharpen
+from crossdiff_cli.options import PairOptions
+from crossdiff_cli.tasks.sharpen import sharpen
 
 GRID = Affine(0.5, 0, 500000, 0, -0.5, 5000000)
 FOUR = PairOptions(sensor="vhr", bands=("B", "G", "R", "NIR"))
@@ -104,7 +103,7 @@ TRAPS = {
 
 @pytest.fixture
 def options(untrained_weights):
-    return SharpenOptions(pair=FOUR, weights=untrained_weights, device="cpu", precision="fp32", tile=256, quiet=True)
+    return sharpen_options(pair=FOUR, weights=untrained_weights, device="cpu", precision="fp32", tile=256)
 
 
 def test_every_trap_has_a_test_that_exists():
@@ -211,7 +210,7 @@ def test_overviews_leave_out_what_is_masked(make_pair, tmp_path, options):
 def test_every_band_is_sharpened(make_pair, tmp_path, options, read_all, bands):
     files = make_pair(bands=bands, dtype="float32")
     names = ("CA", "B", "G", "Y", "R", "RE", "N1", "N2")[:bands]
-    sharpen(files.pan, [files.ms], tmp_path / "out.tif", replace(options, pair=PairOptions("vhr", names)))
+    sharpen(files.pan, [files.ms], tmp_path / "out.tif", changed(options, pair=PairOptions("vhr", names)))
     detail = np.diff(read_all(files.pan)[0], axis=0)
     out = read_all(tmp_path / "out.tif")
     assert len(out) == bands
@@ -223,7 +222,7 @@ def test_fewer_bits_than_a_byte_type_has(make_pair, tmp_path, options, read_all)
     """GDAL refuses the predictor that is the default here where the user asks for eleven bits."""
     files = make_pair()
     for name, creation in (("plain", {}), ("bits", {"nbits": "11"})):
-        sharpen(files.pan, [files.ms], tmp_path / f"{name}.tif", replace(options, creation=creation))
+        sharpen(files.pan, [files.ms], tmp_path / f"{name}.tif", changed(options, creation=creation))
     with rasterio.open(tmp_path / "bits.tif") as file:
         assert file.tags(1, ns="IMAGE_STRUCTURE")["NBITS"] == "11"
     assert np.array_equal(read_all(tmp_path / "bits.tif"), np.minimum(read_all(tmp_path / "plain.tif"), 2047))
@@ -239,7 +238,7 @@ def test_an_input_of_eleven_bits(make_pair, tmp_path, options, read_all):
 @pytest.mark.parametrize(("dtype", "said"), [("uint8", True), ("float32", False), (None, False)])
 def test_values_that_the_type_asked_for_does_not_hold_are_said(make_pair, tmp_path, options, caplog, dtype, said):
     files = make_pair()
-    sharpen(files.pan, [files.ms], tmp_path / "out.tif", replace(options, dtype=dtype))
+    sharpen(files.pan, [files.ms], tmp_path / "out.tif", changed(options, dtype=dtype))
     with rasterio.open(files.ms) as ms, rasterio.open(tmp_path / "out.tif") as file:
         assert ms.read().max() > 255
         share = (file.read() == 255).mean()

@@ -3,19 +3,19 @@
 import rasterio
 import torch
 from click.testing import CliRunner
-from conftest import small_model
+from conftest import sharpen_options, small_model
 
 from crossdiff_cli.cli.main import main
 from crossdiff_cli.estimate.survey import survey
 from crossdiff_cli.geometry.window import Window
 from crossdiff_cli.io.open_pair import open_pair
-from crossdiff_cli.io.pair import PairOptions
 from crossdiff_cli.model.weights import digest
-from crossdiff_cli.tasks.sharpen import SharpenOptions, sharpen
+from crossdiff_cli.options import PairOptions
+from crossdiff_cli.tasks.sharpen import sharpen
 from crossdiff_cli.training import zero_shot
 from crossdiff_cli.training.selection import Score, gain
 from crossdiff_cli.training.training_scene import scene_of
-from crossdiff_cli.training.zero_shot import ZeroShot
+from crossdiff_cli.training.zero_shot import fine_tune
 
 OPTIONS = PairOptions(sensor="vhr", bands=("B", "G", "R", "NIR"))
 
@@ -46,7 +46,7 @@ def test_the_shared_network_is_not_changed_and_the_better_head_is_taken(make_pai
     monkeypatch.setattr("crossdiff_cli.training.selection.score", forged)
     monkeypatch.setattr(zero_shot, "_CHECKS", 2)
     with open_pair(files.pan, [files.ms], OPTIONS) as pair:
-        tuned = ZeroShot(4)(pair, survey(pair.sample_windows(), pair.grid, pair.bands), model)
+        tuned = fine_tune(pair, survey(pair.sample_windows(), pair.grid, pair.bands), model, 4)
     assert len(seen) == 7
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]), name
@@ -76,9 +76,9 @@ def test_a_small_scene_is_fitted_with_smaller_patches(make_pair, caplog):
     files, model = make_pair(shape=(512, 512), seed=2), small_model()
     caplog.set_level("INFO")
     with open_pair(files.pan, [files.ms], OPTIONS) as pair:
-        tuned = ZeroShot(1)(pair, survey(pair.sample_windows(), pair.grid, pair.bands, align=False), model)
+        tuned = fine_tune(pair, survey(pair.sample_windows(), pair.grid, pair.bands, align=False), model, 1)
     assert tuned is not model
-    assert "fitted to the scene in 1 steps" in caplog.text
+    assert "fine-tuned on the scene" in caplog.text
 
 
 def test_a_scene_too_small_to_fit_to_is_sharpened_as_it_is_and_nothing_else_is_said(
@@ -86,9 +86,9 @@ def test_a_scene_too_small_to_fit_to_is_sharpened_as_it_is_and_nothing_else_is_s
 ):
     files, model, out = make_pair(shape=(128, 128)), small_model(), tmp_path / "out.tif"
     with open_pair(files.pan, [files.ms], OPTIONS) as pair:
-        assert ZeroShot(2)(pair, survey(pair.sample_windows(), pair.grid, pair.bands, align=False), model) is model
+        assert fine_tune(pair, survey(pair.sample_windows(), pair.grid, pair.bands, align=False), model, 2) is model
     assert "too small to fit the head to it" in caplog.text
-    sharpen(files.pan, [files.ms], out, SharpenOptions(pair=OPTIONS, weights=small_weights, tune=ZeroShot(2)))
+    sharpen(files.pan, [files.ms], out, sharpen_options(pair=OPTIONS, weights=small_weights, fine_tune_steps=2))
     with rasterio.open(out) as file:
         assert "CROSSDIFF_CONSISTENCY" in file.tags()
         assert "CROSSDIFF_ADAPTED" not in file.tags()

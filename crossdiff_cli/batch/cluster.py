@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from crossdiff_cli.batch.manifest import Scene
 from crossdiff_cli.batch.outcome import Outcome, attempt, one_line
 from crossdiff_cli.errors import CrossDiffError
+from crossdiff_cli.model.device import keep_memory
 from crossdiff_cli.model.weights import WeightStore
+from crossdiff_cli.options import SharpenOptions
 from crossdiff_cli.system.atomic import remove_leftovers
-from crossdiff_cli.tasks.sharpen import SharpenOptions
 
 if TYPE_CHECKING:
     from distributed import Future
@@ -46,9 +47,10 @@ def on_cluster(
         raise CrossDiffError("--scheduler needs dask.distributed: pip install 'crossdiff-cli[dask]'") from error
     if not _log.isEnabledFor(logging.DEBUG):
         _mute()
-    weights = None if options.weights is None else options.weights.absolute()
+    weights = None if options.network.weights is None else options.network.weights.absolute()
     # A scene that is tried again may find what the worker that died had just finished.
-    options = replace(options, weights=weights, overwrite=True)
+    network, output = replace(options.network, weights=weights), replace(options.output, overwrite=True)
+    options = replace(options, network=network, output=output)
     try:
         client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:
@@ -94,12 +96,14 @@ def _attempt(scene: Scene, options: SharpenOptions, numbers: Mapping[str, int]) 
     """Sharpen a scene on a worker; each of its threads takes one."""
     from distributed import get_worker
 
-    return attempt(scene, replace(options, worker=numbers.get(get_worker().address, 0)), _store())
+    runtime = replace(options.runtime, worker=numbers.get(get_worker().address, 0))
+    return attempt(scene, replace(options, runtime=runtime), _store())
 
 
 @cache
 def _store() -> WeightStore:
     """The networks of this worker."""
+    keep_memory()
     return WeightStore()
 
 

@@ -12,8 +12,9 @@ from typing import Any, Literal
 from crossdiff_cli.batch.manifest import Scene
 from crossdiff_cli.errors import CrossDiffError, OutputError
 from crossdiff_cli.model.weights import WeightStore
+from crossdiff_cli.options import SharpenOptions
 from crossdiff_cli.system.atomic import remove_leftovers
-from crossdiff_cli.tasks.sharpen import SharpenOptions, sharpen
+from crossdiff_cli.tasks.sharpen import sharpen
 
 _log = logging.getLogger(__name__)
 

@@ -19,9 +19,9 @@ from tqdm import tqdm
 from crossdiff_cli.batch.manifest import Scene
 from crossdiff_cli.batch.outcome import Outcome, attempt
 from crossdiff_cli.model.weights import WeightStore
+from crossdiff_cli.options import SharpenOptions
 from crossdiff_cli.system.atomic import remove_leftovers
 from crossdiff_cli.system.signals import orderly_end, undone_by
-from crossdiff_cli.tasks.sharpen import SharpenOptions
 
 _log = logging.getLogger(__name__)
 
@@ -60,7 +60,8 @@ def in_processes(
         while True:
             while waiting and len(workers) < jobs:
                 number = min(set(range(jobs)) - {worker.number for worker in workers})
-                workers.append(_Worker(number, waiting.pop(), replace(options, worker=number), threads, timeout))
+                numbered = replace(options, runtime=replace(options.runtime, worker=number))
+                workers.append(_Worker(number, waiting.pop(), numbered, threads, timeout))
             if not workers:
                 return
             for worker in _ready(workers):
@@ -170,11 +171,14 @@ def _work(connection: "Connection[Any, Any]", options: SharpenOptions, threads: 
     """Sharpen what comes through the connection until it is closed."""
     import torch
 
+    from crossdiff_cli.model.device import keep_memory
+
     logging.getLogger().addHandler(logging.NullHandler())  # warnings travel with the outcome
     warnings.filterwarnings("ignore", message="Dataset has no geotransform", module="rasterio")
     if verbose:
         logging.basicConfig(format="%(levelname)s: %(processName)s: %(message)s", force=True)
         logging.getLogger("crossdiff_cli").setLevel(logging.DEBUG)
+    keep_memory()
     torch.set_num_threads(threads)
     tqdm.set_lock(threading.RLock())  # its own is between processes, and who ends in mid-scene would leave it behind
     store = WeightStore()

@@ -2,18 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
-from crossdiff_cli.cli.arguments import need_ms
 from crossdiff_cli.cli.failures import one_line_errors
-from crossdiff_cli.cli.types import INPUT, Nodata, sensor_options, verbosity_options
-
-if TYPE_CHECKING:
-    from crossdiff_cli.io.pair import PairOptions
-
-_NODATA = click.option("--nodata", type=Nodata(), help="Value of missing pixels in all inputs; `none`: all are data.")
+from crossdiff_cli.cli.options import default, files, need_ms, pair_options
+from crossdiff_cli.cli.types import INPUT, OnOff, verbosity_options
+from crossdiff_cli.options import DegradeOptions, PairOptions
 
 
 @click.command()
@@ -23,14 +18,13 @@ _NODATA = click.option("--nodata", type=Nodata(), help="Value of missing pixels 
     "--ms", required=True, multiple=True, type=INPUT, help="The MS that it was made from; repeat for one file per band."
 )
 @click.option("--reference", type=INPUT, help="The true result, where it is known (see `crossdiff degrade`).")
-@sensor_options
-@_NODATA
+@pair_options
 @click.option(
     "--align",
-    type=click.Choice(["auto", "off"]),
+    type=OnOff(),
     default="off",
     show_default=True,
-    help="Judge where the MS really lies; off: where its georeference says.",
+    help="Judge at the estimated place of the MS; off: at that of its georeference.",
 )
 @click.option("--html", type=click.Path(path_type=Path), help="Write a page with pictures, maps and baselines.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON line.")
@@ -42,9 +36,9 @@ def assess(
     reference: str | None,
     html: Path | None,
     *,
-    align: str,
+    pair: PairOptions,
+    align: bool,
     as_json: bool,
-    **choices: Any,
 ) -> None:
     """Score FUSED against the PAN and MS it was made from, and against a reference if there is one.
 
@@ -60,7 +54,7 @@ def assess(
 
         if html is not None:
             check_target(html, overwrite=True, kinds=KINDS)
-        with JudgedFiles(fused, pan, ms, reference, _pair_options(choices), align=align == "auto") as files:
+        with JudgedFiles(fused, pan, ms, reference, pair, align=align) as files:
             report = files.report()
             if html is not None:
                 from crossdiff_cli.report.page import write_page
@@ -90,34 +84,21 @@ def assess(
             click.echo(f"the network was trained on close relatives of {', '.join(trained_on)}")
 
 
-def _pair_options(choices: dict[str, Any]) -> "PairOptions":
-    from crossdiff_cli.io.pair import PairOptions
-
-    nodata = choices["nodata"]
-    return PairOptions(
-        sensor=choices["sensor"],
-        bands=choices["bands"],
-        nodata=None if nodata == "none" else nodata,
-        ignore_nodata=nodata == "none",
-    )
-
-
 @click.command()
-@click.argument("pan", type=INPUT)
-@click.argument("ms", nargs=-1, type=INPUT)
+@files
 @click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder for the three files of the pair."
 )
-@sensor_options
-@_NODATA
+@pair_options
 @click.option(
-    "--align", type=click.Choice(["auto", "off"]), default="auto", show_default=True, help="Correct a PAN/MS shift."
-)
+    "--align", type=OnOff(), default=default(DegradeOptions, "align"), show_default=True,
+    help="Estimate and correct the offset between PAN and MS.",
+)  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Replace the files of an earlier run.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON line.")
 @verbosity_options
 def degrade(
-    pan: str, ms: tuple[str, ...], output: Path, *, align: str, overwrite: bool, as_json: bool, **choices: Any
+    pan: str, ms: tuple[str, ...], output: Path, *, pair: PairOptions, align: bool, overwrite: bool, as_json: bool
 ) -> None:
     """Make the Wald pair: PAN and MS one ratio down by their MTFs, and the MS as the reference.
 
@@ -130,10 +111,9 @@ def degrade(
     """
     need_ms(pan, ms)
     with one_line_errors():
-        from crossdiff_cli.tasks.degrade import DegradeOptions
         from crossdiff_cli.tasks.degrade import degrade as run
 
-        options = DegradeOptions(pair=_pair_options(choices), align=align == "auto", overwrite=overwrite)
+        options = DegradeOptions(pair, align, overwrite)
         result = run(pan, ms, output, options)
     if as_json:
         click.echo(json.dumps(result.as_dict()))

@@ -2,17 +2,37 @@
 
 import json
 import logging
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from crossdiff_cli.cli.failures import one_line_errors
-from crossdiff_cli.cli.options import fusion_of, fusion_options
-from crossdiff_cli.cli.types import Address, Shard, is_quiet, verbosity_options
+from crossdiff_cli.cli.options import (
+    batch_options,
+    batch_runtime_options,
+    estimate_options,
+    network_options,
+    output_options,
+    scene_options,
+)
+from crossdiff_cli.cli.types import Shard, is_quiet, verbosity_options
 from crossdiff_cli.errors import ManifestError
+from crossdiff_cli.options import (
+    BatchOptions,
+    EstimateOptions,
+    NetworkOptions,
+    OutputOptions,
+    PairOptions,
+    RuntimeOptions,
+    SharpenOptions,
+)
 from crossdiff_cli.system.signals import undone_by
+
+if TYPE_CHECKING:
+    from crossdiff_cli.batch.manifest import Scene
 
 _log = logging.getLogger(__name__)
 
@@ -23,17 +43,15 @@ _log = logging.getLogger(__name__)
 @click.option(
     "-o", "--output", "folder", required=True, type=click.Path(path_type=Path, file_okay=False), help="Result folder."
 )
-@fusion_options
-@click.option("--skip-existing", is_flag=True, help="Keep results that are there: they are finished.")
+@scene_options
+@network_options
+@estimate_options
+@output_options
+@batch_runtime_options
+@batch_options
 @click.option(
     "--shard", type=Shard(), default="1/1", help="Only scene I, I + N, I + 2N, ... of the list; I from 1 to N."
 )
-@click.option("-j", "--jobs", type=click.IntRange(1, 256), default=1, show_default=True,
-              help="Scenes at once, in processes that share the cores.")  # fmt: skip
-@click.option("--scheduler", type=Address(), help="Sharpen on a dask.distributed cluster instead.")
-@click.option("--timeout", type=click.FloatRange(0, min_open=True), metavar="SECONDS",
-              help="Give up a scene that takes longer; not with --scheduler.")  # fmt: skip
-@click.option("--fail-fast", is_flag=True, help="Begin no further scene after one has failed.")
 @click.option("--results", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
               help="Append one JSON line per scene to FILE.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON line per scene on stdout.")
@@ -46,9 +64,14 @@ def batch(
     shard: tuple[int, int],
     results: Path | None,
     *,
+    pair: PairOptions,
+    network: NetworkOptions,
+    estimate: EstimateOptions,
+    output: OutputOptions,
+    runtime: RuntimeOptions,
+    batch: BatchOptions,
     as_json: bool,
     dry_run: bool,
-    **choices: Any,
 ) -> None:
     """Sharpen many scenes; one that fails does not stop the others.
 
@@ -63,9 +86,9 @@ def batch(
     """
     if (manifest is None) == (pair_dir is None):
         raise click.UsageError("name either a MANIFEST or a folder of pairs with --pair-dir")
-    if choices["overwrite"] and choices["skip_existing"]:
+    if output.overwrite and batch.skip_existing:
         raise click.UsageError("--overwrite and --skip-existing exclude each other")
-    if choices["scheduler"] and (choices["timeout"] or choices["jobs"] > 1):
+    if batch.scheduler and (batch.timeout or batch.jobs > 1):
         raise click.UsageError("--jobs and --timeout are for processes of this machine, not for --scheduler")
     with one_line_errors():
         from crossdiff_cli.batch.manifest import check_outputs, read_manifest, scenes_of_pairs
@@ -81,25 +104,25 @@ def batch(
             for scene in scenes:
                 click.echo(json.dumps(scene.as_dict(folder)))
             return
-        failed = _run(scenes, results, as_json=as_json, **choices)
+        options = SharpenOptions(pair, estimate, network, output, runtime)
+        failed = _run(scenes, options, batch, results, as_json=as_json)
     if failed:
         raise SystemExit(1)
 
 
-def _run(scenes: list[Any], results: Path | None, *, as_json: bool, **choices: Any) -> bool:
-    """Run the scenes, say what becomes of each and sum up, also when the run is interrupted; whether one failed."""
+def _run(
+    scenes: Sequence["Scene"], options: SharpenOptions, batch: BatchOptions, results: Path | None, *, as_json: bool
+) -> bool:
+    """Run the scenes, report each and the sum, also when the run is interrupted; return whether one failed."""
     from crossdiff_cli.batch.record import Record
-    from crossdiff_cli.batch.run import BatchOptions, run_batch
+    from crossdiff_cli.batch.run import run_batch
 
-    names = ("jobs", "scheduler", "skip_existing", "timeout", "fail_fast")
-    own = {name: choices.pop(name) for name in names}
-    options = BatchOptions(fusion_of(quiet=True, **choices), **own)
     record = Record(len(scenes), results)
 
-    def sum_up() -> None:
+    def print_summary() -> None:
         click.echo(record.summary(), err=True)
 
-    with undone_by(sum_up), closing(run_batch(scenes, options)) as outcomes:
+    with undone_by(print_summary), closing(run_batch(scenes, options, batch)) as outcomes:
         for outcome in outcomes:
             line = record.add(outcome)
             if as_json:
@@ -109,5 +132,5 @@ def _run(scenes: list[Any], results: Path | None, *, as_json: bool, **choices: A
             for warning in outcome.warnings:
                 _log.debug("%s: %s", outcome.name, warning)
     if not is_quiet() or record.failures:
-        sum_up()
+        print_summary()
     return bool(record.failures)

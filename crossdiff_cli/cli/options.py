@@ -1,116 +1,184 @@
-"""The options that say how scenes are fused, shared by `sharpen` and `batch`, and what they mean."""
+"""Options of the command line in groups: each group becomes one options object, with the defaults of its class."""
 
+import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from dataclasses import MISSING, fields
+from typing import Any, TypeVar, get_args
 
 import click
 
 from crossdiff_cli.cli.types import (
+    INPUT,
+    Address,
     BoundsBox,
     Creation,
+    Integers,
     Names,
     Nodata,
+    OnOff,
     TileSize,
     Weights,
-    device_options,
-    sensor_options,
+    complete_sensor,
+)
+from crossdiff_cli.errors import OptionError
+from crossdiff_cli.options import (
+    BatchOptions,
+    Driver,
+    EstimateOptions,
+    Extent,
+    NetworkOptions,
+    OutputOptions,
+    PairOptions,
+    Precision,
+    RuntimeOptions,
 )
 
-if TYPE_CHECKING:
-    from crossdiff_cli.tasks.sharpen import SharpenOptions
-
-_OPTIONS = (
-    sensor_options,
-    click.option(
-        "-b", "--bidx", type=Names(), metavar="1,2,...", help="Numbers of the MS bands to sharpen, one MS file only."
-    ),
-    click.option(
-        "--weights", type=Weights(), help="Weights; default what `adapt` made for the sensor, else the shipped `open`."
-    ),
-    device_options,
-    click.option(
-        "--tile", type=TileSize(), default="auto", show_default=True, help="Side of a tile; sets the memory used."
-    ),
-    click.option(
-        "--align", type=click.Choice(["auto", "off"]), default="auto", show_default=True, help="Correct a PAN/MS shift."
-    ),
-    click.option(
-        "--noise", type=click.Choice(["auto", "off"]), default="auto", show_default=True, help="Tell noise from detail."
-    ),
-    click.option(
-        "--adapt-steps",
-        type=click.IntRange(0),
-        default=0,
-        show_default=True,
-        metavar="N",
-        help="First fit the head to the scene in N steps; 50 take about half a minute.",
-    ),
-    click.option("--no-consistency", is_flag=True, help="Skip the step that makes the result, degraded, equal the MS."),
-    click.option(
-        "--extent",
-        type=click.Choice(["intersection", "pan"]),
-        default="intersection",
-        show_default=True,
-        help="Area of the result.",
-    ),
-    click.option(
-        "--bounds", type=BoundsBox(), help="Sharpen only this part, in the CRS of the PAN or of --bounds-crs."
-    ),
-    click.option("--bounds-crs", metavar="CRS", help="CRS of --bounds, such as EPSG:4326."),
-    click.option(
-        "--out-bands", type=Names(), metavar="R,G,B,...", help="Bands to write, in this order; all are used inside."
-    ),
-    click.option(
-        "--nodata", type=Nodata(), help="Value of missing pixels in the inputs and the result; `none`: all are data."
-    ),
-    click.option(
-        "-t",
-        "--dtype",
-        type=click.Choice(["uint8", "uint16", "int16", "int32", "uint32", "float32", "float64"]),
-        help="Default: the MS's.",
-    ),
-    click.option(
-        "--of", "driver", type=click.Choice(["GTiff", "COG"]), default="GTiff", show_default=True, help="Output format."
-    ),
-    click.option("--co", "creation", type=Creation(), multiple=True, help="Creation option of the output format."),
-    click.option("--overwrite", is_flag=True, help="Replace an existing result."),
-    click.option("--stac", is_flag=True, help="Also write a STAC item: OUT.json beside OUT.tif."),
-)
+Command = TypeVar("Command", bound=Callable[..., Any])
+Decorator = Callable[[Any], Any]
 
 
-def fusion_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Everything that can be said about a fusion, besides its files; `fusion_of` understands it."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+def default(cls: type[Any], name: str) -> Any:
+    """Return the default of a field of an options class."""
+    field = next(field for field in fields(cls) if field.name == name)
+    return field.default if field.default is not MISSING else None
 
 
-def fusion_of(**choices: Any) -> "SharpenOptions":
-    """What `fusion_options` and `jobs` and `quiet` say, as the options of `crossdiff_cli.tasks.sharpen`."""
-    from crossdiff_cli.io.pair import PairOptions
-    from crossdiff_cli.tasks.sharpen import SharpenOptions
-    from crossdiff_cli.training.zero_shot import ZeroShot
-
-    if choices["bounds_crs"] is not None and choices["bounds"] is None:
-        raise click.UsageError("--bounds-crs says what --bounds is in: give --bounds too")
-    nodata, bidx = choices.pop("nodata"), choices.pop("bidx")
-    pair = PairOptions(
-        sensor=choices.pop("sensor"),
-        bands=choices.pop("bands"),
-        bidx=None if bidx is None else _numbers(bidx),
-        nodata=None if nodata == "none" else nodata,
-        ignore_nodata=nodata == "none",
-    )
-    iterations: dict[str, Any] = {"iterations": 0} if choices.pop("no_consistency") else {}
-    steps = choices.pop("adapt_steps")
-    choices["tune"] = ZeroShot(steps) if steps else None
-    align, noise = (choices.pop(name) == "auto" for name in ("align", "noise"))
-    creation = dict(choices.pop("creation"))
-    return SharpenOptions(pair=pair, align=align, noise=noise, creation=creation, **iterations, **choices)
+def setting(cls: type[Any], name: str, *flags: str, **attributes: Any) -> tuple[type[Any], str, Decorator]:
+    """Declare a click option for a field of an options class, whose default it takes."""
+    attributes.setdefault("default", default(cls, name))
+    return cls, name, click.option(*flags, _parameter(cls, name), **attributes)
 
 
-def _numbers(names: tuple[str, ...]) -> tuple[int, ...]:
-    try:
-        return tuple(int(name) for name in names)
-    except ValueError as error:
-        raise click.UsageError(f"--bidx takes band numbers like 1,2,3, not {','.join(names)}") from error
+def option_group(name: str, *settings: tuple[type[Any], str, Decorator]) -> Callable[[Command], Command]:
+    """Declare the settings of one options class on a command and hand it one object as keyword `name`.
+
+    Fields without an option keep their default.
+    """
+    cls = settings[0][0]
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def run(*arguments: Any, **values: Any) -> Any:
+            chosen = {field: values.pop(_parameter(cls, field)) for _, field, _ in settings}
+            try:
+                values[name] = cls(**chosen)
+            except OptionError as error:
+                raise click.UsageError(str(error)) from error
+            return command(*arguments, **values)
+
+        for _, _, option in reversed(settings):
+            run = option(run)
+        return run  # type: ignore[return-value] # click's decorators keep the callable
+
+    return decorate
+
+
+def _parameter(cls: type[Any], name: str) -> str:
+    return f"{cls.__name__.removesuffix('Options').lower()}_{name}"
+
+
+def files(command: Command) -> Command:
+    """Declare the arguments PAN and MS."""
+    return click.argument("pan", type=INPUT)(click.argument("ms", nargs=-1, type=INPUT)(command))
+
+
+SENSOR = (
+    setting(PairOptions, "sensor", "--sensor", show_default=True, metavar="NAME", shell_complete=complete_sensor,
+            help="Sensor key, as in `crossdiff sensors`, or a TOML file."),
+    setting(PairOptions, "bands", "--bands", type=Names(), metavar="B,G,R,...",
+            help="Names of the MS bands in file order, where the files do not say."),
+)  # fmt: skip
+NODATA = setting(
+    PairOptions, "nodata", "--nodata", type=Nodata(),
+    help="Value of missing pixels in all inputs and in the result; `none`: every number is data.",
+)  # fmt: skip
+BIDX = setting(
+    PairOptions, "bidx", "-b", "--bidx", type=Integers(), metavar="1,2,...",
+    help="Numbers of the MS bands to use; one MS file only.",
+)  # fmt: skip
+
+sensor_options = option_group("pair", *SENSOR)
+pair_options = option_group("pair", *SENSOR, NODATA)
+scene_options = option_group("pair", *SENSOR, BIDX, NODATA)
+estimate_options = option_group(
+    "estimate",
+    setting(EstimateOptions, "align", "--align", type=OnOff(), show_default=True,
+            help="Estimate and correct the offset between PAN and MS."),
+    setting(EstimateOptions, "noise", "--noise", type=OnOff(), show_default=True,
+            help="Estimate sensor noise and suppress detail below it."),
+)  # fmt: skip
+network_options = option_group(
+    "network",
+    setting(NetworkOptions, "weights", "--weights", type=Weights(),
+            help="Weight file [default: the head adapted to the sensor, else the bundled `open`]."),
+    setting(NetworkOptions, "fine_tune_steps", "--adapt-steps", type=click.IntRange(0), show_default=True, metavar="N",
+            help="Fine-tune the fusion head on this scene for N steps first (50 take about 30 s)."),
+    setting(NetworkOptions, "iterations", "--no-consistency", is_flag=True, flag_value=0, type=int,
+            help="Skip back-projection onto the MS."),
+)  # fmt: skip
+output_options = option_group(
+    "output",
+    setting(OutputOptions, "extent", "--extent", type=click.Choice(get_args(Extent)), show_default=True,
+            help="Area of the result."),
+    setting(OutputOptions, "bounds", "--bounds", type=BoundsBox(),
+            help="Sharpen only this part, in the CRS of the PAN or of --bounds-crs."),
+    setting(OutputOptions, "bounds_crs", "--bounds-crs", metavar="CRS", help="CRS of --bounds, such as EPSG:4326."),
+    setting(OutputOptions, "bands", "--out-bands", type=Names(), metavar="R,G,B,...",
+            help="Bands to write, in this order; the fusion uses all bands."),
+    setting(OutputOptions, "dtype", "-t", "--dtype",
+            type=click.Choice(["uint8", "uint16", "int16", "int32", "uint32", "float32", "float64"]),
+            help="Data type of the output [default: that of the MS]."),
+    setting(OutputOptions, "driver", "--of", type=click.Choice(get_args(Driver)), show_default=True,
+            help="Output format."),
+    setting(OutputOptions, "creation", "--co", type=Creation(), multiple=True, default=(),
+            callback=lambda _ctx, _param, value: dict(value), help="Creation option of the output format."),
+    setting(OutputOptions, "overwrite", "--overwrite", is_flag=True, help="Replace an existing result."),
+    setting(OutputOptions, "stac", "--stac", is_flag=True, help="Also write a STAC item: OUT.json beside OUT.tif."),
+)  # fmt: skip
+_RUNTIME = (
+    setting(RuntimeOptions, "device", "--device", show_default=True, metavar="auto|cpu|cuda[:i]",
+            help="Where to compute; several with commas between."),
+    setting(RuntimeOptions, "precision", "--precision", type=click.Choice(get_args(Precision)), show_default=True,
+            help="Arithmetic of the network; auto is the fastest that the device has."),
+    setting(RuntimeOptions, "tile", "--tile", type=TileSize(), default="auto", show_default=True,
+            help="Side of a tile in PAN pixels; it sets the memory used."),
+)  # fmt: skip
+runtime_options = option_group(
+    "runtime", *_RUNTIME,
+    setting(RuntimeOptions, "readers", "-j", "--jobs", type=click.IntRange(1, 64), show_default=True,
+            help="Threads that read ahead."),
+)  # fmt: skip
+batch_runtime_options = option_group("runtime", *_RUNTIME)
+batch_options = option_group(
+    "batch",
+    setting(BatchOptions, "skip_existing", "--skip-existing", is_flag=True,
+            help="Skip scenes whose result is there: it is complete."),
+    setting(BatchOptions, "jobs", "-j", "--jobs", type=click.IntRange(1, 256), show_default=True,
+            help="Scenes at once, in processes that share the cores."),
+    setting(BatchOptions, "scheduler", "--scheduler", type=Address(), metavar="tcp://HOST:PORT",
+            help="Sharpen on a dask.distributed cluster instead."),
+    setting(BatchOptions, "timeout", "--timeout", type=click.FloatRange(0, min_open=True), metavar="SECONDS",
+            help="Give up a scene that takes longer; not with --scheduler."),
+    setting(BatchOptions, "fail_fast", "--fail-fast", is_flag=True, help="Begin no scene after one has failed."),
+)  # fmt: skip
+
+
+def need_ms(pan: str, ms: tuple[str, ...]) -> None:
+    """Refuse a PAN alone, unless it is a delivery that may hold both.
+
+    Raises:
+        click.UsageError: the MS is missing.
+    """
+    if ms:
+        return
+    from crossdiff_cli.cli.failures import one_line_errors
+
+    with one_line_errors():
+        from crossdiff_cli.io.inputs import is_delivery
+
+        known = is_delivery(pan)
+    if not known:
+        raise click.UsageError(
+            f"Missing argument 'MS...': {pan} is neither a folder nor a metadata file of a delivery, "
+            "so the multispectral image has to follow it."
+        )

@@ -1,13 +1,13 @@
 """`crossdiff sensors` and `crossdiff info`: what the tool knows, and what it understood of a pair."""
 
 import json
-from typing import Any
 
 import click
 
-from crossdiff_cli.cli.arguments import need_ms
 from crossdiff_cli.cli.failures import one_line_errors
-from crossdiff_cli.cli.types import INPUT, sensor_options, verbosity_options
+from crossdiff_cli.cli.options import files, need_ms, sensor_options
+from crossdiff_cli.cli.types import verbosity_options
+from crossdiff_cli.options import PairOptions
 
 
 @click.command()
@@ -33,12 +33,11 @@ def sensors(*, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("pan", type=INPUT)
-@click.argument("ms", nargs=-1, type=INPUT)
+@files
 @sensor_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON line.")
 @verbosity_options
-def info(pan: str, ms: tuple[str, ...], *, as_json: bool, **choices: Any) -> None:
+def info(pan: str, ms: tuple[str, ...], *, pair: PairOptions, as_json: bool) -> None:
     """Say what is understood of a pair or a delivery (sensor, bands, ratio, shift, masks), without sharpening it.
 
     \b
@@ -46,10 +45,9 @@ def info(pan: str, ms: tuple[str, ...], *, as_json: bool, **choices: Any) -> Non
     """
     need_ms(pan, ms)
     with one_line_errors():
-        from crossdiff_cli.io.pair import PairOptions
         from crossdiff_cli.tasks.describe import describe
 
-        facts = describe(pan, ms, PairOptions(**choices))
+        facts = describe(pan, ms, pair)
     if as_json:
         click.echo(json.dumps(facts))
         return

@@ -110,6 +110,35 @@ class Loss(click.ParamType):  # type: ignore[type-arg] # generic in the newest c
         return term, number
 
 
+class Integers(click.ParamType):  # type: ignore[type-arg] # generic in the newest click only
+    """Comma-separated integers: `1,2,3`."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """Split at commas."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(int(part) for part in value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is no list of numbers like 1,2,3", param, ctx)
+
+
+class OnOff(click.ParamType):  # type: ignore[type-arg] # generic in the newest click only
+    """`auto` or `off`, for a setting that is on or off."""
+
+    name = "auto|off"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> bool:
+        """Return whether it is on."""
+        if isinstance(value, bool):
+            return value
+        if value not in ("auto", "off"):
+            self.fail(f"{value!r} is neither auto nor off", param, ctx)
+        return bool(value == "auto")
+
+
 class Nodata(click.ParamType):  # type: ignore[type-arg] # generic in the newest click only
     """A number, `nan`, or `none`."""
 
@@ -216,49 +245,13 @@ def complete_sensor(_ctx: click.Context, _param: click.Parameter, incomplete: st
     return [CompletionItem(key, help=s.name) for key, s in SENSORS.items() if key.startswith(incomplete.lower())]
 
 
-def sensor_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`--sensor` and `--bands`, the same in every command that takes them."""
-    command = click.option(
-        "--bands",
-        type=Names(),
-        metavar="B,G,R,...",
-        help="Names of the MS bands in file order, where the files do not say.",
-    )(command)
-    return click.option(
-        "--sensor",
-        default="auto",
-        show_default=True,
-        metavar="NAME",
-        shell_complete=complete_sensor,
-        help="Sensor key, as in `crossdiff sensors`, or a TOML file.",
-    )(command)
-
-
-def device_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`--device` and `--precision`."""
-    command = click.option(
-        "--precision",
-        type=click.Choice(["auto", "fp32", "bf16", "int8"]),
-        default="auto",
-        show_default=True,
-        help="Arithmetic of the network; auto is the fastest that the device has.",
-    )(command)
-    return click.option(
-        "--device",
-        default="auto",
-        show_default=True,
-        metavar="auto|cpu|cuda[:i]",
-        help="Where to compute; sharpen takes several, with commas between.",
-    )(command)
-
-
 def verbosity_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """`-q` and `-v`, before or after the name of the command; `is_quiet` tells what was said."""
     command = click.option(
-        "-v", "--verbose", is_flag=True, expose_value=False, callback=_set_level(logging.DEBUG), help="Say more."
+        "-v", "--verbose", is_flag=True, expose_value=False, callback=_set_level(logging.DEBUG), help="Verbose log."
     )(command)
     return click.option(
-        "-q", "--quiet", is_flag=True, expose_value=False, callback=_set_level(logging.ERROR), help="Only errors."
+        "-q", "--quiet", is_flag=True, expose_value=False, callback=_set_level(logging.ERROR), help="Log errors only."
     )(command)
 
 

@@ -13,6 +13,7 @@ from crossdiff_cli.estimate.noise import ms_noise, pan_noise
 from crossdiff_cli.estimate.registration import Registration, register
 from crossdiff_cli.geometry.grid import GridMapping, Pixels
 from crossdiff_cli.geometry.patch import Patch
+from crossdiff_cli.geometry.window import Window
 from crossdiff_cli.imaging.normalisation import Normalisation
 from crossdiff_cli.imaging.resample import degrade
 from crossdiff_cli.imaging.sensor_model import SensorModel
@@ -40,14 +41,27 @@ class SceneEstimates:
     pan_noise: float
     """Standard deviation of the white noise of the PAN, normalised."""
 
+    @property
+    def nyquist_gains(self) -> tuple[float, ...]:
+        """MTF gain of each band at the Nyquist frequency of the MS."""
+        return tuple(band.nyquist_gain for band in self.bands)
+
+    def registered_ratio(self) -> Pixels:
+        """Return the PAN pixels per MS pixel, as registered."""
+        return self.registration.ratio(self.grid.ratio)
+
+    def farthest(self, extent: Window) -> float:
+        """Return the largest displacement of any band in a part of the PAN, in PAN pixels."""
+        return self.registration.farthest((extent.row, extent.col), extent.stop)
+
     def sensor_model(self, patch: Patch) -> SensorModel:
         """Return how the sensor makes the MS of a patch from its PAN, bands in file order."""
         place = self.registration
         grid = GridMapping(
-            place.ratio(self.grid.ratio), place.offset(patch.offset, (patch.window.row, patch.window.col)),
+            self.registered_ratio(), place.offset(patch.offset, (patch.window.row, patch.window.col)),
             place.band_shifts,
         )  # fmt: skip
-        return SensorModel(grid, tuple(band.nyquist_gain for band in self.bands), self.ms_noise, self.pan_noise)
+        return SensorModel(grid, self.nyquist_gains, self.ms_noise, self.pan_noise)
 
     @property
     def ms_noise_dn(self) -> list[float]:

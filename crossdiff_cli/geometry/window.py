@@ -106,40 +106,6 @@ def tiles(extent: Window, size: int | tuple[int, int], halo: int, stride: int) -
             yield Tile(core, core.grown(halo, stride))
 
 
-def best_size(extent: Window, halo: int, pixels: int, lanes: int = 1, unit: int = 256) -> tuple[int, int]:
-    """Size of the cores (rows, columns) that cut `extent` with the fewest pixels read twice, for all lanes alike.
-
-    Args:
-        extent: what is cut.
-        halo: pixels around a core that its window holds.
-        pixels: what a window may have at most.
-        lanes: how many tiles are worked on at the same time.
-        unit: sides are multiples of it; one unit is never too much.
-    """
-
-    def sizes(length: int) -> list[int]:
-        """The smallest multiple of the unit for every number of tiles."""
-        units = -(-length // unit)
-        return sorted({-(-units // count) * unit for count in range(1, units + 1)})
-
-    def read(length: int, size: int) -> int:
-        return length + 2 * halo * -(-length // size)
-
-    def work(size: tuple[int, int]) -> float:
-        """Pixels read, those that a lane could have read while it waits for the others at the end included."""
-        count = -(-extent.height // size[0]) * -(-extent.width // size[1])
-        turns = -(-count // lanes)
-        return read(extent.height, size[0]) * read(extent.width, size[1]) * turns * lanes / count
-
-    fitting = [
-        (rows, cols)
-        for rows in sizes(extent.height)
-        for cols in sizes(extent.width)
-        if (rows + 2 * halo) * (cols + 2 * halo) <= pixels
-    ]
-    return min(fitting or [(unit, unit)], key=lambda size: (work(size), -size[1]))
-
-
 def spread(extent: Window, size: int, count: int) -> list[Window]:
     """At most `count` windows of up to `size` pixels, evenly spread over `extent`; all of it when it is small."""
     rows, cols = (max(1, math.ceil(n / size)) for n in extent.shape)

@@ -25,10 +25,12 @@ from crossdiff_cli.imaging.normalisation import Normalisation
 from crossdiff_cli.imaging.resample import EXPAND_RADIUS
 from crossdiff_cli.imaging.sensor_model import SensorModel
 from crossdiff_cli.inference.calibration import in_int8
+from crossdiff_cli.inference.plan import lanes_on
 from crossdiff_cli.inference.strips import fuse_core
 from crossdiff_cli.model.crossdiff import CrossDiff
-from crossdiff_cli.model.device import PRECISIONS
+from crossdiff_cli.model.device import PRECISIONS, inference_dtype
 from crossdiff_cli.model.spectral import Spectrum
+from crossdiff_cli.options import Precision
 
 _log = logging.getLogger(__name__)
 
@@ -205,6 +207,21 @@ class Lane:
         pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
         self._stream.synchronize()
         return pinned
+
+
+def bind_lanes(
+    networks: Sequence[CrossDiff],
+    scene: BoundScene,
+    devices: Sequence[torch.device],
+    precision: Precision,
+    iterations: int,
+) -> list[Lane]:
+    """Bind the network of every device to a scene; a device that can overlap two tiles gets two lanes."""
+    lanes: list[Lane] = []
+    for device, model in zip(devices, networks, strict=True):
+        first = Lane(model, scene, device, inference_dtype(device, precision), iterations)
+        lanes += [first, *(first.twin() for _ in range(1, lanes_on(device, devices)))]
+    return lanes
 
 
 def flow(

@@ -12,9 +12,7 @@ from rasterio.warp import transform_bounds
 from crossdiff_cli.errors import SceneError, SensorError
 from crossdiff_cli.geometry.window import Window
 from crossdiff_cli.io.pair import ScenePair
-
-Bounds = tuple[float, float, float, float]
-"""Left, bottom, right, top."""
+from crossdiff_cli.options import Bounds
 
 _EDGE_PX = 1e-6
 

@@ -13,9 +13,10 @@ from crossdiff_cli.io.hints import Hints
 from crossdiff_cli.io.identify import Choice, Detection, detect_sensor, read_hints
 from crossdiff_cli.io.inputs import Inputs, resolve
 from crossdiff_cli.io.nodata import check_range, detect_undeclared_nodata
-from crossdiff_cli.io.pair import PairOptions, ScenePair
+from crossdiff_cli.io.pair import ScenePair
 from crossdiff_cli.io.raster import Raster
 from crossdiff_cli.io.relate import apart, relate, same_crs
+from crossdiff_cli.options import PairOptions
 from crossdiff_cli.sensors.definitions import named_sensor
 from crossdiff_cli.sensors.table import find_sensor
 
@@ -91,8 +92,8 @@ def _open(inputs: Inputs, options: PairOptions, opened: ExitStack) -> tuple[Rast
 
 def _raster(path: str, options: PairOptions, nodata: float | None, bands: Sequence[int] | None = None) -> Raster:
     """Open a file with the user's word on nodata, else the delivery's, else its own."""
-    if options.nodata is not None or options.ignore_nodata:
-        nodata = options.nodata
+    if options.nodata is not None:
+        nodata = options.nodata_value
     return Raster(path, bands, nodata=nodata, ignore_nodata=options.ignore_nodata)
 
 

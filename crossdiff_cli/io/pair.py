@@ -25,20 +25,6 @@ _MS_MARGIN = 4
 
 
 @dataclass(frozen=True, slots=True)
-class PairOptions:
-    """What the user may say about a pair."""
-
-    sensor: str = "auto"
-    bands: tuple[str, ...] | None = None
-    """Names of the MS bands in file order."""
-    bidx: tuple[int, ...] | None = None
-    """1-based MS bands to use."""
-    nodata: float | None = None
-    ignore_nodata: bool = False
-    """Every number is data: neither declared nodata values nor a black collar are looked at."""
-
-
-@dataclass(frozen=True, slots=True)
 class ScenePair:
     """PAN and MS of one scene, opened, checked and related by `open_pair`."""
 

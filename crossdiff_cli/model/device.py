@@ -1,31 +1,22 @@
 """Where and in which precision the network runs."""
 
 import ctypes
-import math
 import platform
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Literal
 
 import torch
 
 from crossdiff_cli.errors import DeviceError
+from crossdiff_cli.options import Precision
 
-Precision = Literal["auto", "fp32", "bf16", "int8"]
 PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.int8: "int8"}
 
 _DEVICES = "auto, cpu, cuda or cuda:N"
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _LARGE = 32 * 2**20
 """The largest that glibc takes for a threshold."""
-_CPU_BYTES = 0.9e9
-"""What the tiles in work may take of the main memory, where there is as much: the process stays under 2 GB."""
-_CUDA_BYTES = 16e9
-"""What a tile may take on a GPU: more would not be faster."""
-_SHARE = 0.6
-"""Of the memory that is free."""
 
 
 def choose_devices(names: str, precision: Precision, worker: int = 0) -> list[torch.device]:
@@ -139,48 +130,6 @@ def _fast_in_int8(device: torch.device) -> bool:
 def _cpu_has(question: str) -> bool:
     """Ask PyTorch for an instruction set; it does not promise to keep these functions."""
     return bool(getattr(torch.cpu, question, bool)())
-
-
-def lanes_on(device: torch.device, devices: Sequence[torch.device]) -> int:
-    """How many tiles are worked on at the same time on each mention of `device` among `devices`.
-
-    On a GPU one computes while the other copies; cores wait less for each other at tiles of their own.
-    """
-    if device.type == "cuda":
-        return 2
-    return 2 if devices.count(device) == 1 and torch.get_num_threads() > 1 else 1
-
-
-def window_pixels(devices: Sequence[torch.device], bands: int, dtype: torch.dtype) -> int:
-    """How many PAN pixels a tile may have, halo included, for the memory that is free on the devices it goes round.
-
-    Args:
-        devices: those that work at the same time, each as often as it does.
-        bands: of the MS.
-        dtype: of the images in the network, the widest of all devices.
-    """
-    shares = []
-    for device, lanes in Counter(devices).items():
-        if device.type == "cuda":
-            shares.append(min(_SHARE * torch.cuda.mem_get_info(device)[0] / lanes, _CUDA_BYTES))
-        else:
-            shares.append(min(_SHARE * _free(), _CPU_BYTES) / lanes)
-    # Measured: peak memory of `fuse.fuse_core` per pixel of its window, of a head on P2M alone; one on both encoders
-    # takes up to a third more, for which `_SHARE` leaves room.
-    pixel = 96 + 18 * bands if dtype == torch.bfloat16 else 136 + 23 * bands
-    return int(min(shares) / pixel)
-
-
-def _free() -> float:
-    """Bytes of main memory that can be had, by the kernel and by the limit of the container; inf where neither says."""
-    found = [math.inf]
-    with suppress(OSError, ValueError, StopIteration):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        found.append(1024.0 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]))
-    with suppress(OSError, ValueError):
-        limit, used = (int(Path(f"/sys/fs/cgroup/memory.{name}").read_text()) for name in ("max", "current"))
-        found.append(float(limit - used))
-    return max(min(found), 0.0)
 
 
 def give_back_memory() -> None:

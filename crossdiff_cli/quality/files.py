@@ -16,8 +16,9 @@ from crossdiff_cli.geometry.grid import GridMapping, locate_on_grid
 from crossdiff_cli.geometry.window import Window
 from crossdiff_cli.imaging.resample import EXPAND_RADIUS
 from crossdiff_cli.io.open_pair import open_pair
-from crossdiff_cli.io.pair import PairOptions, ScenePair
+from crossdiff_cli.io.pair import ScenePair
 from crossdiff_cli.io.raster import Raster
+from crossdiff_cli.options import PairOptions
 from crossdiff_cli.quality.assess import assess
 from crossdiff_cli.quality.inputs import Judged, Reader
 from crossdiff_cli.quality.report import TRAINED_ON, QualityReport
@@ -113,7 +114,7 @@ class JudgedFiles:
         self.close()
 
     def _raster(self, path: str, options: PairOptions) -> Raster:
-        raster = Raster(path, nodata=options.nodata, ignore_nodata=options.ignore_nodata)
+        raster = Raster(path, nodata=options.nodata_value, ignore_nodata=options.ignore_nodata)
         self._open.append(raster)
         return raster
 

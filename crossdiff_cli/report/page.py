@@ -14,8 +14,8 @@ from crossdiff_cli import __version__
 from crossdiff_cli.errors import OutputError, SceneError
 from crossdiff_cli.estimate.registration import Registration
 from crossdiff_cli.estimate.survey import NOISE_THRESHOLD, SceneEstimates, survey
-from crossdiff_cli.io.pair import PairOptions
 from crossdiff_cli.io.target import check_target
+from crossdiff_cli.options import PairOptions
 from crossdiff_cli.quality.files import JudgedFiles
 from crossdiff_cli.quality.report import QualityReport
 from crossdiff_cli.report.descriptions import WORDS

@@ -4,7 +4,7 @@ import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,11 @@ from crossdiff_cli.geometry.window import Window, tiles
 from crossdiff_cli.imaging.resample import degrade as degrade_image
 from crossdiff_cli.imaging.resample import mtf_radius
 from crossdiff_cli.io.open_pair import open_pair
-from crossdiff_cli.io.pair import PairOptions, ScenePair
+from crossdiff_cli.io.pair import ScenePair
 from crossdiff_cli.io.quantise import to_dtype
 from crossdiff_cli.io.target import check_target, refuse_target
 from crossdiff_cli.io.writer import Profile, Writer, move_raster
+from crossdiff_cli.options import DegradeOptions
 from crossdiff_cli.sensors.table import Band
 from crossdiff_cli.system.atomic import hidden_beside, remove_abandoned
 from crossdiff_cli.system.paths import exists, is_folder
@@ -38,16 +39,6 @@ NAMES = ("pan.tif", "ms.tif", "reference.tif")
 _TILE = 256
 """Side of the windows that are written, in pixels; a multiple of the files' blocks."""
 _SMALLEST = 2
-
-
-@dataclass(frozen=True, slots=True)
-class DegradeOptions:
-    """Everything `crossdiff degrade` can be told, besides the files."""
-
-    pair: PairOptions = field(default_factory=PairOptions)
-    align: bool = True
-    """Degrade PAN where the MS really lies, so that the degraded PAN and the reference are registered."""
-    overwrite: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from typing import Any
 
 from crossdiff_cli.estimate.survey import survey
 from crossdiff_cli.io.open_pair import open_pair
-from crossdiff_cli.io.pair import PairOptions
+from crossdiff_cli.options import PairOptions
 
 
 def describe(pan: str, ms: Sequence[str], options: PairOptions | None = None) -> dict[str, Any]:

@@ -10,8 +10,9 @@ import torch
 
 from crossdiff_cli.errors import OutputError, TrainingError
 from crossdiff_cli.model.crossdiff import Architecture, CrossDiff
-from crossdiff_cli.model.device import Precision, choose_device, network_dtype
+from crossdiff_cli.model.device import choose_device, network_dtype
 from crossdiff_cli.model.weights import digest, load, save
+from crossdiff_cli.options import Precision
 from crossdiff_cli.training.distributed import Workers, joined
 from crossdiff_cli.training.loop import Progress, Watch
 from crossdiff_cli.training.patches import Sampler

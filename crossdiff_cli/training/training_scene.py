@@ -16,9 +16,10 @@ from crossdiff_cli.imaging.masking import extend
 from crossdiff_cli.imaging.normalisation import Normalisation
 from crossdiff_cli.imaging.sensor_model import SensorModel
 from crossdiff_cli.io.open_pair import open_pair
-from crossdiff_cli.io.pair import PairOptions, ScenePair
+from crossdiff_cli.io.pair import ScenePair
 from crossdiff_cli.io.raster import Raster
 from crossdiff_cli.model.spectral import Spectrum
+from crossdiff_cli.options import PairOptions
 from crossdiff_cli.training.manifest import Entry
 
 _log = logging.getLogger(__name__)

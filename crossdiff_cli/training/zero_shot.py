@@ -1,8 +1,7 @@
-"""Fitting the head to the scene at hand before it is sharpened, on its most detailed windows."""
+"""Fine-tune the fusion head on the scene at hand before it is sharpened, on its most detailed windows."""
 
 import copy
 import logging
-from dataclasses import dataclass, field
 
 from crossdiff_cli.errors import TrainingError
 from crossdiff_cli.estimate.survey import SceneEstimates
@@ -28,37 +27,45 @@ _CHECKS = 5
 """How often on the way the held-out windows are judged."""
 
 
-@dataclass(frozen=True, slots=True)
-class ZeroShot:
-    """`sharpen --adapt-steps`: a head for one scene, never worse on its held-out windows than the one it began with."""
+def fine_tune(
+    pair: ScenePair,
+    found: SceneEstimates,
+    model: CrossDiff,
+    steps: int,
+    *,
+    losses: LossWeights | None = None,
+    rate: float = 3e-4,
+    seed: int = 0,
+) -> CrossDiff:
+    """Fit the head of a copy of `model` to a scene; never worse on held-out windows than the head it began with.
 
-    steps: int
-    losses: LossWeights = field(default_factory=LossWeights)
-    rate: float = 3e-4
-    seed: int = 0
+    Args:
+        pair: the scene.
+        found: estimates on it.
+        model: left as it is.
+        steps: of the optimiser.
+        losses: weights of the loss terms.
+        rate: learning rate.
+        seed: of the draws.
 
-    def __call__(self, pair: ScenePair, found: SceneEstimates, model: CrossDiff) -> CrossDiff:
-        """A copy of `model` whose head is fitted to the scene; `model` itself where there is nothing to fit to."""
-        parts = salient(pair, found, pair.pan.path, _WINDOW_MS_PX, _CANDIDATES, _CHOSEN)
-        training, windows = split([part for _, part in parts], _HELD_OUT)
-        patch = fitting_patch(training, _PATCH, reduced=True)
-        if not windows or not patch:
-            _log.warning("%s is too small to fit the head to it: the head is as it was", pair.pan.path)
-            return model
-        mine = copy.deepcopy(model)
-        choice = BestHead(mine, windows)
-        every = max(1, self.steps // _CHECKS)
-        plan = Plan(self.steps, learning_rate=self.rate, ema_decay=0.95, seed=self.seed, checkpoint_every=every)
-        try:
-            adapt(mine, Sampler(training, patch, 4), plan, 2, self.losses, watch=choice.watch)
-        except TrainingError as error:
-            _log.warning("the head is not fitted to %s: %s", pair.pan.path, error)
-            return model
-        choice.settle()
-        mine.eval()
-        _log.info("fitted to the scene in %d steps: %s", self.steps, gain(choice.start, choice.best, len(windows)))
-        return mine
-
-    def __str__(self) -> str:
-        """What the tags of the result say."""
-        return f"{self.steps} steps"
+    Returns:
+        The copy, or `model` itself where there is nothing to fit to.
+    """
+    parts = salient(pair, found, pair.pan.path, _WINDOW_MS_PX, _CANDIDATES, _CHOSEN)
+    training, windows = split([part for _, part in parts], _HELD_OUT)
+    patch = fitting_patch(training, _PATCH, reduced=True)
+    if not windows or not patch:
+        _log.warning("%s is too small to fit the head to it: the head is unchanged", pair.pan.path)
+        return model
+    mine = copy.deepcopy(model)
+    choice = BestHead(mine, windows)
+    plan = Plan(steps, learning_rate=rate, ema_decay=0.95, seed=seed, checkpoint_every=max(1, steps // _CHECKS))
+    try:
+        adapt(mine, Sampler(training, patch, 4), plan, 2, losses or LossWeights(), watch=choice.watch)
+    except TrainingError as error:
+        _log.warning("the head is not fitted to %s: %s", pair.pan.path, error)
+        return model
+    choice.settle()
+    mine.eval()
+    _log.info("fine-tuned on the scene in %d steps: %s", steps, gain(choice.start, choice.best, len(windows)))
+    return mine

@@ -1,0 +1,138 @@
+"""The plan of a run: how many workers, and tiles as large as the memory at hand allows."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from crossdiff_cli.geometry.grid import Pixels
+from crossdiff_cli.geometry.window import STRIDE, Tile, Window, tiles
+from crossdiff_cli.model.crossdiff import CrossDiff
+
+_CPU_BYTES = 0.9e9
+"""What the tiles in work may take of the main memory, where there is as much: the process stays under 2 GB."""
+_CUDA_BYTES = 16e9
+"""What a tile may take on a GPU: more would not be faster."""
+_SHARE = 0.6
+"""Of the memory that is free."""
+
+
+class Placed(Protocol):
+    """Where the MS of a scene lies; `estimate.survey.SceneEstimates` is one."""
+
+    @property
+    def nyquist_gains(self) -> tuple[float, ...]:
+        """Of the bands."""
+
+    def registered_ratio(self) -> Pixels:
+        """PAN pixels per MS pixel as registered."""
+
+    def farthest(self, extent: Window) -> float:
+        """Largest displacement of any band in a part of the PAN, in PAN pixels."""
+
+
+class Worker(Protocol):
+    """What works on a tile; `inference.run.Lane` is one."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+
+def plan_tiles(
+    extent: Window, model: CrossDiff, placed: Placed, workers: Sequence[Worker], iterations: int, size: int | None
+) -> list[Tile]:
+    """Cut a scene into tiles, of `size` pixels or as large as the memory allows; windows reach a halo beyond the cores.
+
+    Args:
+        extent: part of the PAN that is written.
+        model: the network, whose receptive field sets the halo.
+        placed: where the MS lies, which adds to it.
+        workers: those that work at the same time.
+        iterations: of back-projection.
+        size: side of the cores in PAN pixels, or None.
+    """
+    gains = placed.nyquist_gains
+    halo = model.halo(placed.registered_ratio(), gains, iterations) + math.ceil(placed.farthest(extent))
+    widest = max((worker.dtype for worker in workers), key=lambda dtype: dtype.itemsize)
+    pixels = window_pixels([worker.device for worker in workers], len(gains), widest)
+    return list(tiles(extent, size or best_size(extent, halo, pixels, lanes=len(workers)), halo, STRIDE))
+
+
+def best_size(extent: Window, halo: int, pixels: int, lanes: int = 1, unit: int = 256) -> tuple[int, int]:
+    """Size of the cores (rows, columns) that cut `extent` with the fewest pixels read twice, for all lanes alike.
+
+    Args:
+        extent: what is cut.
+        halo: pixels around a core that its window holds.
+        pixels: what a window may have at most.
+        lanes: how many tiles are worked on at the same time.
+        unit: sides are multiples of it; one unit is never too much.
+    """
+
+    def sizes(length: int) -> list[int]:
+        """The smallest multiple of the unit for every number of tiles."""
+        units = -(-length // unit)
+        return sorted({-(-units // count) * unit for count in range(1, units + 1)})
+
+    def read(length: int, size: int) -> int:
+        return length + 2 * halo * -(-length // size)
+
+    def work(size: tuple[int, int]) -> float:
+        """Pixels read, those that a lane could have read while it waits for the others at the end included."""
+        count = -(-extent.height // size[0]) * -(-extent.width // size[1])
+        turns = -(-count // lanes)
+        return read(extent.height, size[0]) * read(extent.width, size[1]) * turns * lanes / count
+
+    fitting = [
+        (rows, cols)
+        for rows in sizes(extent.height)
+        for cols in sizes(extent.width)
+        if (rows + 2 * halo) * (cols + 2 * halo) <= pixels
+    ]
+    return min(fitting or [(unit, unit)], key=lambda size: (work(size), -size[1]))
+
+
+def lanes_on(device: torch.device, devices: Sequence[torch.device]) -> int:
+    """How many tiles are worked on at the same time on each mention of `device` among `devices`.
+
+    On a GPU one computes while the other copies; cores wait less for each other at tiles of their own.
+    """
+    if device.type == "cuda":
+        return 2
+    return 2 if devices.count(device) == 1 and torch.get_num_threads() > 1 else 1
+
+
+def window_pixels(devices: Sequence[torch.device], bands: int, dtype: torch.dtype) -> int:
+    """How many PAN pixels a tile may have, halo included, for the memory that is free on the devices it goes round.
+
+    Args:
+        devices: those that work at the same time, each as often as it does.
+        bands: of the MS.
+        dtype: of the images in the network, the widest of all devices.
+    """
+    shares = []
+    for device, lanes in Counter(devices).items():
+        if device.type == "cuda":
+            shares.append(min(_SHARE * torch.cuda.mem_get_info(device)[0] / lanes, _CUDA_BYTES))
+        else:
+            shares.append(min(_SHARE * _free(), _CPU_BYTES) / lanes)
+    # Measured: peak memory of `fuse.fuse_core` per pixel of its window, of a head on P2M alone; one on both encoders
+    # takes up to a third more, for which `_SHARE` leaves room.
+    pixel = 96 + 18 * bands if dtype == torch.bfloat16 else 136 + 23 * bands
+    return int(min(shares) / pixel)
+
+
+def _free() -> float:
+    """Bytes of main memory that can be had, by the kernel and by the limit of the container; inf where neither says."""
+    found = [math.inf]
+    with suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        found.append(1024.0 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]))
+    with suppress(OSError, ValueError):
+        limit, used = (int(Path(f"/sys/fs/cgroup/memory.{name}").read_text()) for name in ("max", "current"))
+        found.append(float(limit - used))
+    return max(min(found), 0.0)

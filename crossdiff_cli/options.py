@@ -1,0 +1,149 @@
+"""Every setting of sharpening, degrading and batches: one default and one description each; standard library only."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from crossdiff_cli.errors import OptionError
+
+Bounds = tuple[float, float, float, float]
+"""Left, bottom, right, top."""
+Precision = Literal["auto", "fp32", "bf16", "int8"]
+Extent = Literal["intersection", "pan"]
+Driver = Literal["GTiff", "COG"]
+
+
+@dataclass(frozen=True, slots=True)
+class PairOptions:
+    """What the files of a pair do not say."""
+
+    sensor: str = "auto"
+    """Key of the sensor, or a TOML file that defines one; `auto` identifies it."""
+    bands: tuple[str, ...] | None = None
+    """Names of the MS bands in file order."""
+    bidx: tuple[int, ...] | None = None
+    """Numbers of the MS bands to use, from 1; one MS file only."""
+    nodata: float | Literal["none"] | None = None
+    """Value of missing pixels; `none` takes every number for data: no nodata value and no fill is looked at."""
+
+    @property
+    def ignore_nodata(self) -> bool:
+        """Whether every number is data."""
+        return self.nodata == "none"
+
+    @property
+    def nodata_value(self) -> float | None:
+        """The value of missing pixels that replaces what the files declare; None where they are asked."""
+        return None if self.nodata is None or self.nodata == "none" else float(self.nodata)
+
+
+@dataclass(frozen=True, slots=True)
+class EstimateOptions:
+    """What is estimated on a scene."""
+
+    align: bool = True
+    """Estimate the offset between PAN and MS and correct it."""
+    noise: bool = True
+    """Estimate the sensor noise and suppress detail below it."""
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkOptions:
+    """Which network fuses, and how."""
+
+    weights: Path | None = None
+    """Weight file; None for the head adapted to the sensor if it is named and there is one, else the bundled `open`."""
+    fine_tune_steps: int = 0
+    """Steps for which the fusion head is fine-tuned on the scene first."""
+    iterations: int = 2
+    """Iterations of back-projection onto the MS; 0 for none."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutputOptions:
+    """What is written."""
+
+    extent: Extent = "intersection"
+    """Area of the result: where PAN and MS overlap, or the whole PAN with nodata outside."""
+    bounds: Bounds | None = None
+    """Part of that area; the pixels are those of the whole result."""
+    bounds_crs: str | None = None
+    """CRS of `bounds`; None for that of the PAN."""
+    bands: tuple[str, ...] | None = None
+    """Bands to write, in this order; the fusion uses all bands."""
+    dtype: str | None = None
+    """Data type; None for that of the MS."""
+    driver: Driver = "GTiff"
+    """Format."""
+    creation: Mapping[str, str] = field(default_factory=dict)
+    """Creation options of the driver."""
+    overwrite: bool = False
+    """Replace an existing result."""
+    stac: bool = False
+    """Also write a STAC item beside the result."""
+
+    def __post_init__(self) -> None:
+        """Refuse what contradicts itself.
+
+        Raises:
+            OptionError: a CRS of bounds without bounds.
+        """
+        if self.bounds_crs is not None and self.bounds is None:
+            raise OptionError("--bounds-crs needs --bounds")
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeOptions:
+    """Where and how fast it is computed; the result does not depend on it but for rounding."""
+
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda[:i]`, or several with commas between."""
+    precision: Precision = "auto"
+    """Arithmetic of the network; `auto` is the fastest that the device has."""
+    tile: int | None = None
+    """Side of a tile in PAN pixels, a multiple of 256; None for what the memory at hand allows."""
+    readers: int = 2
+    """Threads that read ahead."""
+    worker: int = 0
+    """Number of this process among those of this machine that sharpen at once: which GPU `auto` and `cuda` mean."""
+    progress: bool = False
+    """Show a progress bar on the standard error."""
+
+
+@dataclass(frozen=True, slots=True)
+class SharpenOptions:
+    """Everything about sharpening besides the files."""
+
+    pair: PairOptions = field(default_factory=PairOptions)
+    estimate: EstimateOptions = field(default_factory=EstimateOptions)
+    network: NetworkOptions = field(default_factory=NetworkOptions)
+    output: OutputOptions = field(default_factory=OutputOptions)
+    runtime: RuntimeOptions = field(default_factory=RuntimeOptions)
+
+
+@dataclass(frozen=True, slots=True)
+class DegradeOptions:
+    """Everything about making a Wald pair besides the files."""
+
+    pair: PairOptions = field(default_factory=PairOptions)
+    align: bool = True
+    """Degrade the PAN at the registered place of the MS, so that the degraded PAN and the reference are aligned."""
+    overwrite: bool = False
+    """Replace the files of an earlier run."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchOptions:
+    """How many scenes are run."""
+
+    jobs: int = 1
+    """Scenes at once, in processes of this machine that share its cores."""
+    scheduler: str | None = None
+    """Address of a dask.distributed scheduler, instead of processes of this machine."""
+    skip_existing: bool = False
+    """Skip scenes whose result is there: it is complete."""
+    timeout: float | None = None
+    """Seconds after which a scene is given up, in processes of this machine."""
+    fail_fast: bool = False
+    """Begin no further scene after one has failed."""
