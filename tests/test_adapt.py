@@ -1,13 +1,14 @@
 """Fitting a head to a sensor: held-out windows, selection, what is refused, and that `sharpen --sensor` finds it."""
 
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import rasterio
 import torch
-from click import Context
 from click.testing import CliRunner
 from conftest import small_model
 from safetensors import safe_open
@@ -24,7 +25,7 @@ from crossdiff_cli.training.adapt import LossWeights
 from crossdiff_cli.training.manifest import Entry
 from crossdiff_cli.training.patches import Sampler, fitting_patch
 from crossdiff_cli.training.run_adapt import AdaptOptions, run_adapt
-from crossdiff_cli.training.selection import EDGE, SHARES, Score, hold_out, score
+from crossdiff_cli.training.selection import EDGE, Score, hold_out, score
 from crossdiff_cli.training.setup import Budget, Sources
 from crossdiff_cli.training.training_scene import load_scene
 
@@ -143,6 +144,7 @@ def test_the_head_that_held_out_windows_prefer_is_kept(files, tmp_path, small_we
 
 def test_a_run_that_was_stopped_remembers_its_best_head(files, tmp_path, small_weights, monkeypatch):
     """The best is that of the first checkpoint; the run ends at the second, and goes on from there."""
+    monkeypatch.setattr("crossdiff_cli.training.selection.INTERPOLATION_FACTORS", (1.0,))
     heads = []
 
     def run(*scores):
@@ -153,7 +155,7 @@ def test_a_run_that_was_stopped_remembers_its_best_head(files, tmp_path, small_w
             return Score(next(hqnr), 0.1, 2.0)
 
         forge_scores(monkeypatch, forged)
-        options = AdaptOptions(replace(BUDGET, steps=6), small_weights, shares=(1.0,))
+        options = AdaptOptions(replace(BUDGET, steps=6), small_weights)
         return run_adapt(Sources(scenes=(files.pan, files.ms), sensor="vhr"), tmp_path / "h.safetensors", options)
 
     with pytest.raises(StopIteration):
@@ -199,24 +201,6 @@ def test_a_bad_target_is_known_before_scenes_are_read(tmp_path, monkeypatch):
 def numbers(path):
     """All weights of a head, in one row."""
     return torch.cat([value.flatten() for value in load(path)[0].head.state_dict().values()])
-
-
-def test_without_selection_a_share_of_the_fitted_head_is_kept(files, tmp_path, small_weights):
-    heads = []
-    for share in (1.0, 0.25):
-        target = tmp_path / f"{share}.safetensors"
-        sources = Sources(scenes=(files.pan, files.ms), sensor="vhr")
-        run_adapt(sources, target, AdaptOptions(BUDGET, small_weights, select=False, shares=(share,)))
-        heads.append(numbers(target))
-    first = numbers(small_weights)
-    whole, quarter = (head - first for head in heads)
-    assert float(whole.norm()) > 1e-3
-    assert float(whole @ quarter / whole.square().sum()) == pytest.approx(0.25, abs=0.03)
-
-
-def test_the_command_judges_the_shares_that_a_fit_to_one_scene_judges():
-    (option,) = (option for option in main.get_command(Context(main), "adapt").params if option.name == "shares")
-    assert option.default == SHARES
 
 
 def test_no_gain_keeps_the_head(files, tmp_path, small_weights, monkeypatch):
@@ -435,3 +419,16 @@ def test_small_scenes_get_smaller_patches_and_the_smallest_no_supervised_term(
         run_adapt(sources, target, AdaptOptions(Budget(steps=1, batch=1, groups=1), weights=small_weights))
         assert wanted in caplog.text
         load(target)
+
+
+def test_heads_are_interpolated(files, tmp_path, small_weights):
+    fitted, mixed = tmp_path / "fitted.safetensors", tmp_path / "mixed.safetensors"
+    run_adapt(
+        Sources(scenes=(files.pan, files.ms), sensor="vhr"), fitted, AdaptOptions(BUDGET, small_weights, select=False)
+    )
+    script = Path(__file__).parents[1] / "benchmarks" / "interpolate_heads.py"
+    subprocess.run([sys.executable, script, small_weights, fitted, "0.25", mixed], check=True)
+    first, last, found = (load(path)[0].head.state_dict() for path in (small_weights, fitted, mixed))
+    assert any(not torch.equal(first[name], last[name]) for name in first)
+    for name, value in found.items():
+        assert torch.allclose(value, 0.25 * last[name] + 0.75 * first[name], atol=4e-3)

@@ -1,10 +1,9 @@
 import math
-from itertools import pairwise
 
 import pytest
 import torch
 
-from crossdiff_cli.model.schedule import NoiseSchedule, octave_noise
+from crossdiff_cli.model.diffusion import NoiseSchedule
 
 
 def test_cosine_chain_is_the_closed_form():
@@ -32,19 +31,3 @@ def test_noise_has_the_variance_of_its_timestep_per_sample():
     x_t = schedule.add_noise(torch.zeros_like(eps), torch.zeros_like(eps), torch.tensor([10, 90]), eps)
     for sample, t in enumerate((10, 90)):
         assert float(x_t[sample].std()) == pytest.approx(0.5 * math.sin(math.pi * t / 200), rel=0.02)
-
-
-def test_octave_noise_has_as_much_in_every_octave():
-    """White noise averaged over areas of side s has a deviation of 1 / s; this one keeps what is coarser than s."""
-    noise = octave_noise((4, 8, 256, 256), torch.Generator().manual_seed(0))
-    assert float(noise.std()) == pytest.approx(1.0, rel=0.05)
-    kept = [float(torch.nn.functional.avg_pool2d(noise, side).var()) for side in (1, 4, 16, 64)]
-    taken = [finer - coarser for finer, coarser in pairwise(kept)]
-    assert all(step == pytest.approx(2 / 7, rel=0.35) for step in taken), taken
-    assert abs(float(noise.mean())) < 0.05
-
-
-def test_octave_noise_follows_from_its_generator_at_any_size():
-    first, again, other = (octave_noise((1, 2, 40, 72), torch.Generator().manual_seed(s)) for s in (1, 1, 2))
-    assert torch.equal(first, again)
-    assert not torch.allclose(first, other)

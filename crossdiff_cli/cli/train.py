@@ -51,16 +51,10 @@ def _split(choices: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     "--validate", "held_out", multiple=True, metavar="MANIFEST",
     help="Manifest whose split `validation` is held out; default those of SCENES.",
 )  # fmt: skip
-@click.option("--objective", type=click.Choice(["x0", "eps", "v"]), default="x0", help="What the networks predict.")
-@click.option("--min-snr", type=click.FloatRange(0, min_open=True), help="Gamma of min-SNR weighting (x0).")
+@click.option("--objective", type=click.Choice(["x0", "eps"]), default="x0", help="What the networks predict.")
 @click.option("--branch", type=click.Choice(["both", "p2m", "m2p"]), default="both", help="Which encoder learns.")
 @click.option("--weights", type=Weights(), help="Weights to go on from; default untrained encoders.")
 @click.option("--condition-dropout", type=click.FloatRange(0, 1), default=0.1, help="Samples without condition.")
-@click.option("--prior-dropout", type=click.FloatRange(0, 1), default=0.05,
-              help="Samples whose chain ends in the condition, as images are drawn by --sample.")  # fmt: skip
-@click.option("--octave-down/--full-scale", default=True, help="P2M's target: original MS one ratio down, or MS_up.")
-@click.option("--sample", "samples", type=click.IntRange(0), default=0, metavar="N",
-              help="At the end draw MS from PAN and PAN from MS for N held-out scenes (samples.png).")  # fmt: skip
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", help="Of the networks.")
 @verbosity_options
 def pretrain(scenes: tuple[str, ...], output: Path, **choices: Any) -> None:
@@ -72,7 +66,7 @@ def pretrain(scenes: tuple[str, ...], output: Path, **choices: Any) -> None:
     train together under `torchrun --nproc-per-node N -m crossdiff_cli pretrain ...`.
 
     \b
-    crossdiff pretrain scenes.json -o runs/mine --steps 2000 --reimage 1 --sample 6
+    crossdiff pretrain scenes.json -o runs/mine --steps 2000 --reimage 1
     """
     with one_line_errors():
         from crossdiff_cli.training.pretrain import Pretext
@@ -81,7 +75,7 @@ def pretrain(scenes: tuple[str, ...], output: Path, **choices: Any) -> None:
 
         budget, sources = _split(choices)
         sources |= {"scenes": scenes, "held_out": choices.pop("held_out")}
-        run = {name: choices.pop(name) for name in ("device", "precision", "samples", "weights")}
+        run = {name: choices.pop(name) for name in ("device", "precision", "weights")}
         path = run_pretrain(
             Sources(**sources), output, PretrainOptions(Budget(**budget), Pretext(**choices), **run)
         )  # fmt: skip
@@ -126,16 +120,6 @@ def pretrain(scenes: tuple[str, ...], output: Path, **choices: Any) -> None:
 @click.option("--restart", is_flag=True, help="Begin with an untrained head instead of the one in the weights.")
 @click.option(
     "--select/--no-select", default=True, help="Hold out a quarter of each scene and keep the best head on it."
-)
-@click.option(
-    "--share",
-    "shares",
-    multiple=True,
-    type=click.FloatRange(0.0, 1.0, min_open=True),
-    default=(1.0, 0.5, 0.25),
-    show_default=True,
-    help="Of the fitted head in what is kept, the rest being the one it began with; repeat to have the best taken, "
-    "with --no-select the first is.",
 )
 @click.option("--force", is_flag=True, help="Overwrite a head that is better on the held-out windows.")
 @verbosity_options

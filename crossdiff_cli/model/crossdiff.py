@@ -20,8 +20,8 @@ from crossdiff_cli.imaging.back_projection import (
 from crossdiff_cli.imaging.injection import BETA_RADIUS, prepare
 from crossdiff_cli.imaging.resample import EXPAND_RADIUS
 from crossdiff_cli.imaging.sensor_model import SensorModel
+from crossdiff_cli.model.diffusion import NoiseSchedule
 from crossdiff_cli.model.fusion import Features, FusionHead
-from crossdiff_cli.model.schedule import NoiseSchedule
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.model.unet import UNet
 

@@ -17,7 +17,7 @@ from crossdiff_cli.system.weight_files import bundled_weights
 from crossdiff_cli.training.adapt import LossWeights, adapt
 from crossdiff_cli.training.distributed import world_size
 from crossdiff_cli.training.patches import Sampler, fitting_patch
-from crossdiff_cli.training.selection import ROOM_FOR_TRUTH, SHARES, BestHead, JudgedWindow, Score, score, split
+from crossdiff_cli.training.selection import ROOM_FOR_TRUTH, BestHead, JudgedWindow, Score, score, split
 from crossdiff_cli.training.setup import Budget, Sources, make_folder, plan_of, provenance, training_scenes
 from crossdiff_cli.training.training_scene import TrainingScene
 
@@ -40,8 +40,6 @@ class AdaptOptions:
     """Whether to begin with an untrained head."""
     select: bool = True
     """Whether a quarter of each scene is held out and the best head on it kept; else the last one."""
-    shares: tuple[float, ...] = SHARES
-    """Of the fitted head, tried in what is kept; the rest is the head it began with. Without selection the first."""
     force: bool = False
     """Whether a better head may be overwritten."""
     losses: LossWeights = field(default_factory=LossWeights)
@@ -86,7 +84,7 @@ def run_adapt(sources: Sources, target: Path, options: AdaptOptions) -> AdaptRes
     if options.select:
         scenes, windows = split(scenes, _HELD_OUT)
     model.channels_last().to(device)
-    choice = BestHead(model, windows, options.shares)
+    choice = BestHead(model, windows)
     if windows and choice.start.ergas is None:
         _log.warning(
             "the scenes are too small to judge the head against the truth one ratio down: it is chosen by HQNR alone, "

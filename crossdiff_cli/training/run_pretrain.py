@@ -19,7 +19,7 @@ from crossdiff_cli.training.patches import Sampler
 from crossdiff_cli.training.pretrain import Pretext, pretrain
 from crossdiff_cli.training.scenes import load_scenes, resolve
 from crossdiff_cli.training.setup import Budget, Sources, make_folder, plan_of, provenance, training_scenes
-from crossdiff_cli.training.validation import Held, pictures, validate
+from crossdiff_cli.training.validation import Held, validate
 
 _log = logging.getLogger(__name__)
 
@@ -35,8 +35,6 @@ class PretrainOptions:
     """What to begin with; None for untrained encoders. Its architecture counts."""
     device: str = "auto"
     precision: Precision = "auto"
-    samples: int = 0
-    """Scenes that pictures are drawn of at the end."""
 
 
 def run_pretrain(sources: Sources, folder: Path, options: PretrainOptions) -> Path:
@@ -69,8 +67,6 @@ def run_pretrain(sources: Sources, folder: Path, options: PretrainOptions) -> Pa
             facts = provenance(budget, sources, scenes, options.weights, earlier.get("pretrain", {}))
             facts |= {"objective": pretext.objective, "branch": pretext.branch}
             save(model, target, earlier | {"pretrain": facts})
-            if held is not None and options.samples:
-                pictures(model, held, pretext, folder / "samples.png", options.samples)
         return target
 
 
@@ -134,9 +130,8 @@ def _journal(
 def _identity(pretext: Pretext, architecture: Architecture, start: Path | None) -> dict[str, str]:
     """What a checkpoint of stage 1 has to agree with, besides the budget and the scenes."""
     return {
-        "objective": f"{pretext.objective}, min-SNR {pretext.min_snr}",
-        "dropout": f"{pretext.condition_dropout} of condition, {pretext.prior_dropout} of prior",
-        "target of P2M": "original MS one ratio down" if pretext.octave_down else "upsampled MS",
+        "objective": pretext.objective,
+        "condition dropout": str(pretext.condition_dropout),
         "branch": pretext.branch,
         "start": digest(start) if start else "untrained",
         "architecture": json.dumps(architecture.as_dict()),

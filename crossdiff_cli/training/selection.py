@@ -27,10 +27,9 @@ ROOM_FOR_TRUTH = 450
 """MS pixels along the longer side from which on the quarter held out has room for a window one ratio down."""
 _SHARPNESS = 1.05
 """How much D_rho may grow where HQNR is gained: HQNR alone is won by not sharpening."""
-SHARES = (1.0, 0.5, 0.25)
-"""Shares of the fitted head in those that are judged; the rest is the head it began with. Means of weights do better on
-what neither was trained on (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models"), and a quarter may stay as
-sharp where a half does not."""
+INTERPOLATION_FACTORS = (1.0, 0.5, 0.25)
+"""Factors alpha of the judged heads alpha fitted + (1 - alpha) initial: interpolated weights generalise better than
+either (WiSE-FT, Wortsman et al. 2022, "Robust fine-tuning of zero-shot models")."""
 _UNKNOWN = -1.0
 """ERGAS, among figures that are kept, where there is none."""
 _TRUTH = 1.005
@@ -113,9 +112,9 @@ def gain(before: Score, after: Score, windows: int) -> str:
 class BestHead:
     """The best head so far by held-out windows; the one it began with counts too."""
 
-    def __init__(self, model: CrossDiff, windows: Sequence[JudgedWindow], shares: Sequence[float] = SHARES) -> None:
-        """Judge the head as it is; without windows there is no choice, and the first share of the last head is kept."""
-        self._model, self._windows, self._shares = model, windows, shares
+    def __init__(self, model: CrossDiff, windows: Sequence[JudgedWindow]) -> None:
+        """Judge the head as it is; without windows the last head is kept."""
+        self._model, self._windows = model, windows
         self.start = score(model, windows)
         self._first = self._state()
         self.kept = {"figures": torch.zeros(3, dtype=torch.float64)}
@@ -134,13 +133,13 @@ class BestHead:
         if not self._windows:
             return
         fitted = self._state()
-        for share in self._shares:
-            self._put(self._mean(share, fitted))
+        for factor in INTERPOLATION_FACTORS:
+            self._put(self._interpolated(factor, fitted))
             found = score(self._model, self._windows)
             truth = "" if found.ergas is None else f", ERGAS one ratio down {found.ergas:.3f}"
             _log.info(
-                "step %d, %.0f %% of it: HQNR %.4f, D_rho %.4f%s on held-out windows",
-                progress.step, 100 * share, found.hqnr, found.d_rho, truth,
+                "step %d, interpolation factor %.2f: HQNR %.4f, D_rho %.4f%s on held-out windows",
+                progress.step, factor, found.hqnr, found.d_rho, truth,
             )  # fmt: skip
             if found.beats(self.best, self.start):
                 self._keep(found)
@@ -148,8 +147,8 @@ class BestHead:
 
     def settle(self) -> None:
         """Put the best head into the model."""
-        best = {name: self.kept[f"head.{name}"] for name in self._first}
-        self._put(best if self._windows else self._mean(self._shares[0], self._state()))
+        if self._windows:
+            self._put({name: self.kept[f"head.{name}"] for name in self._first})
 
     def _keep(self, found: Score) -> None:
         figures = (found.hqnr, found.d_rho, _UNKNOWN if found.ergas is None else found.ergas)
@@ -157,8 +156,8 @@ class BestHead:
         for name, value in self._model.head.state_dict().items():
             self.kept[f"head.{name}"].copy_(value)
 
-    def _mean(self, share: float, fitted: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return {name: share * value + (1 - share) * self._first[name] for name, value in fitted.items()}
+    def _interpolated(self, factor: float, fitted: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {name: factor * value + (1 - factor) * self._first[name] for name, value in fitted.items()}
 
     def _put(self, head: dict[str, torch.Tensor]) -> None:
         self._model.head.load_state_dict(head)

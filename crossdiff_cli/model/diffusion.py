@@ -1,15 +1,17 @@
-"""Noise schedules: how a clean image becomes x_t, as three coefficients per timestep."""
+"""The diffusion chain: its noise schedule, and what a UNet predicts along it."""
 
 import math
 from dataclasses import dataclass
-from typing import Self
+from typing import Literal, Self, get_args
 
 import torch
-import torch.nn.functional as F
-from torch import Generator, Tensor
+from torch import Tensor
 
-_OCTAVES = 7
-"""Scales of `octave_noise`: from single pixels to 64."""
+Objective = Literal["x0", "eps"]
+OBJECTIVES: tuple[str, ...] = get_args(Objective)
+
+_SMALLEST_SIGNAL = 0.05
+"""Weight of x_0 in x_t below which predicted noise no longer determines x_0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +57,35 @@ class NoiseSchedule:
         return signal * x_0 + shift * prior + sigma * eps
 
 
-def octave_noise(shape: tuple[int, ...], generator: Generator) -> Tensor:
-    """Normal noise (B, C, H, W) of deviation 1 with as much in every octave, from single pixels to areas of 64.
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Meaning of the network's output d, for x_t = signal_t x_0 + shift_t prior + sigma_t eps.
 
-    White noise leaves the mean of an area alone, so that it leaves no choice of its colour; this one does, at every
-    scale that images have.
+    With the objective x0, d = x_0 - x_t, so that an output of zero returns x_t; with eps, d = eps (DDPM, 2006.11239).
     """
-    batch, channels, *sides = shape
-    total = torch.zeros(shape)
-    for scale in (2**octave for octave in range(_OCTAVES)):
-        coarse = torch.randn((batch, channels, *(-(-side // scale) for side in sides)), generator=generator)
-        # Bilinear interpolation leaves 2/3 of the variance along each side.
-        total += coarse if scale == 1 else 1.5 * F.interpolate(coarse, size=sides, mode="bilinear")
-    return total / math.sqrt(_OCTAVES)
+
+    objective: Objective
+    schedule: NoiseSchedule
+
+    def target(self, x_0: Tensor, x_t: Tensor, eps: Tensor) -> Tensor:
+        """Return the d to be learned, of the shape of `x_0` (B, C, H, W)."""
+        return eps if self.objective == "eps" else x_0 - x_t
+
+    def x_0(self, correction: Tensor, x_t: Tensor, prior: Tensor, timestep: Tensor) -> Tensor:
+        """Return the x_0 (B, C, H, W) that the output `correction` implies at `timestep` (B,) int64.
+
+        With eps the divisor is at least `_SMALLEST_SIGNAL`, since x_0 is undetermined at the end of the chain.
+        """
+        if self.objective == "x0":
+            return x_t + correction
+        signal, shift, sigma = (
+            c[timestep.cpu(), None, None, None].to(x_t)
+            for c in (self.schedule.signal, self.schedule.shift, self.schedule.sigma)
+        )
+        return (x_t - shift * prior - sigma * correction) / signal.clamp_min(_SMALLEST_SIGNAL)
+
+    def injection(self, timestep: Tensor) -> Tensor:
+        """Return the factor (B,) of the detail (x_0 - prior) in d: the weight of the prior in x_t for x0, 0 for eps."""
+        if self.objective == "x0":
+            return self.schedule.shift[timestep.cpu()]
+        return torch.zeros(len(timestep))
