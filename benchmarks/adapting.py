@@ -25,14 +25,21 @@ from quality_methods import Case, write
 
 from crossdiff_cli.io.open_pair import open_pair
 from crossdiff_cli.model.device import keep_memory
-from crossdiff_cli.options import DegradeOptions, NetworkOptions, OutputOptions, SharpenOptions
+from crossdiff_cli.options import (
+    AdaptOptions,
+    Budget,
+    DegradeOptions,
+    NetworkOptions,
+    OutputOptions,
+    SharpenOptions,
+    Sources,
+)
 from crossdiff_cli.quality.files import JudgedFiles
 from crossdiff_cli.sensors.definitions import define
 from crossdiff_cli.tasks.degrade import degrade
 from crossdiff_cli.tasks.sharpen import sharpen
 from crossdiff_cli.training.manifest import Entry, read_manifest
-from crossdiff_cli.training.run_adapt import AdaptOptions, run_adapt
-from crossdiff_cli.training.setup import Budget, Sources
+from crossdiff_cli.training.run_adapt import run_adapt
 
 FIGURES = ("hqnr", "d_rho", "r_ergas", "ergas", "sam", "q2n")
 _MOVED_NM = 15.0

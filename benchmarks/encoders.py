@@ -33,8 +33,9 @@ from crossdiff_cli.model.device import keep_memory
 from crossdiff_cli.model.fusion import Features, Gate
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.model.weights import load
+from crossdiff_cli.options import LossWeights
 from crossdiff_cli.system.weight_files import bundled_weights
-from crossdiff_cli.training.adapt import LossWeights, adapt
+from crossdiff_cli.training.adapt import adapt
 from crossdiff_cli.training.loop import Plan
 from crossdiff_cli.training.manifest import read_manifest
 from crossdiff_cli.training.patches import Sampler, wald_pair, windows_of

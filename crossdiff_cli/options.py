@@ -1,4 +1,4 @@
-"""Every setting of sharpening, degrading and batches: one default and one description each; standard library only."""
+"""Every setting of the commands: one default and one description each; standard library only."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,6 +12,9 @@ Bounds = tuple[float, float, float, float]
 Precision = Literal["auto", "fp32", "bf16", "int8"]
 Extent = Literal["intersection", "pan"]
 Driver = Literal["GTiff", "COG"]
+Objective = Literal["x0", "eps"]
+"""What a diffusion network predicts: x_0, as its difference from x_t, or the noise."""
+Branch = Literal["both", "p2m", "m2p"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,3 +150,112 @@ class BatchOptions:
     """Seconds after which a scene is given up, in processes of this machine."""
     fail_fast: bool = False
     """Begin no further scene after one has failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How long a training stage lasts and on how many windows per step; the defaults are those of `pretrain`."""
+
+    steps: int = 2000
+    patch: int = 96
+    """Side of a window in PAN pixels, a multiple of the network's stride."""
+    batch: int = 4
+    """Windows per scene and step."""
+    groups: int = 4
+    """Scenes per step."""
+    rate: float = 5e-4
+    """Peak learning rate of AdamW."""
+    seed: int = 0
+    checkpoint_every: int = 250
+    """Steps between checkpoints."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptBudget(Budget):
+    """The budget with the defaults of `adapt`."""
+
+    steps: int = 200
+    rate: float = 3e-4
+    checkpoint_every: int = 25
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """The scenes of a training stage."""
+
+    scenes: tuple[str, ...] = ()
+    """Manifests, folders, and PAN and MS files in turn."""
+    held_out: tuple[str, ...] = ()
+    """Manifests whose split `validation` is held out; the manifests of `scenes` when empty."""
+    sensor: str | None = None
+    """Sensor of the scenes that do not name theirs; None identifies it."""
+    bands: tuple[str, ...] | None = None
+    """Names of the MS bands in file order, of the scenes that do not name theirs."""
+    strict: bool = False
+    """Whether a scene that cannot be read ends the run."""
+    reimage: int = 0
+    """Number of simulated sensors through which each sharpened scene is resimulated."""
+
+
+@dataclass(frozen=True, slots=True)
+class DefinitionOptions:
+    """A new sensor."""
+
+    wavelengths: tuple[tuple[float, float], ...] | None = None
+    """Centre and width of each MS band in nm; None takes the usual ones of the band names."""
+    mtf: tuple[float, ...] | None = None
+    """Nyquist gain of each MS band, or one for all."""
+    pan_range: tuple[tuple[float, float], ...] | None = None
+    """Edges of the PAN band in nm, as a list of one range; None is 450 to 800 nm."""
+    pan_mtf: float | None = None
+    """Nyquist gain of the PAN."""
+
+
+@dataclass(frozen=True, slots=True)
+class PretrainOptions:
+    """Stage 1: how the encoders are pretrained."""
+
+    budget: Budget = field(default_factory=Budget)
+    objective: Objective = "x0"
+    branch: Branch = "both"
+    """Which encoder is trained."""
+    condition_dropout: float = 0.1
+    """Share of samples whose condition is replaced by its mean."""
+    weights: Path | None = None
+    """Weights to start from, with their architecture; None for untrained encoders."""
+    device: str = "auto"
+    precision: Precision = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class LossWeights:
+    """Weight of each loss term of stage 2; a term of weight 0 is not computed."""
+
+    spectral: float = 1.0
+    """`losses.spectral_loss`: the degraded result against the MS."""
+    structural: float = 0.0
+    """`losses.structural_loss`: local correlation with the PAN. The shipped head was trained with 0.6; in further
+    training it lowers HQNR on held-out windows (benchmarks/adapting.md)."""
+    supervised: float = 1.0
+    """Mean absolute error one ratio down, where the MS is the reference (Wald)."""
+    qnr: float = 0.0
+    """`losses.qnr_loss`, the loss of the paper."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptOptions:
+    """Stage 2: how the fusion head is fitted."""
+
+    budget: Budget = field(default_factory=AdaptBudget)
+    weights: Path | None = None
+    """Encoders, and the head to start from; None for the bundled `open`."""
+    features: Literal["p2m", "both"] | None = None
+    """Encoders whose features the head takes; None for those of the weights."""
+    restart: bool = False
+    """Whether to start from an untrained head."""
+    select: bool = True
+    """Whether a quarter of each scene is held out and the best head on it kept; else the last head is kept."""
+    force: bool = False
+    """Whether a better head may be overwritten."""
+    losses: LossWeights = field(default_factory=LossWeights)
+    device: str = "auto"

@@ -19,14 +19,13 @@ from crossdiff_cli.cli.main import main
 from crossdiff_cli.errors import OutputError, SensorError, TrainingError
 from crossdiff_cli.imaging.back_projection import ITERATIONS
 from crossdiff_cli.model.weights import digest, load, save
+from crossdiff_cli.options import AdaptOptions, Budget, LossWeights, Sources
 from crossdiff_cli.sensors.definitions import file_key
 from crossdiff_cli.system.weight_files import adapted_head_path, find_adapted_head
-from crossdiff_cli.training.adapt import LossWeights
 from crossdiff_cli.training.manifest import Entry
 from crossdiff_cli.training.patches import Sampler, fitting_patch
-from crossdiff_cli.training.run_adapt import AdaptOptions, run_adapt
+from crossdiff_cli.training.run_adapt import run_adapt
 from crossdiff_cli.training.selection import EDGE, Score, hold_out, score
-from crossdiff_cli.training.setup import Budget, Sources
 from crossdiff_cli.training.training_scene import load_scene
 
 BUDGET = Budget(steps=4, patch=32, batch=1, groups=2, rate=1e-3, checkpoint_every=2)

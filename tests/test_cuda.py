@@ -7,12 +7,10 @@ import pytest
 import torch
 from conftest import sharpen_options
 
-from crossdiff_cli.options import PairOptions
+from crossdiff_cli.options import AdaptOptions, Budget, PairOptions, PretrainOptions, Sources
 from crossdiff_cli.tasks.sharpen import sharpen
-from crossdiff_cli.training.pretrain import Pretext
-from crossdiff_cli.training.run_adapt import AdaptOptions, run_adapt
-from crossdiff_cli.training.run_pretrain import PretrainOptions, run_pretrain
-from crossdiff_cli.training.setup import Budget, Sources
+from crossdiff_cli.training.run_adapt import run_adapt
+from crossdiff_cli.training.run_pretrain import run_pretrain
 
 pytestmark = [
     pytest.mark.cuda,
@@ -57,5 +55,5 @@ def test_adapt_and_pretrain_run(make_pair, tmp_path, small_weights):
     budget = Budget(steps=20, patch=64, batch=2, groups=2, checkpoint_every=10)
     head = tmp_path / "head.safetensors"
     assert run_adapt(sources, head, AdaptOptions(budget, weights=small_weights, device="cuda")).output == head
-    options = PretrainOptions(budget, Pretext(), weights=small_weights, device="cuda")
+    options = PretrainOptions(budget, weights=small_weights, device="cuda")
     assert run_pretrain(sources, tmp_path / "run", options).is_file()

@@ -7,10 +7,10 @@ from crossdiff_cli.batch.cluster import numbers_on_host
 from crossdiff_cli.errors import DeviceError, TrainingError
 from crossdiff_cli.inference.run import _out_of_memory
 from crossdiff_cli.model.device import choose_device, choose_devices, exact_float32, inference_dtype, network_dtype
+from crossdiff_cli.options import AdaptOptions, Budget, Sources
 from crossdiff_cli.training import distributed
 from crossdiff_cli.training.distributed import joined
-from crossdiff_cli.training.run_adapt import AdaptOptions, run_adapt
-from crossdiff_cli.training.setup import Budget, Sources
+from crossdiff_cli.training.run_adapt import run_adapt
 
 
 @pytest.fixture

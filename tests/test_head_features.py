@@ -15,8 +15,8 @@ from crossdiff_cli.imaging.sensor_model import SensorModel
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.model.weights import load, save
-from crossdiff_cli.training.run_adapt import AdaptOptions, run_adapt
-from crossdiff_cli.training.setup import Budget, Sources
+from crossdiff_cli.options import AdaptOptions, Budget, Sources
+from crossdiff_cli.training.run_adapt import run_adapt
 
 SPECTRUM = Spectrum(torch.tensor([480.0, 850.0]), torch.tensor([60.0, 140.0]), torch.tensor([450.0, 800.0]), 4.0)
 BUDGET = Budget(steps=2, patch=64, batch=1, groups=2, checkpoint_every=1)

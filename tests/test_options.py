@@ -10,16 +10,23 @@ import pytest
 from crossdiff_cli.cli.batch import batch
 from crossdiff_cli.cli.options import default
 from crossdiff_cli.cli.sharpen import sharpen
+from crossdiff_cli.cli.train import adapt, pretrain
 from crossdiff_cli.errors import OptionError
 from crossdiff_cli.imaging.back_projection import ITERATIONS
 from crossdiff_cli.options import (
+    AdaptBudget,
+    AdaptOptions,
     BatchOptions,
+    Budget,
+    DefinitionOptions,
     EstimateOptions,
     NetworkOptions,
     OutputOptions,
     PairOptions,
+    PretrainOptions,
     RuntimeOptions,
     SharpenOptions,
+    Sources,
 )
 
 GROUPS = (PairOptions, EstimateOptions, NetworkOptions, OutputOptions, RuntimeOptions)
@@ -80,3 +87,35 @@ def test_the_default_of_a_field_made_anew_is_left_to_its_class():
 def test_bounds_crs_needs_bounds():
     with pytest.raises(OptionError, match="--bounds-crs needs --bounds"):
         OutputOptions(bounds_crs="EPSG:4326")
+
+
+@pytest.mark.parametrize(
+    ("command", "run", "arguments", "expected"),
+    [
+        (pretrain, "run_pretrain.run_pretrain", ["a.json", "-o", "out"], (Sources(("a.json",)), PretrainOptions())),
+        (adapt, "run_adapt.run_adapt", ["a.json", "-o", "h.safetensors"], (Sources(("a.json",)), AdaptOptions())),
+    ],
+)
+def test_a_training_command_without_options_gives_the_defaults(monkeypatch, command, run, arguments, expected):
+    seen = []
+
+    def stop(sources, _target, options):
+        seen.append((sources, options))
+        raise OptionError("seen")
+
+    monkeypatch.setattr(f"crossdiff_cli.training.{run}", stop)
+    with pytest.raises(click.ClickException):
+        command.main([*arguments, "--quiet"], standalone_mode=False)
+    assert seen == [expected]
+
+
+@pytest.mark.parametrize(
+    ("command", "classes", "without"),
+    [
+        (pretrain, (Budget, Sources, PretrainOptions), {"sources_scenes", "sources_sensor", "sources_bands"}),
+        (adapt, (AdaptBudget, Sources, AdaptOptions, DefinitionOptions), {"sources_scenes", "sources_held_out"}),
+    ],
+)
+def test_each_field_of_training_has_one_option(command, classes, without):
+    names = {name for name, _ in settings(*classes)} - without - {"pretrain_budget", "adapt_budget"}
+    assert set(of(command)) == names

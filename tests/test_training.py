@@ -14,15 +14,15 @@ from crossdiff_cli.imaging.resample import degrade, expand
 from crossdiff_cli.imaging.sensor_model import SensorModel
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.weights import digest, load
-from crossdiff_cli.training.adapt import LossWeights, adapt
+from crossdiff_cli.options import AdaptOptions, Budget, LossWeights, PretrainOptions, Sources
+from crossdiff_cli.training.adapt import adapt
 from crossdiff_cli.training.loop import Plan
 from crossdiff_cli.training.losses import local_correlation, qnr_loss, spectral_loss, structural_loss
 from crossdiff_cli.training.manifest import read_manifest
 from crossdiff_cli.training.patches import Sampler
 from crossdiff_cli.training.pretrain import pretrain
-from crossdiff_cli.training.run_adapt import AdaptOptions, run_adapt
-from crossdiff_cli.training.run_pretrain import PretrainOptions, run_pretrain
-from crossdiff_cli.training.setup import Budget, Sources
+from crossdiff_cli.training.run_adapt import run_adapt
+from crossdiff_cli.training.run_pretrain import run_pretrain
 from crossdiff_cli.training.training_scene import explained_detail, load_scene
 
 
@@ -228,7 +228,7 @@ def test_both_stages_learn_and_stage_two_leaves_the_encoders_alone(sampler):
 def test_stages_write_weights_that_load(manifest, tmp_path):
     budget = Budget(steps=2, patch=32, batch=1, groups=2)
     sources = Sources(scenes=(str(manifest),))
-    encoders = run_pretrain(sources, tmp_path / "run", PretrainOptions(budget, architecture=SMALL))
+    encoders = run_pretrain(sources, tmp_path / "run", PretrainOptions(budget), SMALL)
     options = AdaptOptions(budget, encoders, restart=True, select=False)
     final = run_adapt(sources, tmp_path / "run" / "head.safetensors", options)
     model, provenance = load(final.output)
@@ -243,7 +243,7 @@ def test_weights_name_what_they_went_on_from_and_what_reimaged_their_scenes(mani
     """A scene that another training has seen, or that weights of another training sharpened, is not forgotten."""
     budget, sources = Budget(steps=1, patch=32, batch=1, groups=1), Sources(scenes=(str(manifest),))
     again = replace(sources, reimage=1)
-    first = run_pretrain(sources, tmp_path / "first", PretrainOptions(budget, architecture=SMALL))
+    first = run_pretrain(sources, tmp_path / "first", PretrainOptions(budget), SMALL)
     second = run_pretrain(again, tmp_path / "second", PretrainOptions(budget, weights=first))
     head = run_adapt(sources, tmp_path / "head.safetensors", AdaptOptions(budget, second, select=False)).output
     more = run_adapt(again, tmp_path / "more.safetensors", AdaptOptions(budget, head, select=False)).output

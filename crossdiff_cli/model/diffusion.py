@@ -2,12 +2,13 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal, Self, get_args
+from typing import Self, get_args
 
 import torch
 from torch import Tensor
 
-Objective = Literal["x0", "eps"]
+from crossdiff_cli.options import Objective
+
 OBJECTIVES: tuple[str, ...] = get_args(Objective)
 
 _SMALLEST_SIGNAL = 0.05

@@ -1,7 +1,7 @@
 """Stage 2: freeze both encoders and fit the fusion head."""
 
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import astuple
 
 from torch import Generator, Tensor
 
@@ -10,27 +10,13 @@ from crossdiff_cli.imaging.back_projection import ITERATIONS
 from crossdiff_cli.imaging.injection import prepare
 from crossdiff_cli.imaging.sensor_model import to_ms
 from crossdiff_cli.model.crossdiff import CrossDiff
+from crossdiff_cli.options import LossWeights
 from crossdiff_cli.training.loop import Plan, Watch, fit
 from crossdiff_cli.training.losses import qnr_loss, spectral_loss, structural_loss
 from crossdiff_cli.training.patches import Example, Sampler
 
 _INNER = (slice(None), slice(None), slice(8, -8), slice(8, -8))
 """Pixels that count: at the very border of a window the network sees its padding, which no tile's core does."""
-
-
-@dataclass(frozen=True, slots=True)
-class LossWeights:
-    """Weight of each term; a term of weight 0 is not computed."""
-
-    spectral: float = 1.0
-    """`losses.spectral_loss`: the result, degraded, is the MS."""
-    structural: float = 0.0
-    """`losses.structural_loss`: local correlation with the PAN. The shipped head has learned from it (0.6); asked for
-    again, it leads away from what HQNR on held-out windows chooses by (benchmarks/adapting.md)."""
-    supervised: float = 1.0
-    """Mean absolute error one ratio down, where the MS is the truth (Wald)."""
-    qnr: float = 0.0
-    """`losses.qnr_loss`, that of the paper."""
 
 
 def adapt(

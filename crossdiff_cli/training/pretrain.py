@@ -2,25 +2,22 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
 
 import torch
 from torch import Generator, Tensor, nn
 
 from crossdiff_cli.imaging.injection import prepare
 from crossdiff_cli.model.crossdiff import CrossDiff
-from crossdiff_cli.model.diffusion import Objective, Prediction
+from crossdiff_cli.model.diffusion import Prediction
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.model.unet import UNet
+from crossdiff_cli.options import Branch, Objective
 from crossdiff_cli.training.distributed import Workers
 from crossdiff_cli.training.loop import Plan, Watch, fit
 from crossdiff_cli.training.patches import Example, Sampler
 
 _AS_USED = 0.5
 """Share of samples without noise at the feature timestep, which is how the fusion head uses the encoders."""
-
-Branch = Literal["both", "p2m", "m2p"]
-BRANCHES: tuple[str, ...] = get_args(Branch)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Stage 2 from scenes on disk to a weight file on disk: the head that held-out windows prefer is kept."""
 
 import logging
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,38 +12,20 @@ from crossdiff_cli.io.target import check_target
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.device import choose_device
 from crossdiff_cli.model.weights import digest, load, save
+from crossdiff_cli.options import AdaptOptions, Budget, LossWeights, Sources
 from crossdiff_cli.system.paths import exists
 from crossdiff_cli.system.weight_files import bundled_weights
-from crossdiff_cli.training.adapt import LossWeights, adapt
+from crossdiff_cli.training.adapt import adapt
 from crossdiff_cli.training.distributed import world_size
 from crossdiff_cli.training.patches import Sampler, fitting_patch
 from crossdiff_cli.training.selection import ROOM_FOR_TRUTH, BestHead, JudgedWindow, Score, score, split
-from crossdiff_cli.training.setup import Budget, Sources, make_folder, plan_of, provenance, training_scenes
+from crossdiff_cli.training.setup import make_folder, plan_of, provenance, training_scenes
 from crossdiff_cli.training.training_scene import TrainingScene
 
 _log = logging.getLogger(__name__)
 
 _HELD_OUT = 4
 """Of the parts of a large scene every fourth is judged, not trained on."""
-
-
-@dataclass(frozen=True, slots=True)
-class AdaptOptions:
-    """Everything `crossdiff adapt` can be told, besides the scenes and the result."""
-
-    budget: Budget
-    weights: Path | None = None
-    """The encoders, and the head to begin with; None for the shipped ones."""
-    features: str | None = None
-    """Whose features the head takes, p2m or both; None for what the weights say."""
-    restart: bool = False
-    """Whether to begin with an untrained head."""
-    select: bool = True
-    """Whether a quarter of each scene is held out and the best head on it kept; else the last one."""
-    force: bool = False
-    """Whether a better head may be overwritten."""
-    losses: LossWeights = field(default_factory=LossWeights)
-    device: str = "auto"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,35 +12,25 @@ from crossdiff_cli.errors import OutputError, TrainingError
 from crossdiff_cli.model.crossdiff import Architecture, CrossDiff
 from crossdiff_cli.model.device import choose_device, network_dtype
 from crossdiff_cli.model.weights import digest, load, save
-from crossdiff_cli.options import Precision
+from crossdiff_cli.options import Budget, PretrainOptions, Sources
 from crossdiff_cli.training.distributed import Workers, joined
 from crossdiff_cli.training.loop import Progress, Watch
 from crossdiff_cli.training.patches import Sampler
 from crossdiff_cli.training.pretrain import Pretext, pretrain
 from crossdiff_cli.training.scenes import load_scenes, resolve
-from crossdiff_cli.training.setup import Budget, Sources, make_folder, plan_of, provenance, training_scenes
+from crossdiff_cli.training.setup import make_folder, plan_of, provenance, training_scenes
 from crossdiff_cli.training.validation import Held, validate
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class PretrainOptions:
-    """Everything `crossdiff pretrain` can be told, besides the scenes and the folder."""
-
-    budget: Budget
-    pretext: Pretext = field(default_factory=Pretext)
-    architecture: Architecture = field(default_factory=Architecture)
-    weights: Path | None = None
-    """What to begin with; None for untrained encoders. Its architecture counts."""
-    device: str = "auto"
-    precision: Precision = "auto"
-
-
-def run_pretrain(sources: Sources, folder: Path, options: PretrainOptions) -> Path:
+def run_pretrain(
+    sources: Sources, folder: Path, options: PretrainOptions, architecture: Architecture | None = None
+) -> Path:
     """Train both encoders; return the weight file, whose head is untrained, or that of `options.weights`.
 
-    Under `torchrun` several processes train together; the first one writes.
+    `architecture` is that of untrained encoders; those of `options.weights` keep their own. Under `torchrun` several
+    processes train together; the first one writes.
 
     Raises:
         TrainingError: no usable scene, a damaged checkpoint or a diverged loss.
@@ -48,16 +38,21 @@ def run_pretrain(sources: Sources, folder: Path, options: PretrainOptions) -> Pa
     budget = options.budget
     with joined(choose_device(options.device).type) as workers:
         device = _device(options.device, workers)
-        pretext = replace(options.pretext, device=device, dtype=network_dtype(device, options.precision))
+        pretext = Pretext(
+            options.objective,
+            options.condition_dropout,
+            options.branch,
+            device,
+            network_dtype(device, options.precision),
+        )
         scenes = training_scenes(sources, budget, options.weights)
         held = _held(sources, budget) if workers.first else None
         make_folder(folder)
         torch.manual_seed(budget.seed)
-        model, earlier = _begin(options)
+        model, earlier = _begin(options, architecture or Architecture())
         model.channels_last().to(device)
-        architecture = model.architecture
         plan = plan_of(
-            budget, folder / "pretrain.checkpoint", scenes, _identity(pretext, architecture, options.weights)
+            budget, folder / "pretrain.checkpoint", scenes, _identity(pretext, model.architecture, options.weights)
         )
         watch = _journal(folder / "pretrain.jsonl", model, held, pretext, budget, workers)
         sampler = Sampler(scenes, budget.patch, budget.batch)
@@ -70,11 +65,11 @@ def run_pretrain(sources: Sources, folder: Path, options: PretrainOptions) -> Pa
         return target
 
 
-def _begin(options: PretrainOptions) -> tuple[CrossDiff, dict[str, Any]]:
+def _begin(options: PretrainOptions, architecture: Architecture) -> tuple[CrossDiff, dict[str, Any]]:
     """The networks to train, and what is known of their training and their head's so far."""
-    objective = options.pretext.objective
+    objective = options.objective
     if options.weights is None:
-        return CrossDiff(replace(options.architecture, objective=objective)), {}
+        return CrossDiff(replace(architecture, objective=objective)), {}
     model, facts = load(options.weights)
     if model.architecture.objective != objective:
         raise TrainingError(

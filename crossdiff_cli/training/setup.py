@@ -1,8 +1,7 @@
-"""What both stages are told, and what they begin with: the budget, the sources, the scenes, the plan."""
+"""What both stages start from: scenes, plan, result folder and provenance."""
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from crossdiff_cli.errors import OutputError, TrainingError
 from crossdiff_cli.geometry.window import STRIDE
 from crossdiff_cli.model.device import keep_memory
 from crossdiff_cli.model.weights import digest
+from crossdiff_cli.options import Budget, Sources
 from crossdiff_cli.system.weight_files import bundled_weights
 from crossdiff_cli.training.loop import Plan
 from crossdiff_cli.training.resimulate import reimaged
@@ -18,40 +18,6 @@ from crossdiff_cli.training.scenes import load_scenes, resolve
 from crossdiff_cli.training.training_scene import TrainingScene
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """How much is trained."""
-
-    steps: int
-    patch: int = 96
-    """Side of a window, a multiple of the network's stride."""
-    batch: int = 4
-    """Windows per scene and step."""
-    groups: int = 4
-    """Scenes per step."""
-    rate: float = 5e-4
-    seed: int = 0
-    checkpoint_every: int = 250
-
-
-@dataclass(frozen=True, slots=True)
-class Sources:
-    """Where the scenes are."""
-
-    scenes: tuple[str, ...] = ()
-    """Manifests, folders, and PAN and MS files in turn."""
-    held_out: tuple[str, ...] = ()
-    """Manifests (split `validation`) to validate on; the manifests of `scenes` when there is none."""
-    sensor: str | None = None
-    """Sensor of the scenes that do not say theirs; None detects it."""
-    bands: tuple[str, ...] | None = None
-    """Names of the MS bands in file order, likewise."""
-    strict: bool = False
-    """Whether a scene that cannot be read ends the run."""
-    reimage: int = 0
-    """How many times each scene is sharpened and imaged again by a made-up sensor."""
 
 
 def training_scenes(sources: Sources, budget: Budget, weights: Path | None) -> list[TrainingScene]:

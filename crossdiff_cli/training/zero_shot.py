@@ -7,7 +7,8 @@ from crossdiff_cli.errors import TrainingError
 from crossdiff_cli.estimate.survey import SceneEstimates
 from crossdiff_cli.io.pair import ScenePair
 from crossdiff_cli.model.crossdiff import CrossDiff
-from crossdiff_cli.training.adapt import LossWeights, adapt
+from crossdiff_cli.options import LossWeights
+from crossdiff_cli.training.adapt import adapt
 from crossdiff_cli.training.loop import Plan
 from crossdiff_cli.training.patches import Sampler, fitting_patch
 from crossdiff_cli.training.selection import BestHead, gain, split
