@@ -27,6 +27,7 @@ RANK = {
     "report": 6,
     "tasks": 7,
     "batch": 8,
+    "api": 8,
     "cli": 9,
     "__init__": 10,
     "__main__": 10,

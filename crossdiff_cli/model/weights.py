@@ -74,7 +74,8 @@ def load(path: Path, device: torch.device | str = "cpu") -> tuple[CrossDiff, dic
             raise TypeError("the provenance is no JSON object")
         _check_architecture(architecture)
         _check_filled(architecture, sum(value.numel() for value in state.values()), encoders=encoders)
-        model = CrossDiff(architecture, encoders=encoders)
+        with torch.random.fork_rng(devices=[]):
+            model = CrossDiff(architecture, encoders=encoders)
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
         raise WeightsError(f"{path} describes no network that this version can build ({error})") from error
     _fill(model, state, path)
