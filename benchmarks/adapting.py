@@ -24,7 +24,7 @@ from quality import cases
 from quality_methods import Case, write
 
 from crossdiff_cli.io.open_pair import open_pair
-from crossdiff_cli.model.device import keep_memory
+from crossdiff_cli.model.device import tune_allocator
 from crossdiff_cli.options import (
     AdaptOptions,
     Budget,
@@ -129,7 +129,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200)
     options = parser.parse_args()
     logging.disable(logging.WARNING)
-    keep_memory()
+    tune_allocator()
     entries = {e.name: e for split in ("train", "validation") for e in read_manifest(options.manifest, split)}
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="adapting-") as scratch:

@@ -29,7 +29,7 @@ from torch import Generator, Tensor, nn
 
 from crossdiff_cli.imaging.back_projection import ITERATIONS
 from crossdiff_cli.model.crossdiff import Architecture, CrossDiff
-from crossdiff_cli.model.device import keep_memory
+from crossdiff_cli.model.device import tune_allocator
 from crossdiff_cli.model.fusion import Features, Gate
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.model.weights import load
@@ -227,7 +227,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, help="file that keeps the prepared scenes")
     options = parser.parse_args()
     logging.disable(logging.WARNING)
-    keep_memory()
+    tune_allocator()
     options.output.mkdir(parents=True, exist_ok=True)
     record = options.output / "encoders.json"
     rows: list[dict[str, Any]] = json.loads(record.read_text())["rows"] if record.exists() else []

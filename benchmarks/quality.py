@@ -28,7 +28,7 @@ from crossdiff_cli.geometry.window import Window
 from crossdiff_cli.io.open_pair import open_pair
 from crossdiff_cli.io.quantise import to_dtype
 from crossdiff_cli.io.raster import Raster
-from crossdiff_cli.model.device import keep_memory
+from crossdiff_cli.model.device import tune_allocator
 from crossdiff_cli.options import DegradeOptions, PairOptions
 from crossdiff_cli.quality.files import JudgedFiles
 from crossdiff_cli.tasks.degrade import degrade
@@ -151,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--no-sheet", action="store_true", help="no picture sheet (it needs matplotlib)")
     options = parser.parse_args(arguments)
     logging.disable(logging.WARNING)
-    keep_memory()
+    tune_allocator()
     entries = read_manifest(options.manifest, options.split)
     if options.scenes:
         wanted = options.scenes.split(",")

@@ -4,13 +4,13 @@ import resource
 import sys
 from pathlib import Path
 
-from crossdiff_cli.model.device import keep_memory
+from crossdiff_cli.model.device import tune_allocator
 from crossdiff_cli.options import NetworkOptions, PairOptions, RuntimeOptions, SharpenOptions
 from crossdiff_cli.tasks.sharpen import sharpen
 
 if __name__ == "__main__":
     pan, ms, out, weights = sys.argv[1:]
-    keep_memory()
+    tune_allocator()
     options = SharpenOptions(
         pair=PairOptions(sensor="vhr", bands=("B", "G", "R", "NIR")),
         network=NetworkOptions(weights=Path(weights)),

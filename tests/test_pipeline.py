@@ -1,4 +1,4 @@
-"""What runs beside each other: readers, lanes and the encoder; and that none of it shows in the result."""
+"""What runs beside each other: readers, workers and the encoder; and that none of it shows in the result."""
 
 import threading
 import time
@@ -15,8 +15,8 @@ from crossdiff_cli.geometry.grid import GridMapping
 from crossdiff_cli.geometry.window import STRIDE, Tile, Window, tiles
 from crossdiff_cli.imaging.resample import degrade
 from crossdiff_cli.imaging.sensor_model import SensorModel
-from crossdiff_cli.inference.plan import best_size, lanes_on, window_pixels
-from crossdiff_cli.inference.run import Encoder, Fused, Lane, flow
+from crossdiff_cli.inference.plan import choose_tile_size, window_pixels, workers_on
+from crossdiff_cli.inference.run import DeviceWorker, FusedTile, WriterThread, run_tiles
 from crossdiff_cli.inference.strips import fuse_core
 from crossdiff_cli.io.writer import Writer
 from crossdiff_cli.model.blocks import compact
@@ -99,7 +99,7 @@ def test_neither_devices_nor_tiles_nor_lack_of_memory_show_in_the_file(
 ):
     """One device, three, tiles by memory, and halves of tiles that do not fit: the same pixels and figures."""
     files = make_pair(shape=(300, 540))
-    fuse_all = Lane._fuse
+    fuse_all = DeviceWorker._fuse
 
     def scarce(self, tile, patch):
         if tile.core.height * tile.core.width > 300 * 300:
@@ -116,7 +116,7 @@ def test_neither_devices_nor_tiles_nor_lack_of_memory_show_in_the_file(
     errors = cycle(
         [torch.cuda.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory"), MemoryError()]
     )
-    monkeypatch.setattr(Lane, "_fuse", scarce)
+    monkeypatch.setattr(DeviceWorker, "_fuse", scarce)
     others.append(result(tile=1024))
     assert "out of memory on cpu for 540 x 300 pixels" in caplog.text
     for image, figure in others:
@@ -137,30 +137,30 @@ def test_every_lane_gets_tiles_and_their_order_is_kept():
             if not self.seen:
                 met.wait()
             self.seen.append(tile)
-            return Fused(tile, patch, None, 0.0, 0.0)
+            return FusedTile(tile, patch, None, 0.0, 0.0)
 
-    lanes = [Slow(), Slow(), Slow()]
-    out = list(flow(plan, lambda window: window.col, lanes, jobs=2))
+    workers = [Slow(), Slow(), Slow()]
+    out = list(run_tiles(plan, lambda window: window.col, workers, jobs=2))
     assert [fused.tile for fused in out] == plan
     assert [fused.data for fused in out] == [tile.core.col for tile in plan]
-    assert all(lane.seen for lane in lanes)
+    assert all(worker.seen for worker in workers)
 
 
-@pytest.mark.parametrize("lanes", [1, 2])
-def test_no_more_is_read_than_is_asked_for(lanes):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_no_more_is_read_than_is_asked_for(workers):
     """Memory is bounded by what is in flight, however long the scene."""
     read = []
     plan = list(tiles(Window(0, 0, 8, 8 * 500), 8, 0, 8))
 
     class Quick:
         def fuse(self, tile, patch):
-            return Fused(tile, patch, None, 0.0, 0.0)
+            return FusedTile(tile, patch, None, 0.0, 0.0)
 
-    parts = flow(plan, read.append, [Quick() for _ in range(lanes)], jobs=2)
+    parts = run_tiles(plan, read.append, [Quick() for _ in range(workers)], jobs=2)
     for _ in range(10):
         next(parts)
     parts.close()
-    assert len(read) <= 10 + 2 + lanes
+    assert len(read) <= 10 + 2 + workers
 
 
 @pytest.mark.parametrize("devices", ["cpu", "cpu,cpu"])
@@ -174,7 +174,7 @@ def test_a_reader_that_fails_is_one_clear_error(make_pair, tmp_path, options, de
     with pytest.raises(SceneError, match="damaged or truncated"):
         sharpen(files.pan, [files.ms], tmp_path / "result" / "out.tif", changed(options, device=devices))
     assert list((tmp_path / "result").iterdir()) == []
-    assert not [t for t in threading.enumerate() if t.name.startswith(("reader", "lane", "encoder"))]
+    assert not [t for t in threading.enumerate() if t.name.startswith(("reader", "worker", "encoder"))]
 
 
 def test_an_encoder_that_fails_is_one_clear_error(make_pair, tmp_path, options, monkeypatch):
@@ -204,7 +204,7 @@ def test_the_encoder_keeps_order_is_bounded_and_tells_the_last_error():
         if number == 4:
             raise OSError("the last one fails")
 
-    with pytest.raises(OSError, match="the last one fails"), Encoder() as encoder:
+    with pytest.raises(OSError, match="the last one fails"), WriterThread() as encoder:
         threading.Timer(0.2, gate.set).start()
         for number in range(5):
             encoder.submit(write, number)
@@ -219,7 +219,7 @@ def test_an_error_elsewhere_drops_what_waits_for_the_encoder():
         assert gate.wait(20)
         done.append(number)
 
-    with pytest.raises(KeyboardInterrupt), Encoder() as encoder:
+    with pytest.raises(KeyboardInterrupt), WriterThread() as encoder:
         encoder.submit(write, 0)
         encoder.submit(write, 1)
         while not encoder._waiting[0].running():
@@ -235,7 +235,7 @@ def test_no_memory_at_all_is_one_clear_error(make_pair, tmp_path, options, monke
     def none(self, tile, patch):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(Lane, "_fuse", none)
+    monkeypatch.setattr(DeviceWorker, "_fuse", none)
     with pytest.raises(DeviceError):
         sharpen(files.pan, [files.ms], tmp_path / "out.tif", options)
     assert not (tmp_path / "out.tif").exists()
@@ -247,7 +247,7 @@ def test_other_errors_of_the_network_are_not_taken_for_lack_of_memory(make_pair,
     def wrong(self, tile, patch):
         raise RuntimeError("shapes do not match")
 
-    monkeypatch.setattr(Lane, "_fuse", wrong)
+    monkeypatch.setattr(DeviceWorker, "_fuse", wrong)
     with pytest.raises(RuntimeError, match="shapes do not match"):
         sharpen(files.pan, [files.ms], tmp_path / "out.tif", options)
 
@@ -272,7 +272,7 @@ def test_values_that_are_not_finite_are_an_error_that_tells_where(values, make_p
 @pytest.mark.parametrize("extent", [Window(0, 0, 1024, 1024), Window(3, 5, 4096, 9000), Window(0, 0, 16384, 16384)])
 @pytest.mark.parametrize("pixels", [1, 700**2, 2000**2, 6000**2])
 def test_the_best_size_fits_and_wastes_least(extent, pixels):
-    rows, cols = best_size(extent, 161, pixels)
+    rows, cols = choose_tile_size(extent, 161, pixels)
     assert rows % 256 == cols % 256 == 0
     fits = (rows + 322) * (cols + 322) <= pixels
     assert fits or (rows, cols) == (256, 256)
@@ -285,22 +285,22 @@ def test_the_best_size_fits_and_wastes_least(extent, pixels):
         assert read((rows, cols)) <= min(read(side) for side in squares)
 
 
-@pytest.mark.parametrize(("side", "lanes", "count"), [(1024, 1, 1), (1024, 2, 2), (1024, 4, 4), (2048, 2, 2)])
-def test_no_lane_waits_while_another_works(side, lanes, count):
+@pytest.mark.parametrize(("side", "workers", "count"), [(1024, 1, 1), (1024, 2, 2), (1024, 4, 4), (2048, 2, 2)])
+def test_no_lane_waits_while_another_works(side, workers, count):
     """A scene that one tile could hold is shared out."""
     extent = Window(0, 0, side, side)
-    size = best_size(extent, 161, 6000**2, lanes=lanes)
+    size = choose_tile_size(extent, 161, 6000**2, workers=workers)
     assert len(list(tiles(extent, size, 161, 8))) == count
 
 
 def test_a_cpu_works_on_two_tiles_where_it_has_the_cores(monkeypatch):
     cpu = choose_devices("cpu", "auto")
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    assert lanes_on(cpu[0], cpu) == 2
-    assert lanes_on(cpu[0], cpu * 2) == 1  # two were asked for
+    assert workers_on(cpu[0], cpu) == 2
+    assert workers_on(cpu[0], cpu * 2) == 1  # two were asked for
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    assert lanes_on(cpu[0], cpu) == 1
-    assert lanes_on(torch.device("cuda", 1), cpu) == 2
+    assert workers_on(cpu[0], cpu) == 1
+    assert workers_on(torch.device("cuda", 1), cpu) == 2
 
 
 @pytest.fixture
@@ -313,16 +313,16 @@ def one_thread():
 
 
 def test_tiles_that_are_worked_on_together_share_a_network(make_pair, tmp_path, options, monkeypatch, one_thread):
-    """Both lanes take tiles, and the pixels are those of one lane of as many threads."""
+    """Both workers take tiles, and the pixels are those of one worker of as many threads."""
     files = make_pair((512, 512))
     used = {}
-    plain = Lane._fuse
+    plain = DeviceWorker._fuse
 
     def watched(self, tile, patch):
         used.setdefault(id(self), self._model)
         return plain(self, tile, patch)
 
-    monkeypatch.setattr(Lane, "_fuse", watched)
+    monkeypatch.setattr(DeviceWorker, "_fuse", watched)
     results = []
     for threads in (1, 2):
         used.clear()

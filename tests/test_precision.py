@@ -99,7 +99,7 @@ def test_bf16_agrees_with_fp32_on_quickbird(tmp_path):
     pair = PairOptions(sensor="qb", bands=tuple(entry["bands"]))
 
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # a single lane, which runs in this thread: the mode below counts for a thread
+    torch.set_num_threads(1)  # a single worker, which runs in this thread: the mode below counts for a thread
 
     def result(precision):
         out = tmp_path / f"{precision}.tif"

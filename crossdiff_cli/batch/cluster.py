@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from crossdiff_cli.batch.manifest import Scene
 from crossdiff_cli.batch.outcome import Outcome, attempt, one_line
 from crossdiff_cli.errors import CrossDiffError
-from crossdiff_cli.model.device import keep_memory
+from crossdiff_cli.model.device import tune_allocator
 from crossdiff_cli.model.weights import WeightStore
 from crossdiff_cli.options import SharpenOptions
 from crossdiff_cli.system.atomic import remove_leftovers
@@ -103,7 +103,7 @@ def _attempt(scene: Scene, options: SharpenOptions, numbers: Mapping[str, int]) 
 @cache
 def _store() -> WeightStore:
     """The networks of this worker."""
-    keep_memory()
+    tune_allocator()
     return WeightStore()
 
 

@@ -171,14 +171,14 @@ def _work(connection: "Connection[Any, Any]", options: SharpenOptions, threads: 
     """Sharpen what comes through the connection until it is closed."""
     import torch
 
-    from crossdiff_cli.model.device import keep_memory
+    from crossdiff_cli.model.device import tune_allocator
 
     logging.getLogger().addHandler(logging.NullHandler())  # warnings travel with the outcome
     warnings.filterwarnings("ignore", message="Dataset has no geotransform", module="rasterio")
     if verbose:
         logging.basicConfig(format="%(levelname)s: %(processName)s: %(message)s", force=True)
         logging.getLogger("crossdiff_cli").setLevel(logging.DEBUG)
-    keep_memory()
+    tune_allocator()
     torch.set_num_threads(threads)
     tqdm.set_lock(threading.RLock())  # its own is between processes, and who ends in mid-scene would leave it behind
     store = WeightStore()

@@ -67,10 +67,10 @@ def sharpen(
         raise click.UsageError("--report judges every band of the MS: give it without --out-bands")
     options = SharpenOptions(pair, estimate, network, output, replace(runtime, progress=not is_quiet()))
     with one_line_errors():
-        from crossdiff_cli.model.device import keep_memory
+        from crossdiff_cli.model.device import tune_allocator
         from crossdiff_cli.tasks.sharpen import sharpen as run
 
-        keep_memory()
+        tune_allocator()
 
         if report is not None:
             from crossdiff_cli.io.target import check_target

@@ -29,7 +29,7 @@ _STEEPEST = 2
 _HIGHPASS = 9
 """Width in MS pixels of the mean taken out before registration."""
 _MIN_CORRELATION = 0.5
-"""Multiple correlation of PAN and MS under which no match is believed."""
+"""Multiple correlation of PAN and MS below which a match is rejected."""
 _BLOCK = 12
 """Side, in MS pixels, of the blocks whose errors are taken to be independent: wider than the high-pass."""
 

@@ -24,12 +24,12 @@ _log = logging.getLogger(__name__)
 
 _MIN_VALID = 256
 _MIN_BAND_CORRELATION = 0.85
-"""Correlation with the PAN under which no shift of a single band is believed."""
+"""Correlation with the PAN below which the shift of a single band is rejected."""
 _SMALLEST_PX = 0.15
 """Shift of a single band, in PAN pixels, that is not worth an interpolation of its own."""
 _MIN_WINDOWS = 3
 _SMALLEST_STRETCH_PX = 0.2
-"""What a stretch moves the outermost windows against each other by, in PAN pixels, if it is worth believing."""
+"""Least displacement of the outermost windows against each other, in PAN pixels, for a stretch to be accepted."""
 _SURE = 3.0
 """Standard errors that a stretch must have."""
 _DISAGREEMENT = 0.25
@@ -100,7 +100,7 @@ def register(views: Sequence[View], optics: Optics, centre: Pixels) -> Registrat
     """Find the place at which the PAN is best explained by the MS bands: median over windows, and line through them.
 
     The shift is shrunk by its own uncertainty, 1 - variance / shift^2 (James and Stein 1961, positive part): an MS that
-    is in its place is left there. A stretch is believed only where it is sure.
+    is in its place is left there. A stretch is accepted only where it is significant.
 
     Args:
         views: windows of the scene.

@@ -1,4 +1,4 @@
-"""The network on whole numbers: their ranges from a made-up window, which holds what scenes hold."""
+"""Calibration of the int8 network: activation ranges from a synthetic window with the statistics of scenes."""
 
 import logging
 from collections.abc import Sequence
@@ -18,11 +18,11 @@ _log = logging.getLogger(__name__)
 
 _SIZE, _RATIO = 192, 4
 _LARGEST_ERROR = 0.02
-"""RMS, in band deviations, that whole numbers may make; the shipped weights make a sixteenth of it."""
+"""Largest RMS error, in band deviations, that int8 may cause; the shipped weights make a sixteenth of it."""
 
 
 def in_int8(model: CrossDiff, spectrum: Spectrum, gains: Sequence[float]) -> CrossDiff:
-    """A copy of `model` that works on whole numbers; `model` itself, with a warning, where that fails or falsifies it.
+    """Return an int8 copy of `model`; `model` itself, with a warning, where that fails or its error is too large.
 
     The ranges follow from the weights and the bands alone, so that every part of a scene is treated alike.
 

@@ -1,4 +1,4 @@
-"""Residual blocks in whole numbers of eight bits, which CPUs with VNNI multiply four times as fast as float32.
+"""Residual blocks in int8, which CPUs with VNNI multiply four times as fast as float32.
 
 Activations are u8 with one scale for a layer, weights s8 with one for each output channel (Jacob et al. 2018,
 arXiv 1712.05877); sums are exact. All else stays in float32: what a block adds to is not rounded.
@@ -79,7 +79,7 @@ class Int8Block(nn.Module):
 def to_int8(
     model: CrossDiff, pan: Tensor, pan_low: Tensor, ms_up: Tensor, beta: Tensor, spectrum: Spectrum
 ) -> tuple[CrossDiff, float]:
-    """A copy of `model`, for inference on the bands of `spectrum`, whose residual blocks work on whole numbers.
+    """A copy of `model`, for inference on the bands of `spectrum`, whose residual blocks work in int8.
 
     Their ranges are those of a window; images as in `CrossDiff.forward`, of a batch of one.
 

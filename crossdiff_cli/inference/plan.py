@@ -36,7 +36,7 @@ class Placed(Protocol):
 
 
 class Worker(Protocol):
-    """What works on a tile; `inference.run.Lane` is one."""
+    """What works on a tile; `inference.run.DeviceWorker` is one."""
 
     device: torch.device
     dtype: torch.dtype
@@ -59,17 +59,17 @@ def plan_tiles(
     halo = model.halo(placed.registered_ratio(), gains, iterations) + math.ceil(placed.farthest(extent))
     widest = max((worker.dtype for worker in workers), key=lambda dtype: dtype.itemsize)
     pixels = window_pixels([worker.device for worker in workers], len(gains), widest)
-    return list(tiles(extent, size or best_size(extent, halo, pixels, lanes=len(workers)), halo, STRIDE))
+    return list(tiles(extent, size or choose_tile_size(extent, halo, pixels, workers=len(workers)), halo, STRIDE))
 
 
-def best_size(extent: Window, halo: int, pixels: int, lanes: int = 1, unit: int = 256) -> tuple[int, int]:
-    """Size of the cores (rows, columns) that cut `extent` with the fewest pixels read twice, for all lanes alike.
+def choose_tile_size(extent: Window, halo: int, pixels: int, workers: int = 1, unit: int = 256) -> tuple[int, int]:
+    """Size of the cores (rows, columns) that cut `extent` with the fewest pixels read twice, for all workers alike.
 
     Args:
         extent: what is cut.
         halo: pixels around a core that its window holds.
         pixels: what a window may have at most.
-        lanes: how many tiles are worked on at the same time.
+        workers: how many tiles are worked on at the same time.
         unit: sides are multiples of it; one unit is never too much.
     """
 
@@ -82,10 +82,10 @@ def best_size(extent: Window, halo: int, pixels: int, lanes: int = 1, unit: int 
         return length + 2 * halo * -(-length // size)
 
     def work(size: tuple[int, int]) -> float:
-        """Pixels read, those that a lane could have read while it waits for the others at the end included."""
+        """Pixels read, those that a worker could have read while it waits for the others at the end included."""
         count = -(-extent.height // size[0]) * -(-extent.width // size[1])
-        turns = -(-count // lanes)
-        return read(extent.height, size[0]) * read(extent.width, size[1]) * turns * lanes / count
+        turns = -(-count // workers)
+        return read(extent.height, size[0]) * read(extent.width, size[1]) * turns * workers / count
 
     fitting = [
         (rows, cols)
@@ -96,7 +96,7 @@ def best_size(extent: Window, halo: int, pixels: int, lanes: int = 1, unit: int 
     return min(fitting or [(unit, unit)], key=lambda size: (work(size), -size[1]))
 
 
-def lanes_on(device: torch.device, devices: Sequence[torch.device]) -> int:
+def workers_on(device: torch.device, devices: Sequence[torch.device]) -> int:
     """How many tiles are worked on at the same time on each mention of `device` among `devices`.
 
     On a GPU one computes while the other copies; cores wait less for each other at tiles of their own.
@@ -115,11 +115,11 @@ def window_pixels(devices: Sequence[torch.device], bands: int, dtype: torch.dtyp
         dtype: of the images in the network, the widest of all devices.
     """
     shares = []
-    for device, lanes in Counter(devices).items():
+    for device, workers in Counter(devices).items():
         if device.type == "cuda":
-            shares.append(min(_SHARE * torch.cuda.mem_get_info(device)[0] / lanes, _CUDA_BYTES))
+            shares.append(min(_SHARE * torch.cuda.mem_get_info(device)[0] / workers, _CUDA_BYTES))
         else:
-            shares.append(min(_SHARE * _free(), _CPU_BYTES) / lanes)
+            shares.append(min(_SHARE * _free(), _CPU_BYTES) / workers)
     # Measured: peak memory of `fuse.fuse_core` per pixel of its window, of a head on P2M alone; one on both encoders
     # takes up to a third more, for which `_SHARE` leaves room.
     pixel = 96 + 18 * bands if dtype == torch.bfloat16 else 136 + 23 * bands

@@ -25,7 +25,7 @@ from crossdiff_cli.imaging.normalisation import Normalisation
 from crossdiff_cli.imaging.resample import EXPAND_RADIUS
 from crossdiff_cli.imaging.sensor_model import SensorModel
 from crossdiff_cli.inference.calibration import in_int8
-from crossdiff_cli.inference.plan import lanes_on
+from crossdiff_cli.inference.plan import workers_on
 from crossdiff_cli.inference.strips import fuse_core
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.device import PRECISIONS, inference_dtype
@@ -48,7 +48,7 @@ _SMALLEST = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Fused:
+class FusedTile:
     """The core of a tile."""
 
     tile: Tile
@@ -77,7 +77,7 @@ class BoundScene:
     """Of a patch."""
 
 
-class Lane:
+class DeviceWorker:
     """One device, or one of several streams on it, with its copy of the network."""
 
     def __init__(
@@ -105,13 +105,13 @@ class Lane:
         self.dtype = torch.float32 if dtype == torch.int8 else dtype
         self.precision = "int8" if self._model is not model else PRECISIONS[self.dtype]
 
-    def twin(self) -> "Lane":
+    def second_stream(self) -> "DeviceWorker":
         """Another one on the same device, with the same network."""
         twin = copy.copy(self)
         twin._stream = _stream(self.device)
         return twin
 
-    def fuse(self, tile: Tile, patch: Patch) -> Fused:
+    def fuse(self, tile: Tile, patch: Patch) -> FusedTile:
         """Fuse one tile; where memory does not suffice for it, half by half.
 
         Raises:
@@ -136,7 +136,7 @@ class Lane:
             torch.cuda.empty_cache()
         return self._halves(tile, patch)
 
-    def _halves(self, tile: Tile, patch: Patch) -> Fused:
+    def _halves(self, tile: Tile, patch: Patch) -> FusedTile:
         axis = int(tile.core.width > tile.core.height)
         parts = []
         for core in tile.core.halves(axis):
@@ -148,7 +148,7 @@ class Lane:
                 patch, pan=patch.pan[:, rows, cols], pan_mask=patch.pan_mask[rows, cols], offset=offset, window=window
             )
             parts.append(self.fuse(Tile(core, window), cut))
-        return Fused(
+        return FusedTile(
             tile,
             np.concatenate([part.data for part in parts], axis=axis + 1),
             np.concatenate([part.mask for part in parts], axis=axis),
@@ -156,11 +156,11 @@ class Lane:
             sum(part.squared_signal for part in parts),
         )
 
-    def _fuse(self, tile: Tile, patch: Patch) -> Fused:
+    def _fuse(self, tile: Tile, patch: Patch) -> FusedTile:
         core = tile.core.within(tile.window)
         mask = patch.valid[core]
         if not mask.any():
-            return Fused(tile, np.zeros((len(self._scene.order), *tile.core.shape), np.float32), mask, 0.0, 0.0)
+            return FusedTile(tile, np.zeros((len(self._scene.order), *tile.core.shape), np.float32), mask, 0.0, 0.0)
         scene, normalisation = self._scene, self._scene.normalisation
         sensor_model = scene.sensor_model(patch)
         order = list(scene.order)
@@ -191,7 +191,7 @@ class Lane:
         fused = data.numpy()
         if order != sorted(order):
             fused = fused[np.argsort(order)]  # back to the order of the file
-        return Fused(tile, fused, mask, error, signal)
+        return FusedTile(tile, fused, mask, error, signal)
 
     def _on_stream(self) -> AbstractContextManager[Any]:
         return nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
@@ -209,55 +209,55 @@ class Lane:
         return pinned
 
 
-def bind_lanes(
+def bind_workers(
     networks: Sequence[CrossDiff],
     scene: BoundScene,
     devices: Sequence[torch.device],
     precision: Precision,
     iterations: int,
-) -> list[Lane]:
-    """Bind the network of every device to a scene; a device that can overlap two tiles gets two lanes."""
-    lanes: list[Lane] = []
+) -> list[DeviceWorker]:
+    """Bind the network of every device to a scene; a device that can overlap two tiles gets two workers."""
+    workers: list[DeviceWorker] = []
     for device, model in zip(devices, networks, strict=True):
-        first = Lane(model, scene, device, inference_dtype(device, precision), iterations)
-        lanes += [first, *(first.twin() for _ in range(1, lanes_on(device, devices)))]
-    return lanes
+        first = DeviceWorker(model, scene, device, inference_dtype(device, precision), iterations)
+        workers += [first, *(first.second_stream() for _ in range(1, workers_on(device, devices)))]
+    return workers
 
 
-def flow(
-    plan: Iterable[Tile], read: Callable[[Window], Patch], lanes: Sequence[Lane], jobs: int
-) -> Generator[Fused, None, None]:
+def run_tiles(
+    plan: Iterable[Tile], read: Callable[[Window], Patch], workers: Sequence[DeviceWorker], jobs: int
+) -> Generator[FusedTile, None, None]:
     """Yield every tile, fused, in the order of `plan`, with the next ones read ahead by `jobs` threads.
 
-    A single lane works in the calling thread, which a signal can interrupt; several have a thread each. Closing the
+    A single worker works in the calling thread, which a signal can interrupt; several have a thread each. Closing the
     generator waits for what its threads are at: the files that they read may be closed only afterwards.
     """
-    idle: SimpleQueue[Lane] = SimpleQueue()
-    for lane in lanes:
-        idle.put(lane)
+    idle: SimpleQueue[DeviceWorker] = SimpleQueue()
+    for worker in workers:
+        idle.put(worker)
 
-    def fuse(tile: Tile, patch: Future[Patch]) -> Fused:
-        lane = idle.get()
+    def fuse(tile: Tile, patch: Future[Patch]) -> FusedTile:
+        worker = idle.get()
         try:
-            return lane.fuse(tile, patch.result())
+            return worker.fuse(tile, patch.result())
         finally:
-            idle.put(lane)
+            idle.put(worker)
 
-    share = max(1, torch.get_num_threads() // len(lanes))
-    ahead: deque[tuple[Callable[[], Fused], list[Future[Any]]]] = deque()
+    share = max(1, torch.get_num_threads() // len(workers))
+    ahead: deque[tuple[Callable[[], FusedTile], list[Future[Any]]]] = deque()
     with (
         ThreadPoolExecutor(jobs, "reader") as readers,
-        ThreadPoolExecutor(len(lanes), "lane", torch.set_num_threads, (share,)) as workers,
+        ThreadPoolExecutor(len(workers), "worker", torch.set_num_threads, (share,)) as pool,
     ):
         try:
             for tile in plan:
                 patch = readers.submit(read, tile.window)
-                if len(lanes) == 1:
+                if len(workers) == 1:
                     ahead.append((partial(fuse, tile, patch), [patch]))
                 else:
-                    fused = workers.submit(fuse, tile, patch)
+                    fused = pool.submit(fuse, tile, patch)
                     ahead.append((fused.result, [fused, patch]))
-                if len(ahead) > jobs + len(lanes) - 1:
+                if len(ahead) > jobs + len(workers) - 1:
                     yield ahead.popleft()[0]()
             while ahead:
                 yield ahead.popleft()[0]()
@@ -267,7 +267,7 @@ def flow(
                     future.cancel()
 
 
-class Encoder:
+class WriterThread:
     """One thread that writes what it is given, in order, a bounded number of results behind.
 
     What goes wrong in it is raised by the next `submit`, or on leaving the context; left by an error, it drops what
@@ -300,7 +300,7 @@ class Encoder:
 
 
 def _stream(device: torch.device) -> torch.cuda.Stream | None:
-    """Return a stream of its own for a lane, which begins after what the default stream has still to do."""
+    """Return a stream of its own for a worker, which begins after what the default stream has still to do."""
     if device.type != "cuda":
         return None
     stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

@@ -39,7 +39,7 @@ class Inputs:
     ms_nodata: float | None = None
     remarks: tuple[str, ...] = ()
     memory: tuple[MemoryFile, ...] = ()
-    """Held as long as the pair is open."""
+    """ValidationSet as long as the pair is open."""
 
     def close(self) -> None:
         """Free the files in memory."""

@@ -51,7 +51,7 @@ _COLOURS = {
     "SWIR1": "swir", "SWIR2": "swir", "TIR": "tir", "TIR1": "tir", "TIR2": "tir",
 }  # fmt: skip
 _SIDECARS = (".aux.xml", ".ovr", ".msk")
-"""What GDAL and QGIS put beside a file; left from an earlier one, GDAL would believe them more than the file itself."""
+"""Sidecar files of GDAL and QGIS; those of an earlier file would take precedence over what the new file says."""
 _OVERVIEW_SIZE = 256
 _YES = ("TRUE", "YES", "ON", "1")
 _PREDICTED = ("DEFLATE", "LZW", "ZSTD")

@@ -132,13 +132,13 @@ def _cpu_has(question: str) -> bool:
     return bool(getattr(torch.cpu, question, bool)())
 
 
-def give_back_memory() -> None:
+def trim_heap() -> None:
     """Return to the system what glibc keeps in holes that nothing fits: they grow from tile to tile, slowly."""
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def keep_memory() -> None:
+def tune_allocator() -> None:
     """Let glibc reuse blocks of up to 32 MiB instead of returning them.
 
     Every activation would otherwise be mapped, page-faulted and unmapped anew: elementwise work three times slower.

@@ -15,7 +15,7 @@ _SHORTEST_NM, _LONGEST_NM = 100.0, 6000.0
 
 @dataclass(frozen=True, slots=True)
 class Spectrum:
-    """What the network is told of the spectral and spatial sampling of one scene."""
+    """Wavelengths, PAN range and resolution ratio of one scene, the conditions of the network."""
 
     center_nm: Tensor
     """(C,) centre wavelength of each MS band, float32."""

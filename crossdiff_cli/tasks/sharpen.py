@@ -18,7 +18,7 @@ from crossdiff_cli.estimate.survey import SceneEstimates, survey
 from crossdiff_cli.geometry.patch import Patch
 from crossdiff_cli.geometry.window import Tile, Window
 from crossdiff_cli.inference.plan import plan_tiles
-from crossdiff_cli.inference.run import BoundScene, Encoder, Fused, Lane, bind_lanes, flow
+from crossdiff_cli.inference.run import BoundScene, DeviceWorker, FusedTile, WriterThread, bind_workers, run_tiles
 from crossdiff_cli.io.extent import chosen_bands, extent_of
 from crossdiff_cli.io.open_pair import open_pair
 from crossdiff_cli.io.pair import ScenePair
@@ -29,7 +29,7 @@ from crossdiff_cli.io.stac import item_path, write_item
 from crossdiff_cli.io.target import check_creation, check_raster_target, check_target, refuse_target
 from crossdiff_cli.io.writer import Profile, Writer
 from crossdiff_cli.model.crossdiff import CrossDiff
-from crossdiff_cli.model.device import choose_devices, exact_float32, give_back_memory
+from crossdiff_cli.model.device import choose_devices, exact_float32, trim_heap
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.model.weights import WeightStore
 from crossdiff_cli.options import NetworkOptions, OutputOptions, RuntimeOptions, SharpenOptions
@@ -93,17 +93,17 @@ def sharpen(
         refuse_target(target, (pair.pan, *pair.ms))
         estimates = _survey(pair, options)
         networks, tuned = _fine_tuned(options.network, pair, estimates, bundled, devices)
-        extent, bands = (
-            extent_of(pair, output.extent, output.bounds, output.bounds_crs),
-            chosen_bands(pair, output.bands),
+        extent = extent_of(pair, output.extent, output.bounds, output.bounds_crs)
+        bands = chosen_bands(pair, output.bands)
+        workers = bind_workers(
+            networks, _bound(pair, estimates), devices, runtime.precision, options.network.iterations
         )
-        lanes = bind_lanes(networks, _bound(pair, estimates), devices, runtime.precision, options.network.iterations)
-        plan = plan_tiles(extent, networks[0], estimates, lanes, options.network.iterations, runtime.tile)
+        plan = plan_tiles(extent, networks[0], estimates, workers, options.network.iterations, runtime.tile)
         tags = {**estimates.tags(), **tuned, "CROSSDIFF_WEIGHTS": bundled[0][1]}
         profile = profile_of(pair, extent, bands, output.dtype, output.driver, output.creation, tags=tags)
         with _cache(pair, plan, runtime.readers), Writer(target, profile, overwrite=output.overwrite) as writer:
-            consistency = _run(plan, pair, lanes, _Sink(writer, profile, extent, bands), runtime)
-            writer.tag(CROSSDIFF_CONSISTENCY=f"{consistency:.6f}", CROSSDIFF_PRECISION=_precisions(lanes))
+            consistency = _run(plan, pair, workers, _Sink(writer, profile, extent, bands), runtime)
+            writer.tag(CROSSDIFF_CONSISTENCY=f"{consistency:.6f}", CROSSDIFF_PRECISION=_precisions(workers))
         if output.stac:
             write_item(target, profile, pair, consistency)
         return _result(target, pair, estimates, profile, consistency, time.monotonic() - started)
@@ -184,16 +184,18 @@ def _cache(pair: ScenePair, plan: Sequence[Tile], readers: int) -> Any:
     return bounded_cache(readers * strips)
 
 
-def _run(plan: Sequence[Tile], pair: ScenePair, lanes: Sequence[Lane], sink: "_Sink", runtime: RuntimeOptions) -> float:
+def _run(
+    plan: Sequence[Tile], pair: ScenePair, workers: Sequence[DeviceWorker], sink: "_Sink", runtime: RuntimeOptions
+) -> float:
     """Fuse and write every tile; return the consistency of the result."""
     error = signal = 0.0
     read: Callable[[Window], Patch] = pair.read
-    # Closing the flow waits for its readers: the files they read from are closed only afterwards.
-    with Encoder() as encoder, closing(flow(plan, read, lanes, runtime.readers)) as parts:
+    # Closing the generator waits for its readers: the files they read from are closed only afterwards.
+    with WriterThread() as encoder, closing(run_tiles(plan, read, workers, runtime.readers)) as parts:
         shown = tqdm(parts, total=len(plan), unit="tile", file=sys.stderr, disable=None if runtime.progress else True)
         for count, fused in enumerate(shown, 1):
             if count % _TILES_PER_TRIM == 0:
-                give_back_memory()
+                trim_heap()
             encoder.submit(sink.write, fused)
             error, signal = error + fused.squared_error, signal + fused.squared_signal
     sink.report_clipped(pair.dtype)
@@ -207,7 +209,7 @@ class _Sink:
         self._writer, self._profile, self._extent, self._bands = writer, profile, extent, list(bands)
         self._clipped = 0
 
-    def write(self, fused: Fused) -> None:
+    def write(self, fused: FusedTile) -> None:
         core, dtype = fused.tile.core, self._profile.dtype
         data = fused.data[self._bands]
         self._clipped += count_clipped(data, fused.mask, dtype)
@@ -224,8 +226,8 @@ class _Sink:
             )  # fmt: skip
 
 
-def _precisions(lanes: Sequence[Lane]) -> str:
-    return ",".join(sorted({lane.precision for lane in lanes}))
+def _precisions(workers: Sequence[DeviceWorker]) -> str:
+    return ",".join(sorted({worker.precision for worker in workers}))
 
 
 def _result(

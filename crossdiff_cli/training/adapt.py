@@ -39,7 +39,7 @@ def adapt(
         groups: scenes per step.
         weights: of the loss terms.
         iterations: back-projections after the head, as in sharpening.
-        watch: told of every checkpoint.
+        watch: called at every checkpoint.
         kept: what it remembers, in the checkpoints too.
 
     Raises:

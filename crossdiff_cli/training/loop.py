@@ -59,7 +59,7 @@ class Progress:
 
 
 Watch = Callable[[Progress], None]
-"""Told of every checkpoint, while the module holds its averaged parameters."""
+"""Called at every checkpoint, while the module holds its averaged parameters (EMA)."""
 
 
 def fit(

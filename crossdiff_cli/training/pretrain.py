@@ -74,7 +74,7 @@ def pretrain(
         groups: scenes per step.
         pretext: objective, dropout, device and precision.
         workers: the processes that train together.
-        watch: told of every checkpoint.
+        watch: called at every checkpoint.
 
     Raises:
         TrainingError: as `loop.fit`.

@@ -1,4 +1,4 @@
-"""Re-imaged scenes: a sharpened pair is taken as the truth and imaged again by another, made-up sensor.
+"""Resimulated scenes: a sharpened pair is the reference and is degraded anew by another, simulated sensor.
 
 Real textures with a known answer at full scale. The truth is only as good as the weights that sharpened it, but its PAN
 and MS are exact images of it.

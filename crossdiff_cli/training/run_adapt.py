@@ -18,7 +18,7 @@ from crossdiff_cli.system.weight_files import bundled_weights
 from crossdiff_cli.training.adapt import adapt
 from crossdiff_cli.training.distributed import world_size
 from crossdiff_cli.training.patches import Sampler, fitting_patch
-from crossdiff_cli.training.selection import ROOM_FOR_TRUTH, BestHead, JudgedWindow, Score, score, split
+from crossdiff_cli.training.selection import ROOM_FOR_TRUTH, CheckpointSelector, JudgedWindow, Score, score, split
 from crossdiff_cli.training.setup import make_folder, plan_of, provenance, training_scenes
 from crossdiff_cli.training.training_scene import TrainingScene
 
@@ -66,7 +66,7 @@ def run_adapt(sources: Sources, target: Path, options: AdaptOptions) -> AdaptRes
     if options.select:
         scenes, windows = split(scenes, _HELD_OUT)
     model.channels_last().to(device)
-    choice = BestHead(model, windows)
+    choice = CheckpointSelector(model, windows)
     if windows and choice.start.ergas is None:
         _log.warning(
             "the scenes are too small to judge the head against the truth one ratio down: it is chosen by HQNR alone, "

@@ -19,7 +19,7 @@ from crossdiff_cli.training.patches import Sampler
 from crossdiff_cli.training.pretrain import Pretext, pretrain
 from crossdiff_cli.training.scenes import load_scenes, resolve
 from crossdiff_cli.training.setup import make_folder, plan_of, provenance, training_scenes
-from crossdiff_cli.training.validation import Held, validate
+from crossdiff_cli.training.validation import ValidationSet, validate
 
 _log = logging.getLogger(__name__)
 
@@ -88,16 +88,16 @@ def _device(name: str, workers: Workers) -> torch.device:
     return device
 
 
-def _held(sources: Sources, budget: Budget) -> Held | None:
+def _held(sources: Sources, budget: Budget) -> ValidationSet | None:
     entries = resolve(sources.held_out or sources.scenes, "validation")
     if not entries:
         _log.info("no scenes of split `validation`: the pretext task is not validated")
         return None
-    return Held.of(load_scenes(entries, strict=sources.strict), budget.patch, 1)
+    return ValidationSet.of(load_scenes(entries, strict=sources.strict), budget.patch, 1)
 
 
 def _journal(
-    path: Path, model: CrossDiff, held: Held | None, pretext: Pretext, budget: Budget, workers: Workers
+    path: Path, model: CrossDiff, held: ValidationSet | None, pretext: Pretext, budget: Budget, workers: Workers
 ) -> Watch:
     """Appends a JSON line at every checkpoint: losses, throughput, errors on held-out scenes by timestep bucket."""
 

@@ -109,7 +109,7 @@ def gain(before: Score, after: Score, windows: int) -> str:
     )
 
 
-class BestHead:
+class CheckpointSelector:
     """The best head so far by held-out windows; the one it began with counts too."""
 
     def __init__(self, model: CrossDiff, windows: Sequence[JudgedWindow]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from crossdiff_cli import __version__
 from crossdiff_cli.errors import OutputError, TrainingError
 from crossdiff_cli.geometry.window import STRIDE
-from crossdiff_cli.model.device import keep_memory
+from crossdiff_cli.model.device import tune_allocator
 from crossdiff_cli.model.weights import digest
 from crossdiff_cli.options import Budget, Sources
 from crossdiff_cli.system.weight_files import bundled_weights
@@ -29,7 +29,7 @@ def training_scenes(sources: Sources, budget: Budget, weights: Path | None) -> l
     """
     if budget.patch % STRIDE:
         raise TrainingError(f"--patch {budget.patch} is no multiple of {STRIDE}")
-    keep_memory()
+    tune_allocator()
     scenes = load_scenes(resolve(sources.scenes, "train", sources.sensor, sources.bands), strict=sources.strict)
     if sources.reimage:
         scenes = [*scenes, *reimaged(scenes, sources.reimage, budget.seed, weights)]

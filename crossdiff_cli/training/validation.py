@@ -20,14 +20,14 @@ _INNER = (..., slice(8, -8), slice(8, -8))
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class ValidationSet:
     """Fixed windows of held-out scenes."""
 
     examples: tuple[tuple[str, Example], ...]
     """Name of the scene, and windows one ratio down with their reference."""
 
     @classmethod
-    def of(cls, scenes: Sequence[TrainingScene], size: int, batch: int) -> "Held":
+    def of(cls, scenes: Sequence[TrainingScene], size: int, batch: int) -> "ValidationSet":
         """One batch of windows of every scene that is large enough.
 
         Raises:
@@ -51,7 +51,7 @@ class Held:
 
 
 @torch.no_grad()
-def validate(model: CrossDiff, held: Held, pretext: Pretext) -> dict[str, list[float]]:
+def validate(model: CrossDiff, held: ValidationSet, pretext: Pretext) -> dict[str, list[float]]:
     """Mean error of the predicted x_0 over that of the prior, by branch and timestep bucket (low noise first).
 
     Above 1 the prediction is worse than the upsampled MS (or the low-passed PAN). The noise is the same each time.

@@ -11,7 +11,7 @@ from crossdiff_cli.options import LossWeights
 from crossdiff_cli.training.adapt import adapt
 from crossdiff_cli.training.loop import Plan
 from crossdiff_cli.training.patches import Sampler, fitting_patch
-from crossdiff_cli.training.selection import BestHead, gain, split
+from crossdiff_cli.training.selection import CheckpointSelector, gain, split
 from crossdiff_cli.training.training_scene import salient
 
 _log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ def fine_tune(
         _log.warning("%s is too small to fit the head to it: the head is unchanged", pair.pan.path)
         return model
     mine = copy.deepcopy(model)
-    choice = BestHead(mine, windows)
+    choice = CheckpointSelector(mine, windows)
     plan = Plan(steps, learning_rate=rate, ema_decay=0.95, seed=seed, checkpoint_every=max(1, steps // _CHECKS))
     try:
         adapt(mine, Sampler(training, patch, 4), plan, 2, losses or LossWeights(), watch=choice.watch)

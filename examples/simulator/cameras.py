@@ -1,4 +1,4 @@
-"""Cameras of real sensors, from the sensor table of CrossDiff; and made-up ones near them."""
+"""Cameras of real sensors, from the sensor table of CrossDiff; and simulated ones near them."""
 
 import math
 
