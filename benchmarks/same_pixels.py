@@ -2,8 +2,8 @@
 
 Usage: python benchmarks/same_pixels.py BASE --pair PAN MS [--pair PAN MS ...]
 
-BASE is another checkout (`git worktree add ../base REVISION`). Both sharpen the example and each pair, in every precision
-and with two tile sizes; the exit code is 1 if any value differs.
+BASE is another checkout (`git worktree add ../base REVISION`). Both sharpen the example and each pair, in every
+precision and with two tile sizes; the exit code is 1 if any value differs.
 """
 
 import os
