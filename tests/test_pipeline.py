@@ -340,7 +340,10 @@ def test_memory_sets_the_tile(monkeypatch):
     plenty = window_pixels(cpu, 4, torch.float32)
     assert plenty * 400 < 2e9
     assert window_pixels(cpu, 8, torch.float32) < plenty
+    monkeypatch.setattr("crossdiff_cli.inference.plan.fast_in_bf16", lambda _device: True)
     assert window_pixels(cpu, 4, torch.bfloat16) > 1.25 * plenty
+    monkeypatch.setattr("crossdiff_cli.inference.plan.fast_in_bf16", lambda _device: False)
+    assert window_pixels(cpu, 4, torch.bfloat16) == plenty
     assert window_pixels(choose_devices("cpu,cpu", "auto"), 4, torch.float32) == pytest.approx(plenty / 2, abs=1)
     monkeypatch.setattr("crossdiff_cli.inference.plan._free", lambda: 5e8)
     assert window_pixels(cpu, 4, torch.float32) < plenty / 2

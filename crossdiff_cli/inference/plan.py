@@ -12,6 +12,7 @@ import torch
 from crossdiff_cli.geometry.grid import Pixels
 from crossdiff_cli.geometry.window import STRIDE, Tile, Window, tiles
 from crossdiff_cli.model.crossdiff import CrossDiff
+from crossdiff_cli.model.device import fast_in_bf16
 
 _CPU_BYTES = 0.9e9
 """What the tiles in work may take of the main memory, where there is as much: the process stays under 2 GB."""
@@ -122,7 +123,9 @@ def window_pixels(devices: Sequence[torch.device], bands: int, dtype: torch.dtyp
             shares.append(min(_SHARE * _free(), _CPU_BYTES) / workers)
     # Measured: peak memory of `fuse.fuse_core` per pixel of its window, of a head on P2M alone; one on both encoders
     # takes up to a third more, for which `_SHARE` leaves room.
-    pixel = 96 + 18 * bands if dtype == torch.bfloat16 else 136 + 23 * bands
+    # A CPU that multiplies bf16 by way of float32 holds copies in float32.
+    narrow = dtype == torch.bfloat16 and all(fast_in_bf16(device) for device in devices)
+    pixel = 96 + 18 * bands if narrow else 136 + 23 * bands
     return int(min(shares) / pixel)
 
 

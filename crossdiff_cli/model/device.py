@@ -82,7 +82,7 @@ def exact_float32(devices: Iterable[torch.device]) -> Iterator[None]:
 def network_dtype(device: torch.device, precision: Precision) -> torch.dtype:
     """The network's precision in training: `auto` is bf16 where the device is faster in it, else float32."""
     if precision == "auto":
-        precision = "bf16" if _fast_in_bf16(device) else "fp32"
+        precision = "bf16" if fast_in_bf16(device) else "fp32"
     return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
@@ -92,13 +92,13 @@ def inference_dtype(device: torch.device, precision: Precision) -> torch.dtype:
     Raises:
         DeviceError: int8 was asked of a device that is not faster in it, or bf16 of a GPU that does not have it.
     """
-    if precision == "bf16" and device.type == "cuda" and not _fast_in_bf16(device):
+    if precision == "bf16" and device.type == "cuda" and not fast_in_bf16(device):
         raise DeviceError(
             f"--precision bf16 is not what {device} computes in",
             found=f"compute capability {'.'.join(map(str, torch.cuda.get_device_capability(device)))}",
             expected="8.0 or more", cure="--precision auto takes what is fastest",
         )  # fmt: skip
-    if precision == "auto" and not _fast_in_bf16(device) and _fast_in_int8(device):
+    if precision == "auto" and not fast_in_bf16(device) and _fast_in_int8(device):
         return torch.int8
     if precision == "int8":
         if not _fast_in_int8(device):
@@ -109,7 +109,7 @@ def inference_dtype(device: torch.device, precision: Precision) -> torch.dtype:
     return network_dtype(device, precision)
 
 
-def _fast_in_bf16(device: torch.device) -> bool:
+def fast_in_bf16(device: torch.device) -> bool:
     """Return whether it is a GPU of compute capability 8.0 or more, or a CPU with AMX."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
