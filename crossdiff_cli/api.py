@@ -12,10 +12,10 @@ import torch
 from affine import Affine
 
 from crossdiff_cli.errors import OptionError
-from crossdiff_cli.io.arrays import read_array, write_array
+from crossdiff_cli.io.arrays import DTYPES, read_array, write_array
 from crossdiff_cli.model import weights as weight_file
 from crossdiff_cli.model.crossdiff import CrossDiff
-from crossdiff_cli.options import DegradeOptions, PairOptions, SharpenOptions
+from crossdiff_cli.options import DegradeOptions, OutputOptions, PairOptions, SharpenOptions
 from crossdiff_cli.quality.files import JudgedFiles
 from crossdiff_cli.quality.report import QualityReport
 from crossdiff_cli.system.weight_files import BUNDLED, bundled_weights
@@ -57,7 +57,7 @@ def fuse(
     """Fuse a PAN and an MS array, as `sharpen` fuses files.
 
     Missing pixels are those masked in a numpy masked array, and NaN in arrays of floating point; they are missing in
-    the result too. It goes through temporary files, so that it takes twice the disk space of the arrays.
+    the result too. The arrays and the result go through temporary files.
 
     Args:
         pan: (H, W), digital numbers; a numpy array or a torch tensor.
@@ -66,14 +66,14 @@ def fuse(
         bands: names of the MS bands in their order, such as ("B", "G", "R", "NIR").
         ratio: PAN pixels per MS pixel, one number or (rows, columns); None takes it from the shapes.
         offset: upper left corner of the MS in PAN pixels, (row, column).
-        options: further settings; `sensor` and `bands` replace those of its `pair`.
+        options: further settings; `sensor` and `bands` replace those of its `pair`, and its `output` is not used.
 
     Returns:
         (C, H, W), of the kind, dtype and device of `ms`. Where the MS does not cover the PAN, pixels are missing in a
         masked array, NaN in floating point and 0 otherwise.
 
     Raises:
-        OptionError: arrays of the wrong number of dimensions.
+        OptionError: arrays of the wrong number of dimensions, without pixels, or of a dtype that GeoTIFF has not.
         CrossDiffError: as `sharpen`.
     """
     pan_dn, ms_dn = _numpy(pan), _numpy(ms)
@@ -83,9 +83,16 @@ def fuse(
             found=f"shapes {pan_dn.shape} and {ms_dn.shape}",
             cure="drop or add axes, such as pan[0] or ms[None]",
         )
+    for name, image in (("PAN", pan_dn), ("MS", ms_dn)):
+        if image.size == 0 or image.dtype.name not in DTYPES:
+            raise OptionError(
+                f"fuse cannot take this {name}",
+                found=f"shape {image.shape}, dtype {image.dtype}",
+                expected=f"pixels of dtype {', '.join(DTYPES)}",
+            )
     options = options or SharpenOptions()
     pair = replace(options.pair, sensor=sensor, bands=bands)
-    output = replace(options.output, extent="pan", bands=None, dtype=None, driver="GTiff", creation={}, stac=False)
+    output = OutputOptions(extent="pan")
     if ratio is None:
         ratio = (pan_dn.shape[0] / ms_dn.shape[1], pan_dn.shape[1] / ms_dn.shape[2])
     rows, columns = (ratio, ratio) if isinstance(ratio, (int, float)) else ratio
@@ -168,4 +175,8 @@ def _paths(ms: File | Sequence[File]) -> tuple[str, ...]:
 
 
 def _numpy(image: Any) -> np.ndarray[Any, Any]:
-    return image.detach().cpu().numpy() if isinstance(image, torch.Tensor) else np.asanyarray(image)
+    if not isinstance(image, torch.Tensor):
+        return np.asanyarray(image)
+    if image.dtype == torch.bfloat16:
+        raise OptionError("fuse cannot take tensors of bfloat16", cure="convert them with .float()")
+    return image.detach().cpu().numpy()

@@ -79,6 +79,18 @@ def test_wrong_shapes_are_refused(arrays):
     with pytest.raises(OptionError) as caught:
         cd.fuse(pan[None], ms)
     assert "(1, 160, 160)" in caught.value.found
+    for image, found in ((ms.astype(np.float16), "float16"), (ms[:, :0], "(4, 0, 40)")):
+        with pytest.raises(OptionError) as caught:
+            cd.fuse(pan, image)
+        assert found in caught.value.found
+    with pytest.raises(OptionError):
+        cd.fuse(torch.zeros(8, 8, dtype=torch.bfloat16), torch.zeros(4, 2, 2, dtype=torch.bfloat16))
+
+
+def test_output_options_do_not_change_the_shape(arrays):
+    pan, ms = arrays
+    options = cd.SharpenOptions(output=cd.OutputOptions(bounds=(500_000, 4_999_900, 500_050, 5_000_000), bands=("R",)))
+    assert cd.fuse(pan, ms, **FOUR, options=options).shape == (4, 160, 160)
 
 
 def test_files_are_degraded_and_assessed(tmp_path):

@@ -7,6 +7,8 @@ import numpy as np
 import rasterio
 from affine import Affine
 
+DTYPES = ("uint8", "uint16", "int16", "uint32", "int32", "float32", "float64")
+"""Types of numbers that images are sharpened in."""
 _CRS = "EPSG:32631"
 _ORIGIN = Affine.translation(500_000, 5_000_000) @ Affine.scale(1, -1)
 """The upper left corner of the PAN, whose pixels are 1 m: any place in the CRS will do."""
@@ -17,7 +19,7 @@ def write_array(path: Path, image: np.ndarray[Any, Any], grid: Affine | None = N
 
     Args:
         path: the file.
-        image: numbers of any type that GeoTIFF has; a masked array or not.
+        image: of one of `DTYPES`; a masked array or not.
         grid: pixels of the image to PAN pixels; None for the PAN itself.
     """
     count, height, width = image.shape
