@@ -56,22 +56,10 @@ def fuse_core(
     coarse = (ms.shape[2], ms.shape[3])
     pan_ms = pan_on_ms_grid(pan, coarse, sensor_model)
 
-    def held(whole: Tensor) -> Part:
-        return lambda part: part.crop(whole)
-
-    def expanded(image: Tensor, *, halved: bool = False) -> Part:
-        def made(part: Window) -> Tensor:
-            rows, columns = part.shape
-            here = sensor_model.crop(seen).crop(part)
-            if halved:
-                return to_pan(image, (rows // 2, columns // 2), here.at_half_resolution())
-            return to_pan(image, (rows, columns), here)
-
-        return made
-
     # Every stage asks for the PAN and the MS, the last one alone for the others.
-    sharp, up = held(seen.crop(pan)), held(to_pan(ms, seen.shape, sensor_model.crop(seen)))
-    low, beta = expanded(pan_ms), expanded(local_gain(ms, pan_ms), halved=True)
+    around = sensor_model.crop(seen)
+    sharp, up = _held(seen.crop(pan)), _held(to_pan(ms, seen.shape, around))
+    low, beta = _expanded(pan_ms, around), _expanded(local_gain(ms, pan_ms), around, halved=True)
     hrms = _network(model, sharp, low, up, beta, spectrum, seen.relative_to(seen), keep.relative_to(seen), dtype)
     kept, inner = sensor_model.crop(keep), core.relative_to(keep)
     residual = ms - to_ms(hrms, coarse, kept)
@@ -83,6 +71,23 @@ def fuse_core(
         out += inner.crop(update)
         residual -= to_ms(update, coarse, kept)
     return out, residual
+
+
+def _held(whole: Tensor) -> Part:
+    return lambda part: part.crop(whole)
+
+
+def _expanded(image: Tensor, sensor_model: SensorModel, *, halved: bool = False) -> Part:
+    """Interpolate an image on the MS grid to a part of the PAN grid, or to half of its resolution."""
+
+    def made(part: Window) -> Tensor:
+        rows, columns = part.shape
+        here = sensor_model.crop(part)
+        if halved:
+            return to_pan(image, (rows // 2, columns // 2), here.at_half_resolution())
+        return to_pan(image, (rows, columns), here)
+
+    return made
 
 
 def _network(
