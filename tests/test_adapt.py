@@ -420,14 +420,15 @@ def test_small_scenes_get_smaller_patches_and_the_smallest_no_supervised_term(
         load(target)
 
 
-def test_heads_are_interpolated(files, tmp_path, small_weights):
+def test_heads_are_interpolated(tmp_path, small_weights):
+    model, facts = load(small_weights)
+    for parameter in model.head.parameters():
+        parameter.add_(torch.randn(parameter.shape, generator=Generator().manual_seed(0)))
     fitted, mixed = tmp_path / "fitted.safetensors", tmp_path / "mixed.safetensors"
-    run_adapt(
-        Sources(scenes=(files.pan, files.ms), sensor="vhr"), fitted, AdaptOptions(BUDGET, small_weights, select=False)
-    )
+    save(model, fitted, facts)
     script = Path(__file__).parents[1] / "benchmarks" / "interpolate_heads.py"
     subprocess.run([sys.executable, script, small_weights, fitted, "0.25", mixed], check=True)
     first, last, found = (load(path)[0].head.state_dict() for path in (small_weights, fitted, mixed))
-    assert any(not torch.equal(first[name], last[name]) for name in first)
     for name, value in found.items():
-        assert torch.allclose(value, 0.25 * last[name] + 0.75 * first[name], atol=4e-3)
+        assert torch.allclose(value, 0.25 * last[name] + 0.75 * first[name], atol=0.02), name
+    assert max(float((last[name] - first[name]).abs().max()) for name in found) > 1
