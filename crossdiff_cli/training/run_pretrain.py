@@ -39,11 +39,11 @@ def run_pretrain(
     with joined(choose_device(options.device).type) as workers:
         device = _device(options.device, workers)
         pretext = Pretext(
-            options.objective,
-            options.condition_dropout,
-            options.branch,
-            device,
-            network_dtype(device, options.precision),
+            objective=options.objective,
+            condition_dropout=options.condition_dropout,
+            branch=options.branch,
+            device=device,
+            dtype=network_dtype(device, options.precision),
         )
         scenes = training_scenes(sources, budget, options.weights)
         held = _held(sources, budget) if workers.first else None
