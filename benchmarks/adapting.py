@@ -29,6 +29,7 @@ from crossdiff_cli.options import (
     AdaptOptions,
     Budget,
     DegradeOptions,
+    EstimateOptions,
     NetworkOptions,
     OutputOptions,
     SharpenOptions,
@@ -63,7 +64,8 @@ def half(case: Case, folder: Path, *, right: bool) -> Case:
 
 def wald(case: Case, folder: Path) -> Case:
     """The same one ratio down."""
-    made = degrade(case.pan, [case.ms], folder / "reduced", DegradeOptions(pair=case.options, overwrite=True))
+    options = DegradeOptions(pair=case.options, estimate=EstimateOptions(mtf="table"), overwrite=True)
+    made = degrade(case.pan, [case.ms], folder / "reduced", options)
     return replace(case, scale="reduced", pan=made.pan, ms=made.ms, reference=made.reference)
 
 

@@ -60,7 +60,7 @@ def main() -> None:
                 for raster in (pair.pan, pair.ms[0], reference)
             )
             ratio, offset = pair.grid.ratio, pair.grid.offset
-            gains = [band.nyquist_gain for band in pair.bands]
+            gains = made.nyquist_gains
     results = faults(truth, pan, ms)
     results |= {name: BASELINES[name](pan, ms, ratio, offset, gains, None) for name in ("EXP", "MTF-GLP-HPM-R")}
     print("| fault | " + " | ".join(FIGURES.values()) + " |")

@@ -47,7 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     methods, _ = parse_methods(options.method)
     figures: dict[tuple[str, float, str], list[list[float]]] = {}
     levels: dict[tuple[str, float], list[float]] = {}
-    for (*_, clean), folder in validation_cases(options.manifest, options.aside):
+    for scene, folder in validation_cases(options.manifest, options.aside):
+        clean = next(case for case in scene if case.scale == "reduced")
         for image, share in product(("pan", "ms"), LEVELS):
             case, measured = with_noise(clean, image, share, folder)
             levels.setdefault((image, share), []).append(measured)

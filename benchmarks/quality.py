@@ -1,10 +1,11 @@
-"""Compare methods over the scenes of a manifest, at full and at reduced resolution: Markdown, JSON and a picture sheet.
+"""Compare methods over the scenes of a manifest, at full and at reduced resolution and as nature is: Markdown, JSON.
 
     python benchmarks/quality.py index.json -o out -m baselines -m external -m crossdiff=weights.safetensors
 
 At reduced resolution a scene's own reference counts where it is as sharp as its PAN; else PAN and MS go one ratio down
-by their MTFs and the MS is the reference. Every method gets the same georeferenced GeoTIFFs and writes the data type of
-the MS. Rows of an earlier run are reused with `--add previous.json`.
+by the MTFs of the table and the MS is the reference. `natural` is the same with the MTF that the scene itself shows and
+with white noise as found in its PAN and MS, both unknown to the methods. Every method gets the same georeferenced
+GeoTIFFs and writes the data type of the MS. Rows of an earlier run are reused with `--add previous.json`.
 """
 
 import argparse
@@ -24,12 +25,13 @@ from quality_methods import Case, Method, MethodError, parse_methods, write
 from quality_table import REGISTERED, TRUTH, Row, markdown, summary
 
 from crossdiff_cli.errors import CrossDiffError
+from crossdiff_cli.estimate.survey import survey
 from crossdiff_cli.geometry.window import Window
 from crossdiff_cli.io.open_pair import open_pair
 from crossdiff_cli.io.quantise import to_dtype
 from crossdiff_cli.io.raster import Raster
 from crossdiff_cli.model.device import tune_allocator
-from crossdiff_cli.options import DegradeOptions, PairOptions
+from crossdiff_cli.options import DegradeOptions, EstimateOptions, Mtf, PairOptions
 from crossdiff_cli.quality.files import JudgedFiles
 from crossdiff_cli.tasks.degrade import degrade
 from crossdiff_cli.training.manifest import Entry, read_manifest
@@ -46,10 +48,30 @@ def cases(entry: Entry, folder: Path) -> list[Case]:
     """Write the pair of an entry at both scales."""
     folder.mkdir(parents=True, exist_ok=True)
     full = _full(entry, folder)
+    natural = _natural(full, folder)
     if entry.reference is not None and load_scene(entry).reference is not None:
-        return [full, replace(full, scale="reduced", reference=_reference(entry, full, folder))]
-    made = degrade(full.pan, [full.ms], folder / "reduced", DegradeOptions(pair=full.options, overwrite=True))
-    return [full, replace(full, scale="reduced", pan=made.pan, ms=made.ms, reference=made.reference)]
+        return [full, replace(full, scale="reduced", reference=_reference(entry, full, folder)), natural]
+    return [full, _wald(full, "reduced", folder, "table"), natural]
+
+
+def _wald(full: Case, scale: str, folder: Path, mtf: Mtf) -> Case:
+    options = DegradeOptions(pair=full.options, estimate=EstimateOptions(mtf=mtf), overwrite=True)
+    made = degrade(full.pan, [full.ms], folder / scale, options)
+    return replace(full, scale=scale, pan=made.pan, ms=made.ms, reference=made.reference)
+
+
+def _natural(full: Case, folder: Path) -> Case:
+    """A Wald pair by the MTF that the scene shows, with noise as found in its PAN and MS."""
+    with open_pair(full.pan, [full.ms], full.options) as pair:
+        found = survey(pair.sample_windows(), pair.grid, pair.bands)
+    case = _wald(full, "natural", folder, tuple(min(max(gain, 0.1), 0.6) for gain in found.nyquist_gains))
+    random = np.random.default_rng(0)
+    for path, levels in ((case.pan, [found.pan_noise_dn]), (case.ms, found.ms_noise_dn)):
+        with rasterio.open(path, "r+") as file:
+            data, mask = file.read().astype("float32"), file.dataset_mask() > 0
+            data += random.normal(size=data.shape) * np.array(levels)[:, None, None] * mask
+            file.write(to_dtype(data, mask, file.dtypes[0], file.nodata))
+    return case
 
 
 def parser_of(documentation: str | None) -> argparse.ArgumentParser:

@@ -39,13 +39,13 @@ class MethodError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A pair on disk, georeferenced, at one of two scales; `reference` is its true result where that is known."""
+    """A pair on disk, georeferenced, at one of three scales; `reference` is its true result where that is known."""
 
     scene: str
     sensor: str
     bands: tuple[str, ...]
     scale: str
-    """`full` or `reduced`."""
+    """`full`, `reduced` or `natural`."""
     pan: str
     ms: str
     reference: str | None
@@ -65,8 +65,8 @@ def parse_methods(specifications: list[str]) -> tuple[dict[str, Method], list[st
 
     A specification is `baselines`, the name of one, `external`, the name of an external tool, `truth` (the reference
     itself), `NAME=FILE.safetensors` for the network with those weights, with `,adapt=STEPS`, `,iterations=N`,
-    `,align=off`, `,noise=off` or `,precision=fp32` after it for how it is used, or `NAME=FOLDER` with results
-    `SCENE.full.tif` and `SCENE.reduced.tif`.
+    `,align=off`, `,noise=off`, `,mtf=table` or `,precision=fp32` after it for how it is used, or `NAME=FOLDER` with
+    results `SCENE.full.tif` and `SCENE.reduced.tif`.
     """
     methods: dict[str, Method] = {}
     missing = []
@@ -124,15 +124,19 @@ def _network(weights: Path, changes: list[str]) -> Method:
     precision = used.get("precision", "auto")
     if (
         len(used) < len(changes)
-        or set(used) - {"adapt", "iterations", "align", "noise", "precision"}
+        or set(used) - {"adapt", "iterations", "align", "noise", "precision", "mtf"}
         or precision not in _PRECISIONS
     ):
         raise SystemExit(
-            f"{','.join(changes)}: write adapt=STEPS, iterations=N, align=off, noise=off or precision="
+            f"{','.join(changes)}: write adapt=STEPS, iterations=N, align=off, noise=off, mtf=table or precision="
             f"{'|'.join(_PRECISIONS)} after the weights"
         )
     options = SharpenOptions(
-        estimate=EstimateOptions(align=used.get("align") != "off", noise=used.get("noise") != "off"),
+        estimate=EstimateOptions(
+            align=used.get("align") != "off",
+            noise=used.get("noise") != "off",
+            mtf="table" if used.get("mtf") == "table" else "auto",
+        ),
         network=NetworkOptions(
             weights=weights,
             fine_tune_steps=int(used.get("adapt", 0)),

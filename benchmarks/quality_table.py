@@ -12,21 +12,26 @@ TRUTH = "truth"
 Row = dict[str, Any]
 
 FULL = {
-    "hqnr": "HQNR ↑", "d_lambda": "D_λ ↓", "d_s": "D_s ↓", "hqnr_inner": "HQNR* ↑", "d_rho": "D_ρ ↓",
-    "r_ergas": "R-ERGAS ↓", "r_sam": "R-SAM ↓", "r_q2n": "R-Q2n ↑", "qnr": "QNR ↑",
+    "hqnr": "HQNR ↑", "d_lambda": "D_λ ↓", "d_s": "D_s ↓", "hqnr_inner": "HQNR* ↑",
+    "hqnr_table": "HQNR table ↑", "d_rho": "D_ρ", "r_ergas": "R-ERGAS ↓", "r_sam": "R-SAM ↓", "r_q2n": "R-Q2n ↑",
+    "qnr": "QNR ↑",
 }  # fmt: skip
 REDUCED = {
     "ergas": "ERGAS ↓", "sam": "SAM ↓", "q2n": "Q2n ↑", "scc": "SCC ↑", "psnr": "PSNR ↑", "ssim": "SSIM ↑",
-    "r_ergas": "R-ERGAS ↓", "d_rho": "D_ρ ↓",
+    "overshoot": "overshoot ↓", "r_ergas": "R-ERGAS ↓", "d_rho": "D_ρ",
 }  # fmt: skip
+RATIO_TO = "MTF-GLP-FS"
+"""The method that others are compared with scene by scene."""
+RATIOS = ("ergas", "sam", "overshoot")
 REGISTERED = ("hqnr", "d_lambda", "d_s", "d_rho", "r_ergas", "r_sam", "r_q2n")
 """Figures that are also taken where the MS really lies."""
-SCENE = {"full": ("hqnr", "d_rho", "r_ergas"), "reduced": ("ergas", "sam", "q2n")}
+SCENE = {"full": ("hqnr", "d_rho", "r_ergas"), "reduced": ("ergas", "sam", "q2n"), "natural": ("ergas", "sam", "q2n")}
 _PREFIX = "registered_"
 _TABLES = (
     ("full", "Full resolution", FULL),
     ("full", "Full resolution, where the MS really lies", {_PREFIX + key: FULL[key] for key in REGISTERED}),
     ("reduced", "Reduced resolution, against the reference", REDUCED),
+    ("natural", "Natural: MTF and noise of the scene, against the reference", REDUCED),
 )
 
 
@@ -57,6 +62,7 @@ def markdown(rows: Sequence[Row], heading: str, remarks: Sequence[str], aside: S
         "- ↑ larger is better, ↓ smaller is better; mean ± standard deviation over scenes; bold: the best mean.",
         "- HQNR* leaves out the blocks along the border. † the network's training loss contains a close relative of "
         "this figure.",
+        "- D_ρ is no target: the truth itself has about .3.",
     ]
     if aside:
         lines.append(f"- Not in the means: {', '.join(aside)}.")
@@ -72,6 +78,8 @@ def markdown(rows: Sequence[Row], heading: str, remarks: Sequence[str], aside: S
         for key in shown:
             lines += ["", f"## Each scene: {titles[key]}, {title.lower()}", ""]
             lines += _scene_table([r for r in rows if r["scale"] == scale], key)
+    for scale in ("reduced", "natural"):
+        lines += _ratio_table(means, scale, [r for r in rows if r["scene"] not in aside])
     failed = [r for r in rows if "error" in r]
     if failed:
         lines += ["", "## No result", ""]
@@ -98,6 +106,32 @@ def _mean_table(part: Sequence[Row], keys: dict[str, str]) -> list[str]:
             cells.append(f"**{text}**" if mean == best[key] else text)
         lines.append(_line(cells))
     return lines
+
+
+def _ratio_table(means: Sequence[Row], scale: str, rows: Sequence[Row]) -> list[str]:
+    """Geometric mean and range over all scenes of the ratio of each method's figure to that of `RATIO_TO`."""
+    theirs = {r["scene"]: r for r in rows if r["scale"] == scale and r["method"] == RATIO_TO}
+    methods = dict.fromkeys(row["method"] for row in means if row["scale"] == scale and row["method"] != TRUTH)
+    lines = []
+    for method in methods:
+        mine = [r for r in rows if r["scale"] == scale and r["method"] == method and "error" not in r]
+        cells = [method]
+        for key in RATIOS:
+            pairs = [(r.get(key), theirs.get(r["scene"], {}).get(key)) for r in mine]
+            ratios = [a / b for a, b in pairs if _known(a) and _known(b) and b > 0]
+            if not ratios:
+                break
+            cells.append(f"{statistics.geometric_mean(ratios):.3f} ({min(ratios):.2f} to {max(ratios):.2f})")
+        else:
+            lines.append(_line(cells))
+    if not lines:
+        return []
+    titles = ["method", *(REDUCED[key] for key in RATIOS)]
+    return [
+        "", f"## Ratio to {RATIO_TO}, scene by scene: {scale}", "",
+        "Geometric mean over scenes, and the best and the worst scene.", "",
+        _line(titles), _line(["---"] + ["---:"] * len(RATIOS)), *lines,
+    ]  # fmt: skip
 
 
 def _scene_table(rows: Sequence[Row], key: str) -> list[str]:

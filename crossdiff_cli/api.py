@@ -15,7 +15,7 @@ from crossdiff_cli.errors import OptionError
 from crossdiff_cli.io.arrays import DTYPES, read_array, write_array
 from crossdiff_cli.model import weights as weight_file
 from crossdiff_cli.model.crossdiff import CrossDiff
-from crossdiff_cli.options import DegradeOptions, OutputOptions, PairOptions, SharpenOptions
+from crossdiff_cli.options import DegradeOptions, Mtf, OutputOptions, PairOptions, SharpenOptions
 from crossdiff_cli.quality.files import JudgedFiles
 from crossdiff_cli.quality.report import QualityReport
 from crossdiff_cli.system.weight_files import BUNDLED, bundled_weights
@@ -116,6 +116,7 @@ def assess(
     options: PairOptions | None = None,
     *,
     align: bool = False,
+    mtf: Mtf = "auto",
 ) -> QualityReport:
     """Score a result against the PAN and MS it was made from, and a reference if there is one.
 
@@ -126,13 +127,14 @@ def assess(
         reference: the true result on the PAN grid.
         options: sensor, bands and nodata, where the files do not say.
         align: score on the estimated grid of the MS instead of the georeferenced one.
+        mtf: by which the result is degraded to be compared with the MS: `auto` estimates it on the scene.
 
     Raises:
         SceneError: files that cannot be read or do not belong together.
         SensorError: unknown sensor, or bands that do not fit.
     """
     truth = None if reference is None else os.fspath(reference)
-    with JudgedFiles(os.fspath(fused), os.fspath(pan), _paths(ms), truth, options, align=align) as files:
+    with JudgedFiles(os.fspath(fused), os.fspath(pan), _paths(ms), truth, options, align=align, mtf=mtf) as files:
         return files.report()
 
 

@@ -15,6 +15,9 @@ Driver = Literal["GTiff", "COG"]
 Objective = Literal["x0", "eps"]
 """What a diffusion network predicts: x_0, as its difference from x_t, or the noise."""
 Branch = Literal["both", "p2m", "m2p"]
+Mtf = Literal["auto", "table"] | tuple[float, ...]
+"""Nyquist gains of the MS bands: estimated on the scene where it shows them, those of the sensor, or one for each band
+in file order (one alone holds for all)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,18 @@ class EstimateOptions:
     """Estimate the offset between PAN and MS and correct it."""
     noise: bool = True
     """Estimate the sensor noise and suppress detail below it."""
+    mtf: Mtf = "auto"
+
+    def __post_init__(self) -> None:
+        """Refuse gains that no sensor has.
+
+        Raises:
+            OptionError: a Nyquist gain that does not lie between 0 and 1.
+        """
+        if not isinstance(self.mtf, str):
+            for gain in self.mtf:
+                if not 0.01 <= gain <= 0.99:
+                    raise OptionError("a Nyquist gain is out of range", found=gain, expected="0.01 to 0.99")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +145,9 @@ class DegradeOptions:
     """Everything about making a Wald pair besides the files."""
 
     pair: PairOptions = field(default_factory=PairOptions)
-    align: bool = True
-    """Degrade the PAN at the registered place of the MS, so that the degraded PAN and the reference are aligned."""
+    estimate: EstimateOptions = field(default_factory=EstimateOptions)
+    """With `align`, the PAN is degraded at the registered place of the MS, so that degraded PAN and reference are
+    aligned; `mtf` is that by which the MS is degraded."""
     overwrite: bool = False
     """Replace the files of an earlier run."""
 

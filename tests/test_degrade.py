@@ -15,12 +15,12 @@ from crossdiff_cli.cli.main import main
 from crossdiff_cli.geometry.grid import GridMapping
 from crossdiff_cli.imaging.resample import degrade as degrade_image
 from crossdiff_cli.io.open_pair import open_pair
-from crossdiff_cli.options import DegradeOptions, PairOptions
+from crossdiff_cli.options import DegradeOptions, EstimateOptions, PairOptions
 from crossdiff_cli.quality.inputs import ms_mask
 from crossdiff_cli.quality.windows import all_valid
 from crossdiff_cli.tasks.degrade import NAMES, degrade
 
-QB = DegradeOptions(pair=PairOptions(sensor="qb"), align=False)
+QB = DegradeOptions(pair=PairOptions(sensor="qb"), estimate=EstimateOptions(align=False, mtf="table"))
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def test_alignment_registers_pan_with_the_reference(make_pair, tmp_path):
         moved = np.roll(file.read(), (2, -1), (1, 2))
         grid = file.transform
     pan = write_raster(tmp_path / "moved.tif", moved, grid)
-    options = DegradeOptions(pair=PairOptions(sensor="qb"))
+    options = DegradeOptions(pair=PairOptions(sensor="qb"), estimate=EstimateOptions(mtf="table"))
     found = degrade(pan, [truth.ms], tmp_path / "wald", options)
     assert found.shift_px == pytest.approx((-1, 2), abs=0.1)
     inner = np.s_[:, 8:-8, 8:-8]

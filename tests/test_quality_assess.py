@@ -26,7 +26,7 @@ GAINS = (0.34, 0.32, 0.30, 0.22)
 RATIO = (4.0, 4.0)
 FULL = ("d_lambda", "d_s", "hqnr", "qnr", "d_lambda_inner", "d_s_inner", "hqnr_inner", "d_rho")
 REDUCED = ("r_ergas", "r_sam", "r_q2n")
-TRUTH = ("sam", "ergas", "q2n", "scc", "psnr", "ssim")
+TRUTH = ("sam", "ergas", "q2n", "scc", "psnr", "ssim", "overshoot")
 
 Scene = tuple[Tensor, Tensor, Tensor]
 

@@ -15,22 +15,25 @@ from torchmetrics.functional.image import (
     structural_similarity_index_measure,
 )
 
+from crossdiff_cli.quality import overshoot
 from crossdiff_cli.quality.ergas import Ergas
+from crossdiff_cli.quality.overshoot import Overshoot
 from crossdiff_cli.quality.psnr import Psnr
 from crossdiff_cli.quality.sam import Sam
 from crossdiff_cli.quality.scc import SUPPORT, Scc
 from crossdiff_cli.quality.ssim import SIZE, Ssim
 
-Metric = Sam | Ergas | Psnr | Ssim | Scc
+Metric = Sam | Ergas | Psnr | Ssim | Scc | Overshoot
 METRICS: dict[str, Callable[[], Metric]] = {
     "sam": Sam,
     "ergas": lambda: Ergas((4.0, 4.0)),
     "psnr": lambda: Psnr(2.0),
     "ssim": lambda: Ssim(2.0),
     "scc": Scc,
+    "overshoot": Overshoot,
 }
-IDENTICAL = {"sam": 0.0, "ergas": 0.0, "psnr": math.inf, "ssim": 1.0, "scc": 1.0}
-OVERLAP = {"sam": 0, "ergas": 0, "psnr": 0, "ssim": SIZE - 1, "scc": SUPPORT - 1}
+IDENTICAL = {"sam": 0.0, "ergas": 0.0, "psnr": math.inf, "ssim": 1.0, "scc": 1.0, "overshoot": 0.0}
+OVERLAP = {"sam": 0, "ergas": 0, "psnr": 0, "ssim": SIZE - 1, "scc": SUPPORT - 1, "overshoot": overshoot.SUPPORT - 1}
 
 
 def images(bands: int = 4, rows: int = 61, columns: int = 47) -> tuple[Tensor, Tensor]:
@@ -66,6 +69,23 @@ def test_scc_agrees_with_torchmetrics() -> None:
     ) ** 2  # 32 rough pixels, one more on each side in the Laplacian, all 8-windows that touch them
     theirs = float(spatial_correlation_coefficient(fused[None], reference[None])) * 64 * 64 / windows
     assert value("scc", fused, reference) == pytest.approx(theirs, rel=1e-6)
+
+
+def test_overshoot_is_the_mean_distance_outside_the_range_nearby() -> None:
+    fused, reference = images(2, 9, 11)
+    reference[1] = 5.0  # a constant band has no deviation to be measured by
+    mask = torch.ones(9, 11, dtype=torch.bool)
+    mask[4, 5] = False
+    outside, seen = [], []
+    for row in range(1, 8):
+        for col in range(1, 10):
+            if mask[row - 1 : row + 2, col - 1 : col + 2].all():
+                near = reference[0, row - 1 : row + 2, col - 1 : col + 2]
+                outside.append(max(0.0, float(fused[0, row, col] - near.max()), float(near.min() - fused[0, row, col])))
+                seen.append(float(reference[0, row, col]))
+    expected = 100 * np.mean(outside) / np.std(seen)
+    assert expected > 1
+    assert value("overshoot", fused, reference, mask) == pytest.approx(expected, rel=1e-9)
 
 
 def test_scc_is_the_mean_of_the_local_correlations() -> None:
@@ -105,13 +125,13 @@ def test_identical_images_are_perfect(name: str) -> None:
 @pytest.mark.parametrize("name", METRICS)
 def test_more_noise_is_worse(name: str) -> None:
     fused, reference = images()
-    better_is_less = name in ("sam", "ergas")
+    better_is_less = name in ("sam", "ergas", "overshoot")
     values = [value(name, reference + k * (fused - reference), reference) for k in (0.1, 0.5, 1.0, 2.0, 4.0)]
     assert values == sorted(values, reverse=not better_is_less)
     assert len(set(values)) == len(values)
 
 
-@pytest.mark.parametrize("name", ["sam", "ergas", "scc"])
+@pytest.mark.parametrize("name", ["sam", "ergas", "scc", "overshoot"])
 def test_a_common_gain_changes_nothing(name: str) -> None:
     fused, reference = images()
     assert value(name, 37.0 * fused, 37.0 * reference) == pytest.approx(value(name, fused, reference), rel=1e-9)

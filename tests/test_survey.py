@@ -8,7 +8,7 @@ from rasterio.transform import Affine
 from crossdiff_cli.errors import SceneError
 from crossdiff_cli.estimate.survey import survey
 from crossdiff_cli.io.open_pair import open_pair
-from crossdiff_cli.options import PairOptions
+from crossdiff_cli.options import EstimateOptions, PairOptions
 
 OPTIONS = PairOptions(sensor="vhr", bands=("B", "G", "R", "NIR"))
 
@@ -29,7 +29,7 @@ def test_a_band_that_lies_apart_is_found(tmp_path, red):
     pan, ms = shifted_pair(tmp_path, (0.6, -1.3), red=red)
     with open_pair(pan, [ms], OPTIONS) as pair:
         found = survey(pair.sample_windows(), pair.grid, pair.bands)
-        none = survey(pair.sample_windows(), pair.grid, pair.bands, align=False)
+        none = survey(pair.sample_windows(), pair.grid, pair.bands, EstimateOptions(align=False))
     total = [s + b for s, b in zip(found.registration.shift, found.registration.band_shifts[2], strict=True)]
     assert total == pytest.approx((0.6 + red[0], -1.3 + red[1]), abs=0.12)
     for band in (0, 1, 3):
@@ -83,7 +83,9 @@ def test_holes_do_not_disturb_shift_or_statistics(tmp_path):
 def test_align_off_measures_no_shift(tmp_path):
     pan, ms = shifted_pair(tmp_path, (0.6, -1.3))
     with open_pair(pan, [ms], OPTIONS) as pair:
-        assert survey(pair.sample_windows(), pair.grid, pair.bands, align=False).registration.shift == (0.0, 0.0)
+        assert survey(
+            pair.sample_windows(), pair.grid, pair.bands, EstimateOptions(align=False)
+        ).registration.shift == (0.0, 0.0)
 
 
 def test_statistics_are_those_of_the_pixels(tmp_path):

@@ -10,7 +10,7 @@ from crossdiff_cli.estimate.survey import survey
 from crossdiff_cli.geometry.window import Window
 from crossdiff_cli.io.open_pair import open_pair
 from crossdiff_cli.model.weights import digest
-from crossdiff_cli.options import PairOptions
+from crossdiff_cli.options import EstimateOptions, PairOptions
 from crossdiff_cli.tasks.sharpen import sharpen
 from crossdiff_cli.training import zero_shot
 from crossdiff_cli.training.selection import Score, gain
@@ -76,7 +76,9 @@ def test_a_small_scene_is_fitted_with_smaller_patches(make_pair, caplog):
     files, model = make_pair(shape=(512, 512), seed=2), small_model()
     caplog.set_level("INFO")
     with open_pair(files.pan, [files.ms], OPTIONS) as pair:
-        tuned = fine_tune(pair, survey(pair.sample_windows(), pair.grid, pair.bands, align=False), model, 1)
+        tuned = fine_tune(
+            pair, survey(pair.sample_windows(), pair.grid, pair.bands, EstimateOptions(align=False)), model, 1
+        )
     assert tuned is not model
     assert "fine-tuned on the scene" in caplog.text
 
@@ -86,7 +88,12 @@ def test_a_scene_too_small_to_fit_to_is_sharpened_as_it_is_and_nothing_else_is_s
 ):
     files, model, out = make_pair(shape=(128, 128)), small_model(), tmp_path / "out.tif"
     with open_pair(files.pan, [files.ms], OPTIONS) as pair:
-        assert fine_tune(pair, survey(pair.sample_windows(), pair.grid, pair.bands, align=False), model, 2) is model
+        assert (
+            fine_tune(
+                pair, survey(pair.sample_windows(), pair.grid, pair.bands, EstimateOptions(align=False)), model, 2
+            )
+            is model
+        )
     assert "too small to fit the head to it" in caplog.text
     sharpen(files.pan, [files.ms], out, sharpen_options(pair=OPTIONS, weights=small_weights, fine_tune_steps=2))
     with rasterio.open(out) as file:

@@ -6,9 +6,9 @@ from pathlib import Path
 import click
 
 from crossdiff_cli.cli.failures import one_line_errors
-from crossdiff_cli.cli.options import default, files, need_ms, pair_options
+from crossdiff_cli.cli.options import files, mtf_options, need_ms, pair_options, wald_options
 from crossdiff_cli.cli.types import INPUT, OnOff, verbosity_options
-from crossdiff_cli.options import DegradeOptions, PairOptions
+from crossdiff_cli.options import DegradeOptions, EstimateOptions, PairOptions
 
 
 @click.command()
@@ -26,6 +26,7 @@ from crossdiff_cli.options import DegradeOptions, PairOptions
     show_default=True,
     help="Judge at the estimated place of the MS; off: at that of its georeference.",
 )
+@mtf_options
 @click.option("--html", type=click.Path(path_type=Path), help="Write a page with pictures, maps and baselines.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON line.")
 @verbosity_options
@@ -38,6 +39,7 @@ def assess(
     *,
     pair: PairOptions,
     align: bool,
+    estimate: EstimateOptions,
     as_json: bool,
 ) -> None:
     """Score FUSED against the PAN and MS it was made from, and against a reference if there is one.
@@ -54,14 +56,14 @@ def assess(
 
         if html is not None:
             check_target(html, overwrite=True, kinds=KINDS)
-        with JudgedFiles(fused, pan, ms, reference, pair, align=align) as files:
+        with JudgedFiles(fused, pan, ms, reference, pair, align=align, mtf=estimate.mtf) as files:
             report = files.report()
             if html is not None:
                 from crossdiff_cli.report.page import write_page
 
                 write_page(html, files, report)
             names = [band.name for band in files.pair.bands]
-            sensor, trained_on = files.pair.sensor.key, files.trained_on
+            sensor, trained_on, found = files.pair.sensor.key, files.trained_on, files.estimates
     figures = report.as_dict()
     if as_json:
         per_band = figures.pop("bands")
@@ -74,12 +76,16 @@ def assess(
                     **figures,
                     "per_band": per_band,
                     "trained_on": trained_on,
+                    "nyquist_gains": [round(gain, 3) for gain in found.nyquist_gains] if found else None,
+                    "mtf_source": found.mtf_sources if found else None,
                 }
             )
         )
     else:
         click.echo(report)
-        click.echo(f"{'bands':<10} {','.join(names)} of {sensor}")
+        click.echo(f"{'bands':<14} {','.join(names)} of {sensor}")
+        if found:
+            click.echo(found.describe_mtf())
         if trained_on:
             click.echo(f"the network was trained on close relatives of {', '.join(trained_on)}")
 
@@ -90,15 +96,19 @@ def assess(
     "-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder for the three files of the pair."
 )
 @pair_options
-@click.option(
-    "--align", type=OnOff(), default=default(DegradeOptions, "align"), show_default=True,
-    help="Estimate and correct the offset between PAN and MS.",
-)  # fmt: skip
+@wald_options
 @click.option("--overwrite", is_flag=True, help="Replace the files of an earlier run.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON line.")
 @verbosity_options
 def degrade(
-    pan: str, ms: tuple[str, ...], output: Path, *, pair: PairOptions, align: bool, overwrite: bool, as_json: bool
+    pan: str,
+    ms: tuple[str, ...],
+    output: Path,
+    *,
+    pair: PairOptions,
+    estimate: EstimateOptions,
+    overwrite: bool,
+    as_json: bool,
 ) -> None:
     """Make the Wald pair: PAN and MS one ratio down by their MTFs, and the MS as the reference.
 
@@ -113,7 +123,7 @@ def degrade(
     with one_line_errors():
         from crossdiff_cli.tasks.degrade import degrade as run
 
-        options = DegradeOptions(pair, align, overwrite)
+        options = DegradeOptions(pair, estimate, overwrite)
         result = run(pan, ms, output, options)
     if as_json:
         click.echo(json.dumps(result.as_dict()))

@@ -13,6 +13,7 @@ from crossdiff_cli.cli.types import (
     BoundsBox,
     Creation,
     Integers,
+    MtfGains,
     Names,
     Nodata,
     OnOff,
@@ -100,10 +101,18 @@ BIDX = setting(
 sensor_options = option_group("pair", *SENSOR)
 pair_options = option_group("pair", *SENSOR, NODATA)
 scene_options = option_group("pair", *SENSOR, BIDX, NODATA)
+_ALIGN = setting(
+    EstimateOptions, "align", "--align", type=OnOff(), show_default=True,
+    help="Estimate and correct the offset between PAN and MS.",
+)  # fmt: skip
+MTF = setting(
+    EstimateOptions, "mtf", "--mtf", type=MtfGains(), show_default=True,
+    help="MTF of the MS bands: estimated on the scene, that of the sensor, or their gains at the Nyquist frequency.",
+)  # fmt: skip
+wald_options = option_group("estimate", _ALIGN, MTF)
+mtf_options = option_group("estimate", MTF)
 estimate_options = option_group(
-    "estimate",
-    setting(EstimateOptions, "align", "--align", type=OnOff(), show_default=True,
-            help="Estimate and correct the offset between PAN and MS."),
+    "estimate", _ALIGN, MTF,
     setting(EstimateOptions, "noise", "--noise", type=OnOff(), show_default=True,
             help="Estimate sensor noise and suppress detail below it."),
 )  # fmt: skip

@@ -68,6 +68,21 @@ class Numbers(click.ParamType):  # type: ignore[type-arg] # generic in the newes
             self.fail(f"{value!r} is no list of numbers like 0.3,0.28", param, ctx)
 
 
+class MtfGains(click.ParamType):  # type: ignore[type-arg] # generic in the newest click only
+    """`auto`, `table`, or comma-separated Nyquist gains: `0.3,0.28`."""
+
+    name = "auto|table|G,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str | tuple[float, ...]:
+        """Return the word, or the gains."""
+        if isinstance(value, tuple) or value in ("auto", "table"):
+            return value
+        try:
+            return tuple(float(part) for part in value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is neither auto nor table nor a list of Nyquist gains like 0.3,0.28", param, ctx)
+
+
 class Pairs(click.ParamType):  # type: ignore[type-arg] # generic in the newest click only
     """Comma-separated pairs of numbers: `480/60,550/70`."""
 

@@ -1,14 +1,16 @@
-"""Estimate normalisation, registration and noise of a scene from its sample windows."""
+"""Estimate normalisation, registration, MTF and noise of a scene from its sample windows."""
 
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from crossdiff_cli.errors import SceneError
+from crossdiff_cli.errors import OptionError, SceneError
 from crossdiff_cli.estimate.matching import Optics, View
+from crossdiff_cli.estimate.mtf import estimate_nyquist_gains
 from crossdiff_cli.estimate.noise import ms_noise, pan_noise
 from crossdiff_cli.estimate.registration import Registration, register
 from crossdiff_cli.geometry.grid import GridMapping, Pixels
@@ -17,6 +19,7 @@ from crossdiff_cli.geometry.window import Window
 from crossdiff_cli.imaging.normalisation import Normalisation
 from crossdiff_cli.imaging.resample import degrade
 from crossdiff_cli.imaging.sensor_model import SensorModel
+from crossdiff_cli.options import EstimateOptions, Mtf
 from crossdiff_cli.sensors.table import Band, spectral_order
 
 NOISE_THRESHOLD = 0.05
@@ -25,9 +28,13 @@ _REGISTERED = 12
 """Windows that are registered, at most."""
 
 
+MtfSource = Literal["scene", "table", "option"]
+"""Where a Nyquist gain comes from."""
+
+
 @dataclass(frozen=True, slots=True)
 class SceneEstimates:
-    """Normalisation, registration and noise of one scene, estimated on its sample windows."""
+    """Normalisation, registration, MTF and noise of one scene, estimated on its sample windows."""
 
     grid: GridMapping
     """Nominal mapping of the MS."""
@@ -40,11 +47,10 @@ class SceneEstimates:
     """Standard deviation of the white noise of each MS band, normalised; 0 where it was not measured."""
     pan_noise: float
     """Standard deviation of the white noise of the PAN, normalised."""
-
-    @property
-    def nyquist_gains(self) -> tuple[float, ...]:
-        """MTF gain of each band at the Nyquist frequency of the MS."""
-        return tuple(band.nyquist_gain for band in self.bands)
+    nyquist_gains: tuple[float, ...]
+    """MTF gain of each MS band at the Nyquist frequency of the MS."""
+    mtf_sources: tuple[MtfSource, ...]
+    """Where the gain of each band comes from."""
 
     def registered_ratio(self) -> Pixels:
         """Return the PAN pixels per MS pixel, as registered."""
@@ -84,10 +90,24 @@ class SceneEstimates:
         levels = zip(names, shares, (self.pan_noise_dn, *self.ms_noise_dn), strict=True)
         return " ".join(f"{name}:{dn:.2g}" for name, share, dn in levels if share > NOISE_THRESHOLD)
 
+    def describe_mtf(self) -> str:
+        """Return the Nyquist gain of each band and where it comes from, as a line of a log."""
+        words = {"scene": "estimated on the scene", "table": "of the sensor table", "option": "as given"}
+        parts = []
+        for source in dict.fromkeys(self.mtf_sources):
+            bands = [i for i, other in enumerate(self.mtf_sources) if other == source]
+            parts.append(", ".join(f"{self.bands[i].name} {self.nyquist_gains[i]:.2f}" for i in bands))
+            parts[-1] += f" ({words[source]})"
+        return "MTF gain at the MS Nyquist frequency: " + "; ".join(parts)
+
     def tags(self) -> dict[str, str]:
         """Return what was estimated as tags of the result."""
         place = self.registration
-        tags = {"CROSSDIFF_SHIFT_PX": f"{place.shift[1]:.3f},{place.shift[0]:.3f}"}
+        tags = {
+            "CROSSDIFF_SHIFT_PX": f"{place.shift[1]:.3f},{place.shift[0]:.3f}",
+            "CROSSDIFF_NYQUIST_GAINS": ",".join(f"{gain:.3f}" for gain in self.nyquist_gains),
+            "CROSSDIFF_MTF_SOURCE": ",".join(self.mtf_sources),
+        }
         if any(place.stretch):
             tags["CROSSDIFF_STRETCH"] = f"{place.stretch[1]:.6f},{place.stretch[0]:.6f}"
         if shifts := self.describe_band_shifts():
@@ -101,24 +121,23 @@ def survey(
     patches: Iterable[Patch],
     grid: GridMapping,
     bands: tuple[Band, ...],
-    *,
-    align: bool = True,
-    noise: bool = True,
+    options: EstimateOptions | None = None,
     path: str = "",
 ) -> SceneEstimates:
-    """Estimate the normalisation of a scene and, if asked, its registration and its noise.
+    """Estimate the normalisation of a scene and, if asked, its registration, its MTF and its noise.
 
     Args:
         patches: the sample windows of the scene (`ScenePair.sample_windows`).
         grid: nominal mapping of the MS.
         bands: of the MS, in file order.
-        align: whether the registration is estimated.
-        noise: whether the noise is estimated.
+        options: what is estimated; defaults as the command's.
         path: of the scene, for the error.
 
     Raises:
         SceneError: no valid pixel where PAN and MS overlap.
+        OptionError: Nyquist gains that are not as many as bands.
     """
+    options = options or EstimateOptions()
     order = spectral_order(bands)
     samples = [sample for patch in patches if (sample := _sample(patch, order)) is not None]
     if not samples:
@@ -129,20 +148,63 @@ def survey(
     optics = Optics(grid.ratio, bands[order[0]].nyquist_gain)
     normalisation = _normalisation(optics, samples)
     registration = Registration()
-    if align:
+    if options.align:
         views = [
             replace(view, pan=normalisation.normalise_pan(view.pan), ms=normalisation.normalise_ms(view.ms))
             for view in _some(samples)
         ]
         registration = register(views, optics, _centre(samples))
-    levels, of_pan = torch.zeros(len(bands)), 0.0
-    if noise:
+    of_pan = pan_noise(samples, grid.ratio)
+    asked = _in_order(options.mtf, order)
+    if options.align and not registration.correlation and asked == "auto":
+        asked = "table"
+    gains, sources = _mtf(samples, grid, [bands[i] for i in order], registration, of_pan, asked)
+    levels = torch.zeros(len(bands))
+    if options.noise:
+        optics = Optics(grid.ratio, sorted(gains)[len(gains) // 2])
         levels = ms_noise(samples, optics, registration) / normalisation.ms_std
-        of_pan = pan_noise(samples, grid.ratio) / normalisation.pan_std
     place = sorted(range(len(order)), key=order.__getitem__)  # of each band of the file in the order of wavelengths
     shifts = registration.band_shifts and tuple(registration.band_shifts[i] for i in place)
     registration = replace(registration, band_shifts=shifts)
-    return SceneEstimates(grid, bands, normalisation.select(place), registration, tuple(levels[place].tolist()), of_pan)
+    return SceneEstimates(
+        grid=grid,
+        bands=bands,
+        normalisation=normalisation.select(place),
+        registration=registration,
+        ms_noise=tuple(levels[place].tolist()),
+        pan_noise=of_pan / normalisation.pan_std if options.noise else 0.0,
+        nyquist_gains=tuple(gains[i] for i in place),
+        mtf_sources=tuple(sources[i] for i in place),
+    )
+
+
+def _in_order(mtf: Mtf, order: Sequence[int]) -> Mtf:
+    """Return given gains, one for each band of the file, in `order`.
+
+    Raises:
+        OptionError: as many gains as there are not bands.
+    """
+    if isinstance(mtf, str):
+        return mtf
+    if len(mtf) not in (1, len(order)):
+        raise OptionError(
+            "the number of Nyquist gains is not that of the MS bands", found=len(mtf), expected=f"{len(order)} or 1"
+        )
+    return tuple(mtf[i if len(mtf) > 1 else 0] for i in order)
+
+
+def _mtf(
+    samples: Sequence[View], grid: GridMapping, bands: Sequence[Band], place: Registration, of_pan: float, asked: Mtf
+) -> tuple[list[float], list[MtfSource]]:
+    """Return the Nyquist gain of each band and where it comes from; all in the order of `bands`."""
+    if not isinstance(asked, str):
+        return list(asked), ["option"] * len(bands)
+    table = [band.nyquist_gain for band in bands]
+    if asked == "table":
+        return table, ["table"] * len(bands)
+    found = estimate_nyquist_gains(samples, place.ratio(grid.ratio), place, of_pan, [band.center_nm for band in bands])
+    gains = [own if gain is None else gain.gain for gain, own in zip(found, table, strict=True)]
+    return gains, ["table" if gain is None else "scene" for gain in found]
 
 
 def _centre(samples: Sequence[View]) -> Pixels:

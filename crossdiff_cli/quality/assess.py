@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -18,7 +19,7 @@ from crossdiff_cli.quality.with_reference import WithReference
 WINDOW = 512
 """Side of the windows a scene is read by, in PAN pixels, unless told otherwise."""
 
-_TRUTH = ("sam", "ergas", "q2n", "scc", "psnr", "ssim")
+_TRUTH = ("sam", "ergas", "q2n", "scc", "psnr", "ssim", "overshoot")
 
 
 def assess_arrays(
@@ -62,6 +63,8 @@ def assess(judged: Judged, window: int = WINDOW) -> QualityReport:
         SceneError: nothing valid to judge.
     """
     full, consistency = FullResolution(judged), Consistency(judged.grid.ratio)
+    by_table = judged.table_gains and replace(judged, gains=judged.table_gains, table_gains=None)
+    consistency_table = Consistency(judged.grid.ratio)
     truth = WithReference(judged, judged.reference, window) if judged.reference else None
     valid = 0
     for core in windows(judged.shape, window):
@@ -76,7 +79,18 @@ def assess(judged: Judged, window: int = WINDOW) -> QualityReport:
     for core in windows(judged.ms_shape, max(BLOCK, round(window / max(judged.grid.ratio)) // BLOCK * BLOCK)):
         if degraded := on_ms_grid(judged, core):
             consistency.update(*degraded)
-    return _report(judged, full, consistency, truth, valid / math.prod(judged.shape))
+        if by_table and (degraded := on_ms_grid(by_table, core)):
+            consistency_table.update(*degraded)
+    report = _report(judged, full, consistency, truth, valid / math.prod(judged.shape))
+    if not by_table:
+        return report
+    d_lambda = full.d_lambda_table.compute()
+    return replace(
+        report,
+        d_lambda_table=known(d_lambda),
+        hqnr_table=known(quality_without_reference(d_lambda, full.d_s.compute())),
+        r_ergas_table=known(consistency_table.r_ergas()),
+    )
 
 
 def _report(
@@ -92,12 +106,15 @@ def _report(
         d_lambda=known(d_lambda),
         d_s=known(d_s),
         hqnr=known(quality_without_reference(d_lambda, d_s)),
+        d_lambda_table=None,
+        hqnr_table=None,
         qnr=known(quality_without_reference(full.inter_band.compute(), d_s)),
         d_lambda_inner=known(d_lambda_inner),
         d_s_inner=known(d_s_inner),
         hqnr_inner=known(quality_without_reference(d_lambda_inner, d_s_inner)),
         d_rho=known(full.d_rho.compute()),
         r_ergas=known(consistency.r_ergas()),
+        r_ergas_table=None,
         r_sam=known(consistency.r_sam()),
         r_q2n=known(consistency.r_q2n()),
         **{name: known(getattr(truth, name).compute()) if truth else None for name in _TRUTH},

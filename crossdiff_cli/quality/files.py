@@ -11,14 +11,14 @@ from torch import Tensor
 
 from crossdiff_cli.errors import SceneError
 from crossdiff_cli.estimate.registration import Registration
-from crossdiff_cli.estimate.survey import survey
+from crossdiff_cli.estimate.survey import SceneEstimates, survey
 from crossdiff_cli.geometry.grid import GridMapping, locate_on_grid
 from crossdiff_cli.geometry.window import Window
 from crossdiff_cli.imaging.resample import EXPAND_RADIUS
 from crossdiff_cli.io.open_pair import open_pair
 from crossdiff_cli.io.pair import ScenePair
 from crossdiff_cli.io.raster import Raster
-from crossdiff_cli.options import PairOptions
+from crossdiff_cli.options import EstimateOptions, Mtf, PairOptions
 from crossdiff_cli.quality.assess import assess
 from crossdiff_cli.quality.inputs import Judged, Reader
 from crossdiff_cli.quality.report import TRAINED_ON, QualityReport
@@ -33,7 +33,8 @@ class JudgedFiles:
         extent: the part of the PAN grid that is judged.
         under: the MS pixels that it takes.
         place: where the result lies on the PAN grid.
-        registered: where the MS lies, if it was asked for; single bands that lie apart from that are not told apart.
+        estimates: what PAN and MS tell of the scene; None where they have no valid pixel in common.
+        registration: where the MS lies, if it was asked for; single bands that lie apart from that are not told apart.
         judged: what `quality.assess.assess` takes.
     """
 
@@ -46,6 +47,7 @@ class JudgedFiles:
         options: PairOptions | None = None,
         *,
         align: bool = False,
+        mtf: Mtf = "auto",
     ) -> None:
         """Open and check the files.
 
@@ -56,6 +58,7 @@ class JudgedFiles:
             reference: the true result, on the PAN grid too, wherever the result is.
             options: sensor, bands and nodata, where the files do not say.
             align: judge where the MS lies by the content of PAN and MS, not where their georeference says.
+            mtf: by which the result is degraded to be compared with the MS.
 
         Raises:
             SceneError: files that cannot be read or do not belong together.
@@ -73,9 +76,8 @@ class JudgedFiles:
             if extent is None:
                 raise SceneError(f"the result {fused} lies outside of {pan}: give the PAN that it was sharpened with")
             self.extent = extent
-            self.registration = (
-                survey(self.pair.sample_windows(), self.pair.grid, self.pair.bands).registration if align else None
-            )
+            self.estimates = self._survey(mtf)
+            self.registration = self.estimates.registration if align and self.estimates else None
             truth = None if reference is None else self._reference(reference, options)
             self.judged = self._judged(_reader([self.fused], _moved(extent, self.place)), truth)
         except BaseException:
@@ -117,6 +119,12 @@ class JudgedFiles:
         raster = Raster(path, nodata=options.nodata_value, ignore_nodata=options.ignore_nodata)
         self._open.append(raster)
         return raster
+
+    def _survey(self, mtf: Mtf) -> SceneEstimates | None:
+        try:
+            return survey(self.pair.sample_windows(), self.pair.grid, self.pair.bands, EstimateOptions(mtf=mtf))
+        except SceneError:
+            return None
 
     def _check_bands(self, raster: Raster, role: str) -> None:
         if raster.count != self.pair.band_count:
@@ -164,6 +172,8 @@ class JudgedFiles:
                 f"the result {self.fused.path} and {pair.ms[0].path} do not overlap: give the MS that it was made from"
             )
         self.under = under
+        table = tuple(band.nyquist_gain for band in pair.bands)
+        gains = table if self.estimates is None else self.estimates.nyquist_gains
         return Judged(
             fused=fused,
             pan=_reader([pair.pan], (extent.row, extent.col)),
@@ -174,7 +184,8 @@ class JudgedFiles:
                 found.ratio(pair.grid.ratio),
                 found.offset(pair.grid.local_offset(extent, under), (extent.row, extent.col)),
             ),
-            gains=tuple(band.nyquist_gain for band in pair.bands),
+            gains=gains,
+            table_gains=None if gains == table else table,
             reference=reference,
         )
 

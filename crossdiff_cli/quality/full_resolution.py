@@ -28,6 +28,7 @@ class FullResolution:
         self._blur_radius = (_blur_radius(judged, 0), _blur_radius(judged, 1))
         self._coarse_radius = (_coarse_radius(ratio[0]), _coarse_radius(ratio[1]))
         self.d_lambda, self.d_s, self.d_rho, self.inter_band = DLambda(), DS(), DRho(side), InterBand()
+        self.d_lambda_table = DLambda()
 
     def update(self, core: Window) -> int:
         """Judge one window; return how many of its pixels are valid."""
@@ -45,9 +46,12 @@ class FullResolution:
         self.d_rho.update(fused[:, *overlap], pan[:, *overlap], both[overlap])
         ms_up, pan_low, known = self._coarse(core, outer, pan)
         inner = inner_blocks(core, shape)
-        # float32: ten times faster, and its rounding is far below what any block can show.
-        fused_low = low_pass(fused.float()[None], judged.gains, judged.grid.ratio)[0][:, *inside]
-        self.d_lambda.update(fused_low, ms_up, known & shrink(fused_mask, self._blur_radius)[inside], inner)
+        blurred = known & shrink(fused_mask, self._blur_radius)[inside]
+        for d_lambda, gains in ((self.d_lambda, judged.gains), (self.d_lambda_table, judged.table_gains)):
+            if gains is not None:
+                # float32: ten times faster, and its rounding is far below what any block can show.
+                fused_low = low_pass(fused.float()[None], gains, judged.grid.ratio)[0][:, *inside]
+                d_lambda.update(fused_low, ms_up, blurred, inner)
         fused, pan, both = fused[:, *inside], pan[:, *inside], both[inside] & known
         self.inter_band.update(fused, ms_up, both, inner)
         self.d_s.update(fused, pan, ms_up, pan_low, both & shrink(pan_mask, self._coarse_radius)[inside], inner)
@@ -74,7 +78,7 @@ class FullResolution:
 
 
 def _blur_radius(judged: Judged, axis: int) -> int:
-    return max(mtf_radius(gain, judged.grid.ratio[axis]) for gain in judged.gains)
+    return max(mtf_radius(gain, judged.grid.ratio[axis]) for gain in (*judged.gains, *(judged.table_gains or ())))
 
 
 def _coarse_radius(ratio: float) -> int:

@@ -29,6 +29,7 @@ class Judged:
         gains: Nyquist gain of the MTF of each MS band.
         reference: reader of the true result, on the PAN grid; None if there is none.
         data_range: highest minus lowest value, for PSNR and SSIM; None takes that of the reference.
+        table_gains: those of the sensor table, where `gains` are others: what goes by the MTF is then judged by both.
     """
 
     fused: Reader
@@ -40,6 +41,7 @@ class Judged:
     gains: tuple[float, ...]
     reference: Reader | None = None
     data_range: float | None = None
+    table_gains: tuple[float, ...] | None = None
 
 
 def read(reader: Reader, window: Window) -> tuple[Tensor, Tensor]:

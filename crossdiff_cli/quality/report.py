@@ -34,12 +34,15 @@ class QualityReport:
         d_lambda: Khan's spectral distortion, 0 is best.
         d_s: spatial distortion, 0 is best.
         hqnr: (1 - D_lambda)(1 - D_s), 1 is best.
+        d_lambda_table: D_lambda by the MTF of the sensor table; None where that is what `d_lambda` goes by.
+        hqnr_table: HQNR with it.
         qnr: the same with the inter-band D_lambda of Alparone, 1 is best.
         d_lambda_inner: D_lambda without the blocks along the border of the scene.
         d_s_inner: D_s without them.
         hqnr_inner: HQNR without them.
         d_rho: one minus the local correlation with PAN, 0 is best.
         r_ergas: ERGAS of the degraded result against the MS, 0 is best.
+        r_ergas_table: the same by the MTF of the sensor table; None where that is what `r_ergas` goes by.
         r_sam: SAM of the same in degrees, 0 is best.
         r_q2n: Q2n of the same, 1 is best.
         sam: spectral angle against the reference in degrees, 0 is best.
@@ -48,6 +51,7 @@ class QualityReport:
         scc: correlation of the Laplacians with the reference, 1 is best.
         psnr: decibels against the reference; infinite if identical.
         ssim: structural similarity to the reference, 1 is best.
+        overshoot: mean distance from the range of the reference nearby, in % of each band's deviation, 0 is best.
         bands: the same by band, in file order.
     """
 
@@ -56,12 +60,15 @@ class QualityReport:
     d_lambda: float | None
     d_s: float | None
     hqnr: float | None
+    d_lambda_table: float | None
+    hqnr_table: float | None
     qnr: float | None
     d_lambda_inner: float | None
     d_s_inner: float | None
     hqnr_inner: float | None
     d_rho: float | None
     r_ergas: float | None
+    r_ergas_table: float | None
     r_sam: float | None
     r_q2n: float | None
     sam: float | None
@@ -70,6 +77,7 @@ class QualityReport:
     scc: float | None
     psnr: float | None
     ssim: float | None
+    overshoot: float | None
     bands: tuple[BandQuality, ...]
 
     def as_dict(self) -> dict[str, object]:
@@ -86,14 +94,14 @@ class QualityReport:
     def __str__(self) -> str:
         """A table: one figure a line, then one band a line."""
         lines = [
-            f"{label:<10} {_shown(getattr(self, name)):>9}  {remark}"
+            f"{label:<14} {_shown(getattr(self, name)):>9}  {remark}"
             for name, (label, remark) in _FIGURES.items()
             if getattr(self, name) is not None
         ]
-        lines.append(f"{'valid':<10} {self.valid:>9.2%}  of the pixels")
-        lines.append(f"{'band':<10} {'R-error':>9} {'R-Q':>8} {'D_s':>8} {'D_rho':>8}")
+        lines.append(f"{'valid':<14} {self.valid:>9.2%}  of the pixels")
+        lines.append(f"{'band':<14} {'R-error':>9} {'R-Q':>8} {'D_s':>8} {'D_rho':>8}")
         for number, band in enumerate(self.bands, 1):
-            lines.append(f"{number:<10} {band.r_error:>9.2%} {band.r_q:>8.4f} {band.d_s:>8.4f} {band.d_rho:>8.4f}")
+            lines.append(f"{number:<14} {band.r_error:>9.2%} {band.r_q:>8.4f} {band.d_s:>8.4f} {band.d_rho:>8.4f}")
         return "\n".join(lines)
 
 
@@ -110,12 +118,15 @@ _FIGURES = {
     "d_lambda": ("D_lambda", "0 is best; colour at the MS scale against the MS"),
     "d_s": ("D_s", "0 is best; detail against PAN"),
     "hqnr": ("HQNR", "1 is best; both, and it can be won by not sharpening: read it with D_rho"),
+    "d_lambda_table": ("D_lambda table", "by the MTF of the sensor table, which is not what the scene shows"),
+    "hqnr_table": ("HQNR table", "by the MTF of the sensor table"),
     "qnr": ("QNR", "1 is best; with the older spectral term"),
     "d_lambda_inner": ("D_lambda*", "without the blocks along the border"),
     "d_s_inner": ("D_s*", "without the blocks along the border"),
     "hqnr_inner": ("HQNR*", "without the blocks along the border"),
     "d_rho": ("D_rho", "0 is best; sharpness as PAN has it, blind to colour"),
     "r_ergas": ("R-ERGAS", "0 is best; degraded result against the MS"),
+    "r_ergas_table": ("R-ERGAS table", "by the MTF of the sensor table"),
     "r_sam": ("R-SAM", "0 is best; degrees, degraded result against the MS"),
     "r_q2n": ("R-Q2n", "1 is best; degraded result against the MS"),
     "sam": ("SAM", "0 is best; degrees against the reference"),
@@ -124,4 +135,5 @@ _FIGURES = {
     "scc": ("SCC", "1 is best; fine detail against the reference"),
     "psnr": ("PSNR", "dB against the reference"),
     "ssim": ("SSIM", "1 is best; against the reference"),
+    "overshoot": ("overshoot", "0 is best; % of the deviation outside the range of the reference nearby"),
 }

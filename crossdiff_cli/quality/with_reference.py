@@ -1,9 +1,9 @@
-"""The metrics against a reference, fed one window of the PAN grid at a time: SAM, ERGAS, Q2n, SCC, PSNR, SSIM."""
+"""The metrics against a reference, fed one window at a time: SAM, ERGAS, Q2n, SCC, PSNR, SSIM, overshoot."""
 
 import math
 
 from crossdiff_cli.geometry.window import Window
-from crossdiff_cli.quality import scc, ssim
+from crossdiff_cli.quality import overshoot, scc, ssim
 from crossdiff_cli.quality.ergas import Ergas
 from crossdiff_cli.quality.inputs import Judged, Reader, read
 from crossdiff_cli.quality.psnr import Psnr
@@ -21,6 +21,7 @@ class WithReference:
         span = judged.data_range or _data_range(reference, judged.shape, window)
         self.sam, self.ergas, self.q2n = Sam(), Ergas(judged.grid.ratio), Q2n()
         self.scc, self.psnr, self.ssim = scc.Scc(), Psnr(span), ssim.Ssim(span)
+        self.overshoot = overshoot.Overshoot()
 
     def update(self, core: Window) -> None:
         """Judge one window."""
@@ -30,7 +31,9 @@ class WithReference:
         fused, mask = read(self._judged.fused, outer)
         reference, reference_mask = read(self._reference, outer)
         mask = mask & reference_mask
-        for sliding, side in ((self.scc, scc.SUPPORT), (self.ssim, ssim.SIZE)):
+        for sliding, side in (
+            (self.scc, scc.SUPPORT), (self.ssim, ssim.SIZE), (self.overshoot, overshoot.SUPPORT),
+        ):  # fmt: skip
             overlap = grow(core, (0, 0), (side - 1, side - 1), shape).within(outer)
             sliding.update(fused[:, *overlap], reference[:, *overlap], mask[overlap])
         inside = core.within(outer)

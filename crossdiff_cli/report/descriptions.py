@@ -28,6 +28,11 @@ WORDS = {
         "Mild on a blurred result; hard on bands that PAN does not predict.",
     ),
     "hqnr_inner": Word("HQNR*", True, 4, "HQNR without the blocks along the border.", ""),
+    "hqnr_table": Word("HQNR, table", True, 4, "HQNR by the MTF of the sensor table.", ""),
+    "d_lambda_table": Word(
+        "D<sub>λ</sub>, table", False, 4, "D<sub>λ</sub> by the MTF of the sensor table.",
+        "Wrong where the table is: rewards the blur or the contrast that the table expects.",
+    ),
     "d_rho": Word(
         "D<sub>ρ</sub>", False, 4, "Sharpness: local correlation of each band with PAN.",
         "Misses colour altogether: PAN copied to every band scores 0.",
@@ -36,6 +41,7 @@ WORDS = {
         "R-ERGAS", False, 3, "The result brought back to the MS grid, against the MS: error of all bands.",
         "Misses anything finer than an MS pixel.",
     ),
+    "r_ergas_table": Word("R-ERGAS, table", False, 3, "R-ERGAS by the MTF of the sensor table.", ""),
     "r_sam": Word(
         "R-SAM", False, 3, "The same, as the angle between spectra in degrees.", "Misses brightness and fine detail."
     ),
@@ -54,4 +60,9 @@ WORDS = {
     ),
     "psnr": Word("PSNR", True, 2, "Decibels against the reference.", "Ruled by the bands with the largest values."),
     "ssim": Word("SSIM", True, 4, "Local structure against the reference.", "Misses the relation between bands."),
+    "overshoot": Word(
+        "Overshoot", False, 3,
+        "Mean distance from the range of the reference nearby, in per cent of the band’s deviation: halos and mottle.",
+        "Misses blur.",
+    ),
 }  # fmt: skip

@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 
 from crossdiff_cli import __version__
-from crossdiff_cli.errors import OutputError, SceneError
+from crossdiff_cli.errors import OutputError
 from crossdiff_cli.estimate.registration import Registration
-from crossdiff_cli.estimate.survey import NOISE_THRESHOLD, SceneEstimates, survey
+from crossdiff_cli.estimate.survey import NOISE_THRESHOLD, SceneEstimates
 from crossdiff_cli.io.target import check_target
 from crossdiff_cli.options import PairOptions
 from crossdiff_cli.quality.files import JudgedFiles
@@ -130,8 +130,9 @@ def _figures(files: JudgedFiles, report: QualityReport, rivals: Rivals) -> str:
     compared = [name for name in columns if name != "EXP" and (whole or name != "Result")]
     head = "".join(f"<th{_class(name)}>{name}</th>" for name in columns)
     lines = [f"<table><thead><tr><th></th>{head}</tr></thead><tbody>"]
-    groups = {"Without a reference": ("hqnr", "d_lambda", "d_s", "hqnr_inner", "d_rho", "r_ergas", "r_sam", "r_q2n"),
-              "Against the reference": ("ergas", "sam", "q2n", "scc", "psnr", "ssim")}  # fmt: skip
+    groups = {"Without a reference": ("hqnr", "d_lambda", "d_s", "hqnr_inner", "hqnr_table",
+              "d_lambda_table", "d_rho", "r_ergas", "r_ergas_table", "r_sam", "r_q2n"),
+              "Against the reference": ("ergas", "sam", "q2n", "scc", "psnr", "ssim", "overshoot")}  # fmt: skip
     for title, keys in groups.items():
         known = [key for key in keys if getattr(report, key) is not None]
         if known:
@@ -195,9 +196,9 @@ def _bands(files: JudgedFiles, report: QualityReport, maps: Maps, samples: Sampl
 
 
 def _assumed(files: JudgedFiles, report: QualityReport) -> str:
-    pair, judged, found = files.pair, files.judged, _surveyed(files)
+    pair, judged, found = files.pair, files.judged, files.estimates
     bands = "; ".join(
-        f"{band.name} {band.center_nm:.0f} ± {band.width_nm / 2:.0f} nm, MTF {band.nyquist_gain:g}"
+        f"{band.name} {band.center_nm:.0f} ± {band.width_nm / 2:.0f} nm, MTF in the table {band.nyquist_gain:g}"
         for band in pair.bands
     )
     rows = {
@@ -206,7 +207,8 @@ def _assumed(files: JudgedFiles, report: QualityReport) -> str:
         "MS": ", ".join(raster.path for raster in pair.ms),
         "Sensor": f"{pair.sensor.name} ({pair.sensor.key}), from {_source(pair.sensor_source)}",
         "Bands": bands,
-        "MTF": "Nyquist gains published" if pair.sensor.mtf_published else "usual Nyquist gains, none published",
+        "MTF": "that of the table" if found is None else found.describe_mtf(),
+        "MTF table": "Nyquist gains published" if pair.sensor.mtf_published else "usual Nyquist gains, none published",
         "Ratio": f"{pair.grid.ratio[1]:.5g} × {pair.grid.ratio[0]:.5g} PAN pixels per MS pixel",
         "Shift": "not measured"
         if found is None
@@ -222,13 +224,6 @@ def _assumed(files: JudgedFiles, report: QualityReport) -> str:
 
 def _source(source: str) -> str:
     return "the command line" if source == "option" else source
-
-
-def _surveyed(files: JudgedFiles) -> SceneEstimates | None:
-    try:
-        return survey(files.pair.sample_windows(), files.pair.grid, files.pair.bands)
-    except SceneError:
-        return None
 
 
 def _shift(corrected: Registration | None, found: Registration, size: tuple[int, int]) -> str:

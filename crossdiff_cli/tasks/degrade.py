@@ -53,6 +53,10 @@ class DegradeResult:
     ratio: float
     shift_px: tuple[float, float]
     """(x, y), PAN pixels of the input."""
+    nyquist_gains: tuple[float, ...]
+    """By which the MS bands were degraded."""
+    mtf_source: tuple[str, ...]
+    """Where each comes from: `scene`, `table` or `option`."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types for JSON."""
@@ -83,10 +87,10 @@ def degrade(pan: str, ms: Sequence[str], folder: Path, options: DegradeOptions |
     with open_pair(pan, ms, options.pair) as pair:
         for target in targets:
             refuse_target(target, (pair.pan, *pair.ms))
-        found = survey(pair.sample_windows(), pair.grid, pair.bands, align=options.align)
+        found = survey(pair.sample_windows(), pair.grid, pair.bands, options.estimate)
         plan = _plan(pair, found.registration)
         with _together(folder) as hidden:
-            _write(pair, plan, hidden)
+            _write(pair, plan, found.nyquist_gains, hidden)
         return DegradeResult(
             pan=str(targets[0]),
             ms=str(targets[1]),
@@ -95,6 +99,8 @@ def degrade(pan: str, ms: Sequence[str], folder: Path, options: DegradeOptions |
             bands=tuple(band.name for band in pair.bands),
             ratio=round(sum(plan.coarse.ratio) / 2, 6),
             shift_px=(round(found.registration.shift[1], 3), round(found.registration.shift[0], 3)),
+            nyquist_gains=tuple(round(gain, 3) for gain in found.nyquist_gains),
+            mtf_source=found.mtf_sources,
         )
 
 
@@ -153,8 +159,7 @@ def _transform(pair: ScenePair) -> Affine | None:
     return pair.pan.transform @ Affine.translation(col, row) @ Affine.scale(cols, rows)
 
 
-def _write(pair: ScenePair, plan: _Plan, folder: Path) -> None:
-    gains = tuple(band.nyquist_gain for band in pair.bands)
+def _write(pair: ScenePair, plan: _Plan, gains: tuple[float, ...], folder: Path) -> None:
     whole = Window(0, 0, *plan.crop.shape)
 
     def read_ms(window: Window) -> Image:

@@ -55,6 +55,10 @@ class SharpenResult:
     ratio: float
     shift_px: tuple[float, float]
     """(x, y), PAN pixels."""
+    nyquist_gains: tuple[float, ...]
+    """MTF gain of each band of the MS at its Nyquist frequency."""
+    mtf_source: tuple[str, ...]
+    """Where each comes from: `scene`, `table` or `option`."""
     consistency: float
     """Relative RMS difference, over all bands, of the degraded result and the MS: 0.01 is one per cent."""
     seconds: float
@@ -127,10 +131,7 @@ def _load(
 
 def _survey(pair: ScenePair, options: SharpenOptions) -> SceneEstimates:
     """Estimate what the scene tells of itself, and log it."""
-    asked = options.estimate
-    estimates = survey(
-        pair.sample_windows(), pair.grid, pair.bands, align=asked.align, noise=asked.noise, path=pair.pan.path
-    )
+    estimates = survey(pair.sample_windows(), pair.grid, pair.bands, options.estimate, path=pair.pan.path)
     if pair.inputs.delivery:
         _log.info("%s", pair.inputs.delivery)
     bands = ",".join(band.name for band in pair.bands)
@@ -139,6 +140,7 @@ def _survey(pair: ScenePair, options: SharpenOptions) -> SceneEstimates:
         _log.info("%s", estimates.registration.describe(pair.footprint.shape))
     if shifts := estimates.describe_band_shifts():
         _log.info("offset of single bands beyond that (x,y in PAN px): %s, corrected", shifts)
+    _log.info("%s", estimates.describe_mtf())
     if levels := estimates.describe_noise():
         _log.info("noise (standard deviation, DN): %s; weaker detail is suppressed", levels)
     return estimates
@@ -171,7 +173,7 @@ def _bound(pair: ScenePair, estimates: SceneEstimates) -> BoundScene:
         path=pair.pan.path,
         spectrum=Spectrum.of([(band.center_nm, band.width_nm) for band in bands], pair.sensor.pan_nm, pair.ratio),
         normalisation=estimates.normalisation.select(order),
-        nyquist_gains=tuple(band.nyquist_gain for band in bands),
+        nyquist_gains=tuple(estimates.nyquist_gains[i] for i in order),
         sensor_model=lambda patch: estimates.sensor_model(patch).select_bands(order),
     )
 
@@ -240,6 +242,8 @@ def _result(
         bands=tuple(band.name for band in profile.bands),
         ratio=pair.ratio,
         shift_px=(round(shift[1], 3), round(shift[0], 3)),
+        nyquist_gains=tuple(round(gain, 3) for gain in estimates.nyquist_gains),
+        mtf_source=estimates.mtf_sources,
         consistency=consistency,
         seconds=round(seconds, 3),
         mpx_per_s=round(profile.shape[0] * profile.shape[1] / 1e6 / seconds, 4),
