@@ -20,7 +20,7 @@ _STEPS = 21
 _BLOCK = 6
 """Side in MS pixels of the blocks in which a band is regressed on the PAN."""
 _MIN_BLOCKS = 9
-"""Blocks with texture below which no gain is estimated."""
+"""Blocks, which overlap by half, with texture below which no gain is estimated."""
 _GROUPS = 16
 """Groups of blocks that the jackknife leaves out in turn, at most."""
 _MIN_RATIO = 1.5
@@ -163,10 +163,11 @@ def _eroded(mask: Tensor) -> Tensor:
 
 
 def _blocks(images: Tensor) -> Tensor:
-    """Cut (C, h, w) into blocks: (blocks, C, pixels), float64."""
-    rows, cols = (size // _BLOCK for size in images.shape[1:])
-    part = images[:, : rows * _BLOCK, : cols * _BLOCK].reshape(len(images), rows, _BLOCK, cols, _BLOCK)
-    return part.permute(1, 3, 0, 2, 4).reshape(rows * cols, len(images), _BLOCK**2).double()
+    """Cut (C, h, w) into blocks that overlap by half: (blocks, C, pixels), float64; none of a smaller image."""
+    if min(images.shape[1:]) < _BLOCK:
+        return images.new_zeros(0, len(images), _BLOCK**2).double()
+    parts = images.unfold(1, _BLOCK, _BLOCK // 2).unfold(2, _BLOCK, _BLOCK // 2)
+    return parts.permute(1, 2, 0, 3, 4).reshape(-1, len(images), _BLOCK**2).double()
 
 
 def _minimum(groups: Tensor) -> tuple[float, float] | None:
