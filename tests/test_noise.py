@@ -149,9 +149,12 @@ def test_the_noise_of_the_ms_is_not_sharpened():
     """An MS of noise, interpolated: what its pixels lost by that is brought back where it is known to be no noise."""
     ms = torch.randn(1, 2, 96, 96, generator=torch.Generator().manual_seed(0))
     start = to_pan(ms, (384, 384), SENSOR_MODEL)
+    flat = torch.zeros(1, 1, 384, 384), torch.zeros(1, 2, 96, 96)  # a PAN that guides nothing
     known = back_project(
         start,
+        flat[0],
         ms,
+        flat[1],
         SensorModel(
             GridMapping(SENSOR_MODEL.grid.ratio, SENSOR_MODEL.grid.offset),
             SENSOR_MODEL.nyquist_gains,
@@ -159,7 +162,7 @@ def test_the_noise_of_the_ms_is_not_sharpened():
         ),
         2,
     )
-    free = back_project(start, ms, SENSOR_MODEL, 2)
+    free = back_project(start, flat[0], ms, flat[1], SENSOR_MODEL, 2)
     inner = (0, slice(None), slice(40, -40), slice(40, -40))
     noisy, quiet = (image[inner].std(dim=(1, 2)) / start[inner].std(dim=(1, 2)) for image in (known, free))
     assert float(quiet[0]) > 1.4

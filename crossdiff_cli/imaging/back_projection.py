@@ -9,14 +9,20 @@ from torch import Tensor
 
 from crossdiff_cli.geometry.grid import GridMapping, Pixels
 from crossdiff_cli.imaging.filters import local_mean
+from crossdiff_cli.imaging.limiter import limit
 from crossdiff_cli.imaging.resample import EXPAND_RADIUS, mtf_radius
 from crossdiff_cli.imaging.sensor_model import SensorModel, to_ms, to_pan
 
 ITERATIONS = 2
 """Default number of back-projection iterations; more gain less and cost as much each (benchmarks/choices.md)."""
-RELAXATION = (1.0, 2.0)
-"""Relaxation factors of successive iterations (Richardson 1911): the first removes the error of flat areas, the second
-over-relaxes fine structure, which the MS grid attenuates. Neither increases an error."""
+RELAXATION = (1.0, 1.4)
+"""Relaxation factors of the first and of later iterations (Richardson 1911): the first removes the error of flat areas,
+later ones over-relax fine structure, which the MS grid attenuates. None increases an error."""
+GUIDE_RADIUS = 1
+"""Radius, in MS pixels, of the window in which the residual is regressed on the PAN."""
+_GUIDE_SHRINKAGE = 0.02
+"""Variance of the normalised PAN in that window under which the regression is shrunk to 0."""
+_LARGEST_GUIDE_GAIN = 0.5
 WIENER_RADIUS = 3
 """Reach of the Wiener filter, in pixels of its image."""
 _COARSE_RADIUS = 1
@@ -31,29 +37,62 @@ remains."""
 
 
 def back_projection_radius(ratio: Pixels, nyquist_gains: Sequence[float]) -> int:
-    """Return the reach of one iteration in PAN pixels: degradation, Wiener filter and interpolation."""
+    """Return the reach of one iteration in PAN pixels: degradation, Wiener filter, regression and interpolation."""
     largest = max(ratio)
-    around = math.ceil(WIENER_RADIUS * largest)
+    around = math.ceil((WIENER_RADIUS + GUIDE_RADIUS) * largest)
     return max(mtf_radius(gain, largest) for gain in nyquist_gains) + 1 + math.ceil(EXPAND_RADIUS * largest) + around
 
 
-def back_project(hrms: Tensor, ms: Tensor, sensor_model: SensorModel, iterations: int) -> Tensor:
-    """Make a result consistent with the MS: hrms += step * to_pan(denoise_residual(ms - to_ms(hrms))).
+def back_project(
+    hrms: Tensor, pan: Tensor, ms: Tensor, pan_ms: Tensor, sensor_model: SensorModel, iterations: int
+) -> Tensor:
+    """Make a result consistent with the MS, and keep it within the range that MS and PAN show nearby.
 
-    Degradation after interpolation has eigenvalues e in [0, 1], 1 for flat areas and the least at the Nyquist frequency
-    of the MS; relaxation factors of 1 and 2 leave (1 - e)(1 - 2 e) of an error.
+    An iteration adds step * E(denoise_residual(ms - to_ms(hrms))). In the first one E is `expand_guided`, in later ones
+    `to_pan`. Degradation after interpolation has eigenvalues e in [0, 1], 1 for flat areas and the least at the Nyquist
+    frequency of the MS; without a guide, relaxation factors of 1 and 1.4 leave (1 - e)(1 - 1.4 e) of an error.
 
     Args:
         hrms: (B, C, H, W), normalised.
+        pan: (B, 1, H, W), normalised.
         ms: (B, C, h, w), normalised.
+        pan_ms: (B, C, h, w), the PAN on the MS grid (`sensor_model.pan_on_ms_grid`).
         sensor_model: of the window.
         iterations: how often; 0 returns `hrms`.
     """
     shape = (hrms.shape[2], hrms.shape[3])
     for iteration, step in enumerate(relaxation(iterations)):
         residual = ms - to_ms(hrms, (ms.shape[2], ms.shape[3]), sensor_model)
-        hrms = hrms + step * to_pan(denoise_residual(residual, sensor_model, iteration), shape, sensor_model)
-    return hrms
+        residual = step * denoise_residual(residual, sensor_model, iteration)
+        if iteration == 0:
+            hrms = hrms + expand_guided(residual, pan, pan_ms, sensor_model)
+        else:
+            hrms = hrms + to_pan(residual, shape, sensor_model)
+    return limit(hrms, pan, ms, pan_ms, sensor_model) if iterations else hrms
+
+
+def expand_guided(residual: Tensor, pan: Tensor, pan_ms: Tensor, sensor_model: SensorModel) -> Tensor:
+    """Interpolate a residual to the PAN grid as a local linear function of the PAN (guided upsampling, He et al. 2013).
+
+    The residual is regressed on the PAN in windows of 3 x 3 MS pixels; the slope, interpolated, multiplies the PAN, and
+    what the regression leaves is interpolated as it is: edges of the residual lie where the PAN has them.
+
+    Args:
+        residual: (B, C, h, w), normalised.
+        pan: (B, 1, H, W), normalised.
+        pan_ms: (B, C, h, w), the PAN on the MS grid.
+        sensor_model: of the window.
+
+    Returns:
+        (B, C, H, W).
+    """
+    mean = local_mean(pan_ms, GUIDE_RADIUS)
+    variance = (local_mean(pan_ms * pan_ms, GUIDE_RADIUS) - mean * mean).clamp_min(0)
+    covariance = local_mean(residual * pan_ms, GUIDE_RADIUS) - local_mean(residual, GUIDE_RADIUS) * mean
+    slope = (covariance / (variance + _GUIDE_SHRINKAGE)).clamp(-_LARGEST_GUIDE_GAIN, _LARGEST_GUIDE_GAIN)
+    shape = (pan.shape[2], pan.shape[3])
+    left = to_pan(residual - slope * pan_ms, shape, sensor_model)
+    return torch.addcmul(left, to_pan(slope, shape, sensor_model), pan)
 
 
 def denoise_residual(residual: Tensor, sensor_model: SensorModel, iteration: int) -> Tensor:
@@ -110,4 +149,4 @@ def residual_noise_power(ratio: Pixels, nyquist_gain: float, iteration: int) -> 
 
 def relaxation(iterations: int) -> list[float]:
     """Return the relaxation factor of each iteration."""
-    return [RELAXATION[iteration % len(RELAXATION)] for iteration in range(iterations)]
+    return [RELAXATION[min(iteration, len(RELAXATION) - 1)] for iteration in range(iterations)]

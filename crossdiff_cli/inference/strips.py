@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from crossdiff_cli.geometry.window import STRIDE, Window
-from crossdiff_cli.imaging.back_projection import back_projection_radius, denoise_pan, denoise_residual, relaxation
+from crossdiff_cli.imaging.back_projection import back_project, back_projection_radius, denoise_pan
 from crossdiff_cli.imaging.injection import local_gain
 from crossdiff_cli.imaging.sensor_model import SensorModel, pan_on_ms_grid, to_ms, to_pan
 from crossdiff_cli.model.blocks import ResBlock, compact, convolve
@@ -62,15 +62,8 @@ def fuse_core(
     low, beta = _expanded(pan_ms, around), _expanded(local_gain(ms, pan_ms), around, halved=True)
     hrms = _network(model, sharp, low, up, beta, spectrum, seen.relative_to(seen), keep.relative_to(seen), dtype)
     kept, inner = sensor_model.crop(keep), core.relative_to(keep)
-    residual = ms - to_ms(hrms, coarse, kept)
-    out: Tensor = inner.crop(hrms).clone()
-    del hrms
-    for iteration, step in enumerate(relaxation(iterations)):
-        # Both operators are linear: what the update takes away is known without the result.
-        update = to_pan(step * denoise_residual(residual, kept, iteration), keep.shape, kept)
-        out += inner.crop(update)
-        residual -= to_ms(update, coarse, kept)
-    return out, residual
+    hrms = back_project(hrms, keep.crop(pan), ms, pan_ms, kept, iterations)
+    return inner.crop(hrms).clone(), ms - to_ms(hrms, coarse, kept)
 
 
 def _held(whole: Tensor) -> Part:

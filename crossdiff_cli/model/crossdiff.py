@@ -19,7 +19,7 @@ from crossdiff_cli.imaging.back_projection import (
 )
 from crossdiff_cli.imaging.injection import BETA_RADIUS, prepare
 from crossdiff_cli.imaging.resample import EXPAND_RADIUS
-from crossdiff_cli.imaging.sensor_model import SensorModel
+from crossdiff_cli.imaging.sensor_model import SensorModel, pan_on_ms_grid
 from crossdiff_cli.model.diffusion import NoiseSchedule
 from crossdiff_cli.model.fusion import Features, FusionHead
 from crossdiff_cli.model.spectral import Spectrum
@@ -180,7 +180,9 @@ class CrossDiff(nn.Module):
         """
         pan = denoise_pan(pan, sensor_model)
         pan_low, ms_up, beta = prepare(pan, ms, sensor_model)
-        return back_project(self(pan, pan_low, ms_up, beta, spectrum, dtype), ms, sensor_model, iterations)
+        hrms = self(pan, pan_low, ms_up, beta, spectrum, dtype)
+        pan_ms = pan_on_ms_grid(pan, (ms.shape[2], ms.shape[3]), sensor_model)
+        return back_project(hrms, pan, ms, pan_ms, sensor_model, iterations)
 
     def halo(self, ratio: Pixels, nyquist_gains: Sequence[float], iterations: int) -> int:
         """Return the receptive-field radius of the whole fusion, in PAN pixels: the halo of a tile."""
