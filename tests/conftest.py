@@ -64,7 +64,7 @@ def write_raster(
 
 
 _GROUPS = {
-    "estimate": ("align", "noise"),
+    "estimate": ("align", "noise", "mtf"),
     "network": ("weights", "fine_tune_steps", "iterations"),
     "output": ("extent", "bounds", "bounds_crs", "dtype", "driver", "creation", "overwrite", "stac"),
     "runtime": ("device", "precision", "tile", "readers", "worker", "progress"),

@@ -1,5 +1,6 @@
-"""Estimate normalisation, registration, MTF and noise of a scene from its sample windows."""
+"""Estimate normalisation, registration, MTF, noise and saturation of a scene from its sample windows."""
 
+import math
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from crossdiff_cli.estimate.matching import Optics, View
 from crossdiff_cli.estimate.mtf import estimate_nyquist_gains
 from crossdiff_cli.estimate.noise import ms_noise, pan_noise
 from crossdiff_cli.estimate.registration import Registration, register
+from crossdiff_cli.estimate.saturation import saturation_levels
 from crossdiff_cli.geometry.grid import GridMapping, Pixels
 from crossdiff_cli.geometry.patch import Patch
 from crossdiff_cli.geometry.window import Window
@@ -34,7 +36,7 @@ MtfSource = Literal["scene", "table", "option"]
 
 @dataclass(frozen=True, slots=True)
 class SceneEstimates:
-    """Normalisation, registration, MTF and noise of one scene, estimated on its sample windows."""
+    """Normalisation, registration, MTF, noise and saturation of one scene, estimated on its sample windows."""
 
     grid: GridMapping
     """Nominal mapping of the MS."""
@@ -51,6 +53,8 @@ class SceneEstimates:
     """MTF gain of each MS band at the Nyquist frequency of the MS."""
     mtf_sources: tuple[MtfSource, ...]
     """Where the gain of each band comes from."""
+    saturation: tuple[float, ...]
+    """DN at which each MS band saturates; infinite where it does not in the sample windows."""
 
     def registered_ratio(self) -> Pixels:
         """Return the PAN pixels per MS pixel, as registered."""
@@ -67,7 +71,14 @@ class SceneEstimates:
             self.registered_ratio(), place.offset(patch.offset, (patch.window.row, patch.window.col)),
             place.band_shifts,
         )  # fmt: skip
-        return SensorModel(grid, self.nyquist_gains, self.ms_noise, self.pan_noise)
+        return SensorModel(grid, self.nyquist_gains, self.ms_noise, self.pan_noise, self._saturation())
+
+    def _saturation(self) -> tuple[float, ...]:
+        """Return the saturation of each band, normalised; empty where no band saturates."""
+        if not any(math.isfinite(level) for level in self.saturation):
+            return ()
+        means, stds = self.normalisation.ms_mean.tolist(), self.normalisation.ms_std.tolist()
+        return tuple((level - mean) / std for level, mean, std in zip(self.saturation, means, stds, strict=True))
 
     @property
     def ms_noise_dn(self) -> list[float]:
@@ -163,6 +174,7 @@ def survey(
     if options.noise:
         optics = Optics(grid.ratio, sorted(gains)[len(gains) // 2])
         levels = ms_noise(samples, optics, registration) / normalisation.ms_std
+    saturation = saturation_levels(samples)
     place = sorted(range(len(order)), key=order.__getitem__)  # of each band of the file in the order of wavelengths
     shifts = registration.band_shifts and tuple(registration.band_shifts[i] for i in place)
     registration = replace(registration, band_shifts=shifts)
@@ -175,6 +187,7 @@ def survey(
         pan_noise=of_pan / normalisation.pan_std if options.noise else 0.0,
         nyquist_gains=tuple(gains[i] for i in place),
         mtf_sources=tuple(sources[i] for i in place),
+        saturation=tuple(saturation[i] for i in place),
     )
 
 

@@ -17,6 +17,8 @@ _ROUNDING = 1e-6
 def limit(hrms: Tensor, pan: Tensor, ms: Tensor, pan_ms: Tensor, sensor_model: SensorModel) -> Tensor:
     """Clip each band to the range of the 3 x 3 MS pixels around, widened by what the PAN shows beyond its own range.
 
+    A band that saturates stays below its saturation, or what the MS shows nearby.
+
     Args:
         hrms: (B, C, H, W), normalised.
         pan: (B, 1, H, W), normalised.
@@ -26,22 +28,29 @@ def limit(hrms: Tensor, pan: Tensor, ms: Tensor, pan_ms: Tensor, sensor_model: S
     """
     highest, lowest = _range(ms)
     margin = _TOLERANCE * (highest - lowest)
-    pan_highest, pan_lowest = (x[:, :1] for x in _range(pan_ms.mean(dim=1, keepdim=True)))
-    limits = torch.cat([highest + margin, lowest - margin, pan_highest, pan_lowest], dim=1)
+    pan_highest, pan_lowest = _range(pan_ms.mean(dim=1, keepdim=True))
+    limits = {"top": highest + margin, "bottom": lowest - margin}
+    if sensor_model.saturation:
+        level = ms.new_tensor(sensor_model.saturation)[:, None, None]
+        limits["saturation"] = torch.maximum(highest, level)
     out = torch.empty_like(hrms)
-    bands = hrms.shape[1]
-    for offset, some in sensor_model.grid.bands_by_offset(bands):
+    for offset, bands in sensor_model.grid.bands_by_offset(hrms.shape[1]):
         rows, columns = (
             _nearest(size, count, start, ratio, hrms.device)
             for size, count, start, ratio in zip(
                 hrms.shape[2:], ms.shape[2:], offset, sensor_model.grid.ratio, strict=True
             )
         )
-        chosen = [*some, *(bands + band for band in some), 2 * bands, 2 * bands + 1]
-        here = limits[:, chosen].index_select(2, rows).index_select(3, columns)
-        top = here[:, : len(some)] + (pan - here[:, -2:-1]).clamp_min(0)
-        bottom = here[:, len(some) : -2] + (pan - here[:, -1:]).clamp_max(0)
-        out[:, span(some)] = torch.minimum(torch.maximum(hrms[:, span(some)], bottom), top)
+        some = span(bands)
+
+        def here(image: Tensor, rows: Tensor = rows, columns: Tensor = columns) -> Tensor:
+            return image.index_select(2, rows).index_select(3, columns)
+
+        top = here(limits["top"][:, some]) + (pan - here(pan_highest)).clamp_min(0)
+        if "saturation" in limits:
+            top = torch.minimum(top, here(limits["saturation"][:, some]))
+        bottom = here(limits["bottom"][:, some]) + (pan - here(pan_lowest)).clamp_max(0)
+        out[:, some] = torch.minimum(torch.maximum(hrms[:, some], bottom), top)
     return out
 
 

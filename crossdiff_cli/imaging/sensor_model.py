@@ -22,6 +22,8 @@ class SensorModel:
     """Standard deviation of the white noise of each MS band, normalised; empty where nothing is known of it."""
     pan_noise: float = 0.0
     """Standard deviation of the white noise of the PAN, normalised; 0 where nothing is known of it."""
+    saturation: tuple[float, ...] = ()
+    """Value at which each MS band saturates, normalised, infinite for those that do not; empty where none does."""
 
     def crop(self, part: Window) -> "SensorModel":
         """Return the model of a part of the PAN window."""
@@ -38,6 +40,7 @@ class SensorModel:
             grid=self.grid.select_bands(bands),
             nyquist_gains=tuple(self.nyquist_gains[band] for band in bands),
             ms_noise=tuple(self.ms_noise[band] for band in bands) if self.ms_noise else (),
+            saturation=tuple(self.saturation[band] for band in bands) if self.saturation else (),
         )
 
 
