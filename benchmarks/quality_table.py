@@ -23,7 +23,7 @@ REDUCED = {
 RATIO_TO = "MTF-GLP-FS"
 """The method that others are compared with scene by scene."""
 RATIOS = ("ergas", "sam", "overshoot")
-REGISTERED = ("hqnr", "d_lambda", "d_s", "d_rho", "r_ergas", "r_sam", "r_q2n")
+REGISTERED = ("hqnr", "hqnr_table", "d_lambda", "d_s", "d_rho", "r_ergas", "r_sam", "r_q2n")
 """Figures that are also taken where the MS really lies."""
 SCENE = {"full": ("hqnr", "d_rho", "r_ergas"), "reduced": ("ergas", "sam", "q2n"), "natural": ("ergas", "sam", "q2n")}
 _PREFIX = "registered_"

@@ -46,10 +46,10 @@ def test_table_rows_and_reuse(manifest, tmp_path, untrained_weights):
     keep = tmp_path / "keep"
     bench(manifest, "-o", first, "-m", "EXP", "-m", f"ours={untrained_weights}", "--keep", keep, "--no-sheet")
     record = json.loads((first / "quality.json").read_text())
-    assert len(record["rows"]) == 2 * 2 * 2
+    assert len(record["rows"]) == 2 * 3 * 2
     assert not [row for row in record["rows"] if "error" in row]
     for row in record["rows"]:
-        assert ("ergas" in row) == (row["scale"] == "reduced")
+        assert ("ergas" in row) == (row["scale"] != "full")
         assert len(row["bands"]) == 4
     row = next(r for r in record["rows"] if (r["scene"], r["scale"], r["method"]) == ("town", "reduced", "EXP"))
     case, options = keep / "cases" / "town", PairOptions(sensor="qb", bands=("B", "G", "R", "NIR"))
@@ -69,11 +69,14 @@ def test_table_rows_and_reuse(manifest, tmp_path, untrained_weights):
     bench(manifest, "-o", second, "-m", f"theirs={results}", "--add", first / "quality.json", "--aside", "plain",
           "-m", "truth", "--no-sheet")  # fmt: skip
     again = json.loads((second / "quality.json").read_text())
-    assert again["rows"][:8] == record["rows"]
+    assert again["rows"][:12] == record["rows"]
     same = {(r["scene"], r["scale"]): r["hqnr"] for r in again["rows"] if r["method"] == "theirs"}
     assert same == {(r["scene"], r["scale"]): r["hqnr"] for r in record["rows"] if r["method"] == "ours"}
     truth = [r for r in again["rows"] if r["method"] == "truth"]
-    assert [(r["scene"], r["scale"], r["ergas"]) for r in truth] == [("town", "reduced", 0), ("plain", "reduced", 0)]
+    assert {(r["scene"], r["scale"]) for r in truth} == {
+        (scene, scale) for scene in ("town", "plain") for scale in ("reduced", "natural")
+    }
+    assert not any(r["ergas"] or r["overshoot"] for r in truth)
     text = (second / "quality.md").read_text(encoding="utf-8")
     assert "**0.000" not in text, "the truth is no competitor"
     assert "## Full resolution: VHR, 1 scene\n" in text
@@ -125,7 +128,10 @@ def test_sharpness_is_told_by_contrast(manifest):
     command = [sys.executable, str(BENCHMARKS / "sharpness.py"), str(manifest), "-m", "EXP", "-m", "truth"]
     table = subprocess.run([*command, "--aside", "plain"], capture_output=True, text=True, check=True).stdout
     rows = [line.strip("| ").split(" | ") for line in table.splitlines()[2:]]
-    assert [row[:3] for row in rows] == [["VHR", "reduced", "EXP"], ["VHR", "reduced", "truth"], ["VHR", "full", "EXP"]]
+    assert sorted(row[:3] for row in rows) == [
+        ["VHR", "full", "EXP"],
+        *(["VHR", scale, method] for scale in ("natural", "reduced") for method in ("EXP", "truth")),
+    ]
     assert all(len(row) == 7 and 0 < float(cell) < 2 for row in rows for cell in row[3:])
 
 
