@@ -4,7 +4,7 @@
         --fit quickbird_dgif2,quickbird_abfnet_rr_train=quickbird_abfnet_full0 --sensor-file quickbird_abfnet_full0
 
 `--half SCENE` fits the head to the left half of a validation scene, without its reference, and judges the right half.
-`--fit TRAIN,TRAIN=VALIDATION` fits it to training scenes. `--sensor-file SCENE` is `--half` with a made-up sensor: a
+`--fit TRAIN,TRAIN=VALIDATION` fits it to training scenes. `--sensor-file SCENE` is `--half` with a simulated sensor: a
 TOML file that gives the bands of the scene moved by some nanometres and the usual MTF.
 """
 
@@ -32,8 +32,8 @@ from crossdiff_cli.options import (
     EstimateOptions,
     NetworkOptions,
     OutputOptions,
+    SceneSources,
     SharpenOptions,
-    Sources,
 )
 from crossdiff_cli.quality.files import JudgedFiles
 from crossdiff_cli.sensors.definitions import define
@@ -86,7 +86,7 @@ def trial(name: str, train: Sequence[Case], judged: Sequence[Case], steps: int, 
     """Fit, then judge the head before and after."""
     started = time.monotonic()
     first = train[0].options
-    sources = Sources(tuple(f for c in train for f in (c.pan, c.ms)), sensor=first.sensor, bands=first.bands)
+    sources = SceneSources(tuple(f for c in train for f in (c.pan, c.ms)), sensor=first.sensor, bands=first.bands)
     found = run_adapt(sources, folder / f"{name}.safetensors", AdaptOptions(Budget(steps, rate=3e-4,
                       checkpoint_every=25)))  # fmt: skip
     seconds = round(time.monotonic() - started, 1)
@@ -104,9 +104,9 @@ def made_up(case: Case, folder: Path) -> str:
     """A TOML file of a sensor that is in no table, close to that of the case."""
     with open_pair(case.pan, [case.ms], case.options) as pair:
         bands, pan = pair.bands, pair.sensor.pan_nm
-    sensor = define("made-up", [b.name for b in bands], [(b.center_nm + _MOVED_NM, b.width_nm) for b in bands],
+    sensor = define("simulated", [b.name for b in bands], [(b.center_nm + _MOVED_NM, b.width_nm) for b in bands],
                     pan_nm=pan)  # fmt: skip
-    path = folder / "made-up.toml"
+    path = folder / "simulated.toml"
     rows = [f'[[bands]]\nname = "{b.name}"\ncenter_nm = {b.center_nm}\nwidth_nm = {b.width_nm}' for b in sensor.bands]
     path.write_text("\n".join([f"pan_nm = [{pan[0]}, {pan[1]}]", *rows]) + "\n", encoding="utf-8")
     return str(path)
@@ -141,7 +141,7 @@ def main() -> None:
             return cases(entry, folder / entry.name)
 
         for made, name in [(False, n) for n in options.half] + [(True, n) for n in options.sensor_file]:
-            whole, kind = prepared(entries[name])[0], "made-up sensor" if made else "half"
+            whole, kind = prepared(entries[name])[0], "simulated sensor" if made else "half"
             whole = replace(whole, sensor=made_up(whole, folder)) if made else whole
             left = half(whole, folder / f"{name}-{kind}-left", right=False)
             right = half(whole, folder / f"{name}-{kind}-right", right=True)

@@ -30,7 +30,7 @@ from torch import Generator, Tensor, nn
 from crossdiff_cli.imaging.back_projection import ITERATIONS
 from crossdiff_cli.model.crossdiff import Architecture, CrossDiff
 from crossdiff_cli.model.device import tune_allocator
-from crossdiff_cli.model.fusion import Features, Gate
+from crossdiff_cli.model.fusion import EncoderOutputs, Gate
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.model.weights import load
 from crossdiff_cli.options import LossWeights
@@ -38,8 +38,8 @@ from crossdiff_cli.system.weight_files import bundled_weights
 from crossdiff_cli.training.adapt import adapt
 from crossdiff_cli.training.loop import Plan
 from crossdiff_cli.training.manifest import read_manifest
-from crossdiff_cli.training.patches import Sampler, wald_pair, windows_of
-from crossdiff_cli.training.resimulate import reimage, sharpen_scene
+from crossdiff_cli.training.patches import PatchSampler, wald_pair, windows_of
+from crossdiff_cli.training.resimulate import resimulate, sharpen_scene
 from crossdiff_cli.training.selection import JudgedWindow
 from crossdiff_cli.training.training_scene import TrainingScene, load_scene
 
@@ -107,7 +107,7 @@ class Controlled(CrossDiff):
 
     def features(
         self, pan: Tensor, ms_up: Tensor, spectrum: Spectrum, dtype: torch.dtype = torch.float32
-    ) -> Features | None:
+    ) -> EncoderOutputs | None:
         """As in CrossDiff, changed as the arm says."""
         if self.p2m is None or self.m2p is None:
             return None
@@ -212,7 +212,7 @@ def scenes(manifest: Path, extra: Path | None) -> list[TrainingScene]:
     real = [load_scene(entry) for entry in read_manifest(manifest, "train")]
     simulated = [load_scene(entry) for entry in read_manifest(extra, "train")] if extra else []
     generator, shipped = Generator().manual_seed(7), load(bundled_weights("all"))[0].channels_last()
-    return [*real, *simulated, *(reimage(s, sharpen_scene(shipped, s), generator) for s in real)]
+    return [*real, *simulated, *(resimulate(s, sharpen_scene(shipped, s), generator) for s in real)]
 
 
 def main() -> None:
@@ -265,7 +265,7 @@ def trial(
     if steps:
         plan = Plan(steps=steps, learning_rate=1e-3, seed=seed)
         first = {name: value.clone() for name, value in model.head.state_dict().items()}
-        adapt(model, Sampler(chosen, 128, 2), plan, groups=2, weights=arm.losses, iterations=arm.iterations)
+        adapt(model, PatchSampler(chosen, 128, 2), plan, groups=2, weights=arm.losses, iterations=arm.iterations)
         last = model.head.state_dict()
         model.head.load_state_dict({name: TRAINED * last[name] + (1 - TRAINED) * first[name] for name in first})
     trained = time.monotonic() - started

@@ -20,7 +20,7 @@ import rasterio
 import torch
 from torch import Tensor
 
-from crossdiff_cli.estimate.matching import Optics, View
+from crossdiff_cli.estimate.matching import PanDegradation, SampleWindow
 from crossdiff_cli.estimate.mtf import estimate_nyquist_gains
 from crossdiff_cli.estimate.noise import pan_noise
 from crossdiff_cli.estimate.registration import register
@@ -36,7 +36,7 @@ _NANOMETRES = {3: (660, 550, 480), 4: (660, 550, 480, 830), 8: (440, 480, 545, 6
 _CLASSES = ((0.08, 0.23), (0.23, 0.38), (0.38, 0.53), (0.53, 0.75))
 
 
-def simulated(truth: Tensor, ratio: int, gains: Sequence[float], draw: random.Random) -> Iterator[View]:
+def simulated(truth: Tensor, ratio: int, gains: Sequence[float], draw: random.Random) -> Iterator[SampleWindow]:
     """Windows of a pair whose MS has these gains; truth (C, H, W)."""
     generator = torch.Generator().manual_seed(draw.randrange(2**31))
     share = draw.choice((0.0, 0.005, 0.02))
@@ -56,7 +56,7 @@ def simulated(truth: Tensor, ratio: int, gains: Sequence[float], draw: random.Ra
         mask = torch.zeros(part.shape[1:], dtype=torch.bool)
         mask[1:-1, 1:-1] = True
         window = pan[..., row * ratio : (row + _SIDE) * ratio, col * ratio : (col + _SIDE) * ratio]
-        yield View(window, part, mask, (0.0, 0.0), (float(row * ratio), float(col * ratio)))
+        yield SampleWindow(window, part, mask, (0.0, 0.0), (float(row * ratio), float(col * ratio)))
 
 
 def trial(truth: Tensor, ratio: int, draw: random.Random) -> tuple[list[tuple[float, float]], int, float]:
@@ -64,7 +64,7 @@ def trial(truth: Tensor, ratio: int, draw: random.Random) -> tuple[list[tuple[fl
     middle = draw.uniform(0.1, 0.7)
     gains = [min(0.75, max(0.08, middle * math.exp(0.1 * draw.gauss(0, 1)))) for _ in truth]
     views = list(simulated(truth, ratio, gains, draw))
-    found = register(views, Optics((ratio, ratio), 0.3), (0.0, 0.0))
+    found = register(views, PanDegradation((ratio, ratio), 0.3), (0.0, 0.0))
     noise = pan_noise(views, (ratio, ratio))
     started = time.perf_counter()
     estimates = estimate_nyquist_gains(views, (ratio, ratio), found, noise, _NANOMETRES[len(gains)])

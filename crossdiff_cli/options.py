@@ -196,7 +196,7 @@ class AdaptBudget(Budget):
 
 
 @dataclass(frozen=True, slots=True)
-class Sources:
+class SceneSources:
     """The scenes of a training stage."""
 
     scenes: tuple[str, ...] = ()
@@ -209,7 +209,7 @@ class Sources:
     """Names of the MS bands in file order, of the scenes that do not name theirs."""
     strict: bool = False
     """Whether a scene that cannot be read ends the run."""
-    reimage: int = 0
+    resimulate: int = 0
     """Number of simulated sensors through which each sharpened scene is resimulated."""
 
 

@@ -19,11 +19,11 @@ from crossdiff_cli.cli.main import main
 from crossdiff_cli.errors import OutputError, SensorError, TrainingError
 from crossdiff_cli.imaging.back_projection import ITERATIONS
 from crossdiff_cli.model.weights import digest, load, save
-from crossdiff_cli.options import AdaptOptions, Budget, LossWeights, Sources
+from crossdiff_cli.options import AdaptOptions, Budget, LossWeights, SceneSources
 from crossdiff_cli.sensors.definitions import file_key
 from crossdiff_cli.system.weight_files import adapted_head_path, find_adapted_head
 from crossdiff_cli.training.manifest import Entry
-from crossdiff_cli.training.patches import Sampler, fitting_patch
+from crossdiff_cli.training.patches import PatchSampler, fitting_patch
 from crossdiff_cli.training.run_adapt import run_adapt
 from crossdiff_cli.training.selection import EDGE, Score, hold_out, score
 from crossdiff_cli.training.training_scene import load_scene
@@ -126,7 +126,7 @@ def test_the_head_that_held_out_windows_prefer_is_kept(files, tmp_path, small_we
         return Score(next(hqnr), 0.1)
 
     forge_scores(monkeypatch, forged)
-    sources = Sources(scenes=(files.pan, files.ms), sensor="vhr")
+    sources = SceneSources(scenes=(files.pan, files.ms), sensor="vhr")
     target = tmp_path / "h.safetensors"
     result = run_adapt(sources, target, AdaptOptions(BUDGET, small_weights))
     assert (result.before.hqnr, result.after.hqnr) == (0.5, 0.9)
@@ -155,7 +155,7 @@ def test_a_run_that_was_stopped_remembers_its_best_head(files, tmp_path, small_w
 
         forge_scores(monkeypatch, forged)
         options = AdaptOptions(replace(BUDGET, steps=6), small_weights)
-        return run_adapt(Sources(scenes=(files.pan, files.ms), sensor="vhr"), tmp_path / "h.safetensors", options)
+        return run_adapt(SceneSources(scenes=(files.pan, files.ms), sensor="vhr"), tmp_path / "h.safetensors", options)
 
     with pytest.raises(StopIteration):
         run(0.5, 0.9)
@@ -173,7 +173,7 @@ def test_a_damaged_memory_of_the_best_head_is_not_believed(files, tmp_path, smal
     def full(*_arguments):
         raise OutputError("full")
 
-    sources, target = Sources((files.pan, files.ms), sensor="vhr"), tmp_path / "h.safetensors"
+    sources, target = SceneSources((files.pan, files.ms), sensor="vhr"), tmp_path / "h.safetensors"
     options = AdaptOptions(BUDGET, weights=small_weights)
     with monkeypatch.context() as patch, pytest.raises(OutputError, match="full"):
         patch.setattr("crossdiff_cli.training.run_adapt.save", full)
@@ -193,7 +193,7 @@ def test_a_bad_target_is_known_before_scenes_are_read(tmp_path, monkeypatch):
     read = []
     monkeypatch.setattr("crossdiff_cli.training.run_adapt.training_scenes", lambda *_: read.append(1))
     with pytest.raises(OutputError, match=r"picture\.tif"):
-        run_adapt(Sources(scenes=("nothing",)), tmp_path / "picture.tif", AdaptOptions(BUDGET))
+        run_adapt(SceneSources(scenes=("nothing",)), tmp_path / "picture.tif", AdaptOptions(BUDGET))
     assert not read
 
 
@@ -206,7 +206,7 @@ def test_no_gain_keeps_the_head(files, tmp_path, small_weights, monkeypatch):
     hqnr = iter([0.5, 0.4, 0.4, 0.4, 0.3, 0.3, 0.3])
     forge_scores(monkeypatch, lambda *_: Score(next(hqnr), 0.1))
     result = run_adapt(
-        Sources(scenes=(files.pan, files.ms), sensor="vhr"),
+        SceneSources(scenes=(files.pan, files.ms), sensor="vhr"),
         tmp_path / "h.safetensors",
         AdaptOptions(BUDGET, small_weights),
     )
@@ -222,7 +222,7 @@ def test_a_better_head_is_not_overwritten(files, tmp_path, small_weights, monkey
     kept = digest(target)
     hqnr = iter([0.5] + 6 * [0.6] + [0.7])
     forge_scores(monkeypatch, lambda *_: Score(next(hqnr), 0.1))
-    sources = Sources(scenes=(files.pan, files.ms), sensor="vhr")
+    sources = SceneSources(scenes=(files.pan, files.ms), sensor="vhr")
     with pytest.raises(OutputError, match=r"holds a better head: HQNR 0\.7000 against 0\.6000 .* --force"):
         run_adapt(sources, target, AdaptOptions(BUDGET, small_weights))
     assert digest(target) == kept
@@ -242,7 +242,7 @@ def test_the_head_is_fitted_on_the_device_that_is_named(files, tmp_path, small_w
     with monkeypatch.context() as patch, pytest.raises(InterruptedError):
         patch.setattr("crossdiff_cli.training.run_adapt.choose_device", torch.device)
         patch.setattr("crossdiff_cli.training.run_adapt.adapt", look)
-        run_adapt(Sources((files.pan, files.ms), sensor="vhr"), tmp_path / "h.safetensors", options)
+        run_adapt(SceneSources((files.pan, files.ms), sensor="vhr"), tmp_path / "h.safetensors", options)
     assert found == [{"meta"}]
     missing = ["adapt", files.pan, files.ms, "--sensor", "vhr", "-o", str(tmp_path / "h"), "--device", "cuda:77"]
     done = CliRunner().invoke(main, missing)
@@ -256,7 +256,7 @@ def test_a_checkpoint_of_other_losses_or_another_beginning_is_not_gone_on_from(
     def full(*_arguments):
         raise OutputError("full")
 
-    sources, target = Sources((files.pan, files.ms), sensor="vhr"), tmp_path / "h.safetensors"
+    sources, target = SceneSources((files.pan, files.ms), sensor="vhr"), tmp_path / "h.safetensors"
     options = AdaptOptions(BUDGET, weights=small_weights, select=False)
     with monkeypatch.context() as patch, pytest.raises(OutputError, match="full"):
         patch.setattr("crossdiff_cli.training.run_adapt.save", full)
@@ -273,7 +273,7 @@ def test_a_checkpoint_of_other_losses_or_another_beginning_is_not_gone_on_from(
 
 
 def test_only_the_head_learns_and_losses_can_be_left_out(files, tmp_path, small_weights):
-    sources = Sources(scenes=(files.pan, files.ms), sensor="vhr")
+    sources = SceneSources(scenes=(files.pan, files.ms), sensor="vhr")
     options = AdaptOptions(BUDGET, small_weights, select=False, losses=LossWeights(supervised=0.0))
     result = run_adapt(sources, tmp_path / "h.safetensors", options)
     before, after = (load(path)[0].state_dict() for path in (small_weights, result.output))
@@ -401,7 +401,7 @@ def test_patches_that_fit_do_so_in_every_draw(scene):
         side = fitting_patch([masked], 96, reduced=True)
         sides.add(side)
         for seed in range(10 if side else 0):
-            drawn = Sampler([masked], side, 4).draw(Generator().manual_seed(seed), reduced=True)
+            drawn = PatchSampler([masked], side, 4).draw(Generator().manual_seed(seed), reduced=True)
             assert drawn.pan.shape == (4, 1, side, side)
     assert sides >= {0, 32, 64}
 
@@ -413,7 +413,7 @@ def test_small_scenes_get_smaller_patches_and_the_smallest_no_supervised_term(
     caplog.set_level("INFO")
     for side, wanted in ((480, "patches of 64 pixels instead of 96"), (200, "fitted without the supervised term")):
         files = make_pair(shape=(side, side), name=f"s{side}_")
-        sources = Sources((files.pan, files.ms), sensor="vhr", bands=("B", "G", "R", "NIR"))
+        sources = SceneSources((files.pan, files.ms), sensor="vhr", bands=("B", "G", "R", "NIR"))
         target = tmp_path / f"{side}.safetensors"
         run_adapt(sources, target, AdaptOptions(Budget(steps=1, batch=1, groups=1), weights=small_weights))
         assert wanted in caplog.text

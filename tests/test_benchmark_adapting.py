@@ -1,4 +1,4 @@
-"""The benchmark of fitting: what it trains on and what it judges lie apart; its made-up sensor is as it says."""
+"""The benchmark of fitting: what it trains on and what it judges lie apart; its simulated sensor is as it says."""
 
 import sys
 from pathlib import Path
@@ -32,7 +32,7 @@ def test_the_made_up_sensor_is_none_of_the_table_and_close_to_the_true_one(make_
     case = Case("s", "vhr", ("B", "G", "R", "NIR"), "full", files.pan, files.ms, None)
     sensor = named_sensor(adapting.made_up(case, tmp_path))
     true = find_sensor("vhr")
-    assert sensor.key == "made-up"
+    assert sensor.key == "simulated"
     assert [b.name for b in sensor.bands] == ["B", "G", "R", "NIR"]
     assert sensor.bands[0].center_nm == true.select(["B"])[0].center_nm + 15
     assert sensor.pan_nm == true.pan_nm

@@ -111,7 +111,7 @@ def test_the_faults_are_as_the_documentation_says():
 
 
 def test_sharpness_is_told_by_contrast(manifest):
-    """The flat half of a made-up pair has noise of its own in the result; in the other half the result is the PAN."""
+    """The flat half of a synthetic pair has noise of its own in the result; in the other half the result is the PAN."""
     sys.path.insert(0, str(BENCHMARKS))
     try:
         from sharpness import by_contrast

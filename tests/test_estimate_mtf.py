@@ -12,7 +12,7 @@ from rasterio.transform import Affine
 
 from crossdiff_cli.cli.main import main
 from crossdiff_cli.errors import OptionError
-from crossdiff_cli.estimate.matching import View
+from crossdiff_cli.estimate.matching import SampleWindow
 from crossdiff_cli.estimate.mtf import estimate_nyquist_gains
 from crossdiff_cli.estimate.registration import Registration
 from crossdiff_cli.estimate.survey import survey
@@ -44,12 +44,12 @@ def imaged(image: np.ndarray, gain: float, ratio: int, offset: tuple[float, floa
     return np.fft.irfft2(np.fft.rfft2(image) * gains * moved, s=image.shape)[::ratio, ::ratio]
 
 
-def view(pan: np.ndarray, ms: list[np.ndarray]) -> View:
+def view(pan: np.ndarray, ms: list[np.ndarray]) -> SampleWindow:
     mask = torch.ones(ms[0].shape, dtype=torch.bool)
     mask[:3] = mask[-3:] = False  # the operators of the project are not periodic
     mask[:, :3] = mask[:, -3:] = False
     bands = torch.from_numpy(np.stack(ms)).float()
-    return View(torch.from_numpy(pan)[None, None].float(), bands, mask, (0.0, 0.0), (0.0, 0.0))
+    return SampleWindow(torch.from_numpy(pan)[None, None].float(), bands, mask, (0.0, 0.0), (0.0, 0.0))
 
 
 @pytest.mark.parametrize(("gain", "ratio"), [(0.12, 2), (0.3, 2), (0.12, 4), (0.3, 4), (0.5, 4)])

@@ -15,7 +15,7 @@ from crossdiff_cli.imaging.sensor_model import SensorModel
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.model.weights import load, save
-from crossdiff_cli.options import AdaptOptions, Budget, Sources
+from crossdiff_cli.options import AdaptOptions, Budget, SceneSources
 from crossdiff_cli.training.run_adapt import run_adapt
 
 SPECTRUM = Spectrum(torch.tensor([480.0, 850.0]), torch.tensor([60.0, 140.0]), torch.tensor([450.0, 800.0]), 4.0)
@@ -92,7 +92,7 @@ def test_files_from_before_there_was_a_choice_take_both(tmp_path, small_weights)
 @pytest.mark.parametrize("restart", [False, True])
 def test_adapt_can_be_told_whose_features_the_head_takes(make_pair, tmp_path, small_weights, restart):
     files = make_pair()
-    sources, weights = Sources(scenes=(files.pan, files.ms), sensor="vhr"), small_weights
+    sources, weights = SceneSources(scenes=(files.pan, files.ms), sensor="vhr"), small_weights
     for features, taken in (("p2m", False), (None, False), ("both", True)):
         options = AdaptOptions(BUDGET, weights, features=features, restart=restart, select=False)
         weights = run_adapt(sources, tmp_path / f"{features}.safetensors", options).output
@@ -107,7 +107,7 @@ def test_no_encoders_no_features_to_choose_from(make_pair, tmp_path):
     files = make_pair()
     with pytest.raises(WeightsError, match=r"control\.safetensors holds no encoders"):
         run_adapt(
-            Sources(scenes=(files.pan, files.ms), sensor="vhr"),
+            SceneSources(scenes=(files.pan, files.ms), sensor="vhr"),
             tmp_path / "h.safetensors",
             AdaptOptions(BUDGET, tmp_path / "control.safetensors", features="both"),
         )

@@ -13,7 +13,7 @@ from conftest import BAND_OF_PAN, sharpen_options, shifted_pair
 from scipy import ndimage
 
 from crossdiff_cli.cli.main import main
-from crossdiff_cli.estimate.matching import Optics, View
+from crossdiff_cli.estimate.matching import PanDegradation, SampleWindow
 from crossdiff_cli.estimate.noise import ms_noise, pan_noise
 from crossdiff_cli.estimate.registration import Registration
 from crossdiff_cli.estimate.survey import survey
@@ -27,7 +27,7 @@ from crossdiff_cli.tasks.describe import describe
 from crossdiff_cli.tasks.sharpen import sharpen
 from crossdiff_cli.training.training_scene import scene_of
 
-OPTICS = Optics((4.0, 4.0), 0.15)
+DEGRADATION = PanDegradation((4.0, 4.0), 0.15)
 PLACE = Registration()
 SENSOR_MODEL = SensorModel(GridMapping((4.0, 4.0), (0.0, 0.0)), (0.34, 0.3))
 FOUR = PairOptions(sensor="vhr", bands=("B", "G", "R", "NIR"))
@@ -39,28 +39,30 @@ def view(noise, size=96, seed=0, texture=40.0, calm=0.01):
     pan = texture * torch.randn(1, 1, 4 * size, 4 * size, generator=draw)
     pan[..., : 2 * size, : 2 * size] *= calm
     pan = 500 + F.avg_pool2d(pan, 5, stride=1, padding=2)
-    seen = OPTICS.seen(
-        View(pan, torch.zeros(1, size, size), torch.ones(size, size) > 0, (0.0, 0.0), (0.0, 0.0)), (0.0, 0.0)
+    seen = DEGRADATION.pan_on_ms_grid(
+        SampleWindow(pan, torch.zeros(1, size, size), torch.ones(size, size) > 0, (0.0, 0.0), (0.0, 0.0)), (0.0, 0.0)
     )
     ms = torch.stack([gain * seen + deviation * torch.randn(size, size, generator=draw) for gain, deviation in noise])
-    return View(pan, ms, torch.ones(size, size, dtype=torch.bool), (0.0, 0.0), (0.0, 0.0))
+    return SampleWindow(pan, ms, torch.ones(size, size, dtype=torch.bool), (0.0, 0.0), (0.0, 0.0))
 
 
 def test_noise_is_told_from_texture():
     """The deviations put in come out, in the unit of the MS."""
     known = [(1.0, 2.0), (0.6, 5.0), (1.5, 0.5)]
-    found = ms_noise([view(known, seed=1), view(known, seed=2)], OPTICS, PLACE)
+    found = ms_noise([view(known, seed=1), view(known, seed=2)], DEGRADATION, PLACE)
     assert found.tolist() == pytest.approx([2.0, 5.0, 0.5], rel=0.15)
-    scaled = [View(v.pan, 10 * v.ms, v.mask, v.offset, v.origin) for v in (view(known, seed=1), view(known, seed=2))]
-    assert torch.allclose(ms_noise(scaled, OPTICS, PLACE), 10 * found, rtol=1e-4)
+    scaled = [
+        SampleWindow(v.pan, 10 * v.ms, v.mask, v.offset, v.origin) for v in (view(known, seed=1), view(known, seed=2))
+    ]
+    assert torch.allclose(ms_noise(scaled, DEGRADATION, PLACE), 10 * found, rtol=1e-4)
 
 
 def test_texture_that_the_pan_has_too_is_no_noise():
     """One band, texture everywhere, and an MS that lies two PAN pixels from where it should."""
     sample = view([(1.0, 2.0)], texture=1000.0, calm=1.0)
-    moved = View(sample.pan, sample.ms, sample.mask, (-2.0, 0.0), sample.origin)
-    assert float(ms_noise([moved], OPTICS, Registration(shift=(2.0, 0.0)))) == pytest.approx(2.0, rel=0.3)
-    assert float(ms_noise([moved], OPTICS, PLACE)) > 4
+    moved = SampleWindow(sample.pan, sample.ms, sample.mask, (-2.0, 0.0), sample.origin)
+    assert float(ms_noise([moved], DEGRADATION, Registration(shift=(2.0, 0.0)))) == pytest.approx(2.0, rel=0.3)
+    assert float(ms_noise([moved], DEGRADATION, PLACE)) > 4
 
 
 def test_texture_of_its_own_counts_where_it_is_least():
@@ -69,14 +71,14 @@ def test_texture_of_its_own_counts_where_it_is_least():
     own = 30 * torch.randn(96, 96, generator=torch.Generator().manual_seed(7))
     own[:48, :48] = 0
     sample.ms[0] += own
-    assert float(ms_noise([sample], OPTICS, PLACE)[0]) == pytest.approx(2.0, rel=0.3)
+    assert float(ms_noise([sample], DEGRADATION, PLACE)[0]) == pytest.approx(2.0, rel=0.3)
 
 
 def pan_view(deviation, *, calm=0.05, size=96, seed=0):
     """A view whose PAN has noise on texture as a sensor sees it, through its MTF."""
     sample = view([(1.0, 0.0)], size=size, seed=seed, texture=400.0, calm=calm)
     noise = deviation * torch.randn(sample.pan.shape, generator=torch.Generator().manual_seed(100 + seed))
-    return View(sample.pan + noise, sample.ms, sample.mask, sample.offset, sample.origin)
+    return SampleWindow(sample.pan + noise, sample.ms, sample.mask, sample.offset, sample.origin)
 
 
 @pytest.mark.parametrize("calm", [0.05, 0.2])
@@ -86,7 +88,7 @@ def test_the_noise_of_the_pan_is_told_from_its_texture(calm):
         assert pan_noise([pan_view(deviation, calm=calm)], (4.0, 4.0)) == pytest.approx(deviation, rel=0.15)
     scaled = pan_view(2.0)
     assert pan_noise(
-        [View(10 * scaled.pan, scaled.ms, scaled.mask, scaled.offset, scaled.origin)], (4.0, 4.0)
+        [SampleWindow(10 * scaled.pan, scaled.ms, scaled.mask, scaled.offset, scaled.origin)], (4.0, 4.0)
     ) == pytest.approx(10 * pan_noise([scaled], (4.0, 4.0)), rel=1e-4)
 
 
@@ -102,7 +104,7 @@ def test_texture_as_sharp_as_a_sensor_can_see_it_is_no_noise(town):
     pan = 500 + 48 * strength * F.avg_pool2d(torch.randn(1, 1, 385, 385, generator=draw), 2, stride=1)
     pan[..., 192:] += town * (strength * torch.randn(384, 384, generator=draw))[:, 192:]
     pan += 4 * torch.randn(pan.shape, generator=draw)
-    sample = View(pan, torch.zeros(1, 96, 96), torch.ones(96, 96) > 0, (0.0, 0.0), (0.0, 0.0))
+    sample = SampleWindow(pan, torch.zeros(1, 96, 96), torch.ones(96, 96) > 0, (0.0, 0.0), (0.0, 0.0))
     assert pan_noise([sample], (4.0, 4.0)) == pytest.approx(4.0, rel=0.05)
 
 
@@ -115,13 +117,13 @@ def test_pixels_that_are_not_valid_tell_nothing(outside):
     mask = torch.ones(96, 16 if outside else 96, dtype=torch.bool)
     if not outside:
         mask[:, :80] = False
-    filled = View(pan, sample.ms[..., : mask.shape[1]], mask, (0.0, 322.0 if outside else 2.0), (0.0, 0.0))
+    filled = SampleWindow(pan, sample.ms[..., : mask.shape[1]], mask, (0.0, 322.0 if outside else 2.0), (0.0, 0.0))
     assert pan_noise([filled], (4.0, 4.0)) == pytest.approx(4.0, rel=0.15)
 
 
 def test_a_constant_pan_has_no_noise():
     sample = pan_view(2.0)
-    constant = View(torch.full_like(sample.pan, 7.0), sample.ms, sample.mask, sample.offset, sample.origin)
+    constant = SampleWindow(torch.full_like(sample.pan, 7.0), sample.ms, sample.mask, sample.offset, sample.origin)
     assert pan_noise([constant], (4.0, 4.0)) == 0.0
 
 
@@ -129,20 +131,20 @@ def test_nothing_is_said_of_noise_where_little_is_valid():
     sample = view([(1.0, 2.0)])
     mask = torch.zeros_like(sample.mask)
     mask[:11, :11] = True
-    hidden = View(sample.pan, sample.ms, mask, sample.offset, sample.origin)
-    assert ms_noise([hidden], OPTICS, PLACE).tolist() == [0.0]
+    hidden = SampleWindow(sample.pan, sample.ms, mask, sample.offset, sample.origin)
+    assert ms_noise([hidden], DEGRADATION, PLACE).tolist() == [0.0]
     assert pan_noise([hidden], (4.0, 4.0)) == 0.0
 
 
 @pytest.mark.parametrize("size", [1, 2, 9, 11])
 def test_nothing_is_said_of_noise_in_a_scene_of_a_few_pixels(size):
     small = view([(1.0, 2.0), (1.0, 2.0)], size=size)
-    assert ms_noise([small], OPTICS, PLACE).tolist() == [0.0, 0.0]
+    assert ms_noise([small], DEGRADATION, PLACE).tolist() == [0.0, 0.0]
     assert pan_noise([small], (4.0, 4.0)) == 0.0
 
 
 def test_a_constant_band_has_no_noise():
-    assert float(ms_noise([view([(1.0, 2.0), (0.0, 0.0)])], OPTICS, PLACE)[1]) == pytest.approx(0.0, abs=1e-6)
+    assert float(ms_noise([view([(1.0, 2.0), (0.0, 0.0)])], DEGRADATION, PLACE)[1]) == pytest.approx(0.0, abs=1e-6)
 
 
 def test_the_noise_of_the_ms_is_not_sharpened():

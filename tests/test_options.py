@@ -25,8 +25,8 @@ from crossdiff_cli.options import (
     PairOptions,
     PretrainOptions,
     RuntimeOptions,
+    SceneSources,
     SharpenOptions,
-    Sources,
 )
 
 GROUPS = (PairOptions, EstimateOptions, NetworkOptions, OutputOptions, RuntimeOptions)
@@ -92,8 +92,13 @@ def test_bounds_crs_needs_bounds():
 @pytest.mark.parametrize(
     ("command", "run", "arguments", "expected"),
     [
-        (pretrain, "run_pretrain.run_pretrain", ["a.json", "-o", "out"], (Sources(("a.json",)), PretrainOptions())),
-        (adapt, "run_adapt.run_adapt", ["a.json", "-o", "h.safetensors"], (Sources(("a.json",)), AdaptOptions())),
+        (
+            pretrain,
+            "run_pretrain.run_pretrain",
+            ["a.json", "-o", "out"],
+            (SceneSources(("a.json",)), PretrainOptions()),
+        ),
+        (adapt, "run_adapt.run_adapt", ["a.json", "-o", "h.safetensors"], (SceneSources(("a.json",)), AdaptOptions())),
     ],
 )
 def test_a_training_command_without_options_gives_the_defaults(monkeypatch, command, run, arguments, expected):
@@ -112,8 +117,16 @@ def test_a_training_command_without_options_gives_the_defaults(monkeypatch, comm
 @pytest.mark.parametrize(
     ("command", "classes", "without"),
     [
-        (pretrain, (Budget, Sources, PretrainOptions), {"sources_scenes", "sources_sensor", "sources_bands"}),
-        (adapt, (AdaptBudget, Sources, AdaptOptions, DefinitionOptions), {"sources_scenes", "sources_held_out"}),
+        (
+            pretrain,
+            (Budget, SceneSources, PretrainOptions),
+            {"scenesources_scenes", "scenesources_sensor", "scenesources_bands"},
+        ),
+        (
+            adapt,
+            (AdaptBudget, SceneSources, AdaptOptions, DefinitionOptions),
+            {"scenesources_scenes", "scenesources_held_out"},
+        ),
     ],
 )
 def test_each_field_of_training_has_one_option(command, classes, without):

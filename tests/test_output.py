@@ -15,7 +15,7 @@ from rio_cogeo.cogeo import cog_validate
 
 from crossdiff_cli.errors import OutputError, SensorError
 from crossdiff_cli.geometry.window import Window
-from crossdiff_cli.io.writer import Profile, Writer
+from crossdiff_cli.io.writer import OutputProfile, Writer
 from crossdiff_cli.options import PairOptions
 from crossdiff_cli.sensors.table import find_sensor
 from crossdiff_cli.tasks.sharpen import sharpen
@@ -45,7 +45,7 @@ def write(path, shape=(280, 1100), dtype="uint16", **changes):
     }  # fmt: skip
     data = np.random.default_rng(0).integers(1, 250, (8, *shape)).astype(dtype)
     data[:, :100, :100] = 0
-    with Writer(path, Profile(**(values | changes))) as writer:
+    with Writer(path, OutputProfile(**(values | changes))) as writer:
         writer.write(data, Window(0, 0, *shape))
     return data
 
@@ -135,7 +135,7 @@ def test_thermal_and_cirrus_bands_have_a_colour(tmp_path):
     bands = find_sensor("l8").select(["CIRRUS", "TIR1", "TIR2"])
     with Writer(
         tmp_path / "out.tif",
-        Profile((64, 64), "uint16", "EPSG:32633", GRID, None, bands, [1.0] * 3, [0.0] * 3),
+        OutputProfile((64, 64), "uint16", "EPSG:32633", GRID, None, bands, [1.0] * 3, [0.0] * 3),
     ) as writer:
         writer.write(np.ones((3, 64, 64), "uint16"), Window(0, 0, 64, 64))
     with rasterio.open(tmp_path / "out.tif") as file:

@@ -15,7 +15,7 @@ from crossdiff_cli.geometry.grid import GridMapping
 from crossdiff_cli.geometry.window import STRIDE, Tile, Window, tiles
 from crossdiff_cli.imaging.resample import degrade
 from crossdiff_cli.imaging.sensor_model import SensorModel
-from crossdiff_cli.inference.plan import choose_tile_size, window_pixels, workers_on
+from crossdiff_cli.inference.plan import choose_tile_size, max_window_pixels, workers_on
 from crossdiff_cli.inference.run import DeviceWorker, FusedTile, WriterThread, run_tiles
 from crossdiff_cli.inference.strips import fuse_core
 from crossdiff_cli.io.writer import Writer
@@ -337,16 +337,16 @@ def test_tiles_that_are_worked_on_together_share_a_network(make_pair, tmp_path, 
 
 def test_memory_sets_the_tile(monkeypatch):
     cpu = choose_devices("cpu", "auto")
-    plenty = window_pixels(cpu, 4, torch.float32)
+    plenty = max_window_pixels(cpu, 4, torch.float32)
     assert plenty * 400 < 2e9
-    assert window_pixels(cpu, 8, torch.float32) < plenty
+    assert max_window_pixels(cpu, 8, torch.float32) < plenty
     monkeypatch.setattr("crossdiff_cli.inference.plan.fast_in_bf16", lambda _device: True)
-    assert window_pixels(cpu, 4, torch.bfloat16) > 1.25 * plenty
+    assert max_window_pixels(cpu, 4, torch.bfloat16) > 1.25 * plenty
     monkeypatch.setattr("crossdiff_cli.inference.plan.fast_in_bf16", lambda _device: False)
-    assert window_pixels(cpu, 4, torch.bfloat16) == plenty
-    assert window_pixels(choose_devices("cpu,cpu", "auto"), 4, torch.float32) == pytest.approx(plenty / 2, abs=1)
+    assert max_window_pixels(cpu, 4, torch.bfloat16) == plenty
+    assert max_window_pixels(choose_devices("cpu,cpu", "auto"), 4, torch.float32) == pytest.approx(plenty / 2, abs=1)
     monkeypatch.setattr("crossdiff_cli.inference.plan._free", lambda: 5e8)
-    assert window_pixels(cpu, 4, torch.float32) < plenty / 2
+    assert max_window_pixels(cpu, 4, torch.float32) < plenty / 2
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -368,7 +368,7 @@ def test_a_tile_takes_the_memory_it_was_chosen_by(dtype, bands, monkeypatch):
     )
     peak = max(accumulate(change for _, change in changes)) / size**2
     monkeypatch.setattr("crossdiff_cli.inference.plan._free", lambda: 1e12)
-    chosen_by = 0.9e9 / window_pixels(choose_devices("cpu", "auto"), bands, dtype)
+    chosen_by = 0.9e9 / max_window_pixels(choose_devices("cpu", "auto"), bands, dtype)
     assert 0.6 * chosen_by < peak < chosen_by
 
 

@@ -7,7 +7,7 @@ from conftest import PAN_GRID, landscape, write_raster
 from rasterio.transform import Affine
 from scipy import ndimage
 
-from crossdiff_cli.estimate.matching import Optics, View, match
+from crossdiff_cli.estimate.matching import PanDegradation, SampleWindow, match
 from crossdiff_cli.estimate.registration import Registration
 from crossdiff_cli.estimate.survey import survey
 from crossdiff_cli.imaging.resample import mtf_sigma
@@ -110,8 +110,8 @@ def test_a_best_match_at_the_border_of_the_search_is_no_match(textured):
         ms = torch.from_numpy(ms_of(textured, (shift, 0.0))).float()
         ms = (ms - ms.mean(dim=(1, 2), keepdim=True)) / ms.std(dim=(1, 2), keepdim=True)
         pan = torch.from_numpy((textured - textured.mean()) / textured.std()).float()[None, None]
-        view = View(pan, ms, torch.ones(ms.shape[1:], dtype=torch.bool), (0.0, 0.0), (0.0, 0.0))
-        return match(view, Optics((RATIO, RATIO), 0.3))
+        view = SampleWindow(pan, ms, torch.ones(ms.shape[1:], dtype=torch.bool), (0.0, 0.0), (0.0, 0.0))
+        return match(view, PanDegradation((RATIO, RATIO), 0.3))
 
     near = matched(1.9 * RATIO)
     assert near is not None

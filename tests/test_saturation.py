@@ -8,7 +8,7 @@ import torch
 from conftest import PAN_GRID, landscape, sharpen_options, write_raster
 from rasterio.transform import Affine
 
-from crossdiff_cli.estimate.matching import View
+from crossdiff_cli.estimate.matching import SampleWindow
 from crossdiff_cli.estimate.saturation import saturation_levels
 from crossdiff_cli.options import PairOptions
 from crossdiff_cli.tasks.sharpen import sharpen
@@ -19,7 +19,7 @@ OPTIONS = PairOptions(sensor="vhr", bands=("B", "G", "R", "NIR"))
 def level(values: np.ndarray) -> float:
     ms = torch.from_numpy(values.astype("float32"))[None]
     mask = torch.ones(ms.shape[1:], dtype=torch.bool)
-    return saturation_levels([View(torch.zeros(1, 1, 4, 4), ms, mask, (0.0, 0.0), (0.0, 0.0))])[0]
+    return saturation_levels([SampleWindow(torch.zeros(1, 1, 4, 4), ms, mask, (0.0, 0.0), (0.0, 0.0))])[0]
 
 
 def test_a_spike_at_the_largest_value_is_saturation():
@@ -43,7 +43,7 @@ def test_masked_pixels_do_not_count():
     ms[:, :8] = 65535.0
     mask = torch.ones(32, 32, dtype=torch.bool)
     mask[:8] = False
-    view = View(torch.zeros(1, 1, 4, 4), ms, mask, (0.0, 0.0), (0.0, 0.0))
+    view = SampleWindow(torch.zeros(1, 1, 4, 4), ms, mask, (0.0, 0.0), (0.0, 0.0))
     assert saturation_levels([view]) == (100.0,)
 
 

@@ -154,7 +154,7 @@ def test_every_fourth_part_is_judged_and_not_trained_on(large):
     trained, windows = split(parts, 4)
     assert [any(part is kept for kept in trained) for part in parts] == [True, True, True, False, True, True]
     assert windows and {window.scene for window in windows} == {"large"}
-    anew = [replace(part, name="large, re-imaged") for _ in range(4) for part in parts[:-1]]
+    anew = [replace(part, name="large, resimulated") for _ in range(4) for part in parts[:-1]]
     assert all(scene.part != 3 for scene in split(anew, 4)[0]), "what is judged was trained on, imaged anew"
     judged = parts[3].pan[0, 0]
     for window in windows:

@@ -1,4 +1,4 @@
-"""The simulator beyond the example: any sensor's bands, made-up ones near them, misregistration, a manifest."""
+"""The simulator beyond the example: any sensor's bands, simulated ones near them, misregistration, a manifest."""
 
 import importlib.util
 import json

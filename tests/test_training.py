@@ -14,16 +14,16 @@ from crossdiff_cli.imaging.resample import degrade, expand
 from crossdiff_cli.imaging.sensor_model import SensorModel
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.weights import digest, load
-from crossdiff_cli.options import AdaptOptions, Budget, LossWeights, PretrainOptions, Sources
+from crossdiff_cli.options import AdaptOptions, Budget, LossWeights, PretrainOptions, SceneSources
 from crossdiff_cli.training.adapt import adapt
 from crossdiff_cli.training.loop import Plan
 from crossdiff_cli.training.losses import local_correlation, qnr_loss, spectral_loss, structural_loss
 from crossdiff_cli.training.manifest import read_manifest
-from crossdiff_cli.training.patches import Sampler
+from crossdiff_cli.training.patches import PatchSampler
 from crossdiff_cli.training.pretrain import pretrain
 from crossdiff_cli.training.run_adapt import run_adapt
 from crossdiff_cli.training.run_pretrain import run_pretrain
-from crossdiff_cli.training.training_scene import explained_detail, load_scene
+from crossdiff_cli.training.training_scene import detail_r2, load_scene
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def manifest(make_pair, tmp_path):
 
 @pytest.fixture
 def sampler(manifest):
-    return Sampler([load_scene(entry) for entry in read_manifest(manifest, "train")], size=32, batch=2)
+    return PatchSampler([load_scene(entry) for entry in read_manifest(manifest, "train")], size=32, batch=2)
 
 
 def test_manifest_splits_and_refusals(manifest, tmp_path):
@@ -154,13 +154,13 @@ def test_masked_windows_are_not_drawn(make_pair):
     path = Path(files.pan).with_name("m.json")
     path.write_text(json.dumps(manifest_entry))
     scene = load_scene(read_manifest(path, "train")[0])
-    sampler = Sampler([scene], 32, 2, jitter_px=0.0)
+    sampler = PatchSampler([scene], 32, 2, jitter_px=0.0)
     assert not scene.ms_mask[25, 25]
     zero = float(scene.ms[0, 0, 30, 30])
     for seed in range(10):
         example = sampler.draw(torch.Generator().manual_seed(seed), reduced=False)
         assert not torch.isclose(example.ms, torch.tensor(zero)).all(dim=(2, 3)).any()
-    everything = Sampler(
+    everything = PatchSampler(
         [type(scene)(**{n: getattr(scene, n) for n in scene.__slots__} | {"ms_mask": torch.zeros_like(scene.ms_mask)})],
         32,
         2,
@@ -227,7 +227,7 @@ def test_both_stages_learn_and_stage_two_leaves_the_encoders_alone(sampler):
 
 def test_stages_write_weights_that_load(manifest, tmp_path):
     budget = Budget(steps=2, patch=32, batch=1, groups=2)
-    sources = Sources(scenes=(str(manifest),))
+    sources = SceneSources(scenes=(str(manifest),))
     encoders = run_pretrain(sources, tmp_path / "run", PretrainOptions(budget), SMALL)
     options = AdaptOptions(budget, encoders, restart=True, select=False)
     final = run_adapt(sources, tmp_path / "run" / "head.safetensors", options)
@@ -241,8 +241,8 @@ def test_stages_write_weights_that_load(manifest, tmp_path):
 
 def test_weights_name_what_they_went_on_from_and_what_reimaged_their_scenes(manifest, tmp_path):
     """A scene that another training has seen, or that weights of another training sharpened, is not forgotten."""
-    budget, sources = Budget(steps=1, patch=32, batch=1, groups=1), Sources(scenes=(str(manifest),))
-    again = replace(sources, reimage=1)
+    budget, sources = Budget(steps=1, patch=32, batch=1, groups=1), SceneSources(scenes=(str(manifest),))
+    again = replace(sources, resimulate=1)
     first = run_pretrain(sources, tmp_path / "first", PretrainOptions(budget), SMALL)
     second = run_pretrain(again, tmp_path / "second", PretrainOptions(budget, weights=first))
     head = run_adapt(sources, tmp_path / "head.safetensors", AdaptOptions(budget, second, select=False)).output
@@ -267,8 +267,8 @@ def test_a_blurred_reference_is_recognised():
     generator = torch.Generator().manual_seed(0)
     bands = torch.randn(1, 3, 80, 80, generator=generator)
     pan = (bands * torch.tensor([0.2, 0.5, 0.3])[None, :, None, None]).sum(dim=1, keepdim=True)
-    assert explained_detail(pan, bands) > 0.999
-    assert explained_detail(pan, torch.nn.functional.avg_pool2d(bands, 5, stride=1, padding=2)) < 0.6
+    assert detail_r2(pan, bands) > 0.999
+    assert detail_r2(pan, torch.nn.functional.avg_pool2d(bands, 5, stride=1, padding=2)) < 0.6
 
 
 def test_qnr_loss_is_zero_for_a_result_like_its_inputs_and_high_for_noise():

@@ -15,7 +15,7 @@ from rasterio.transform import Affine
 from crossdiff_cli.errors import OutputError, OutputExistsError
 from crossdiff_cli.geometry.window import Window
 from crossdiff_cli.io.quantise import to_dtype
-from crossdiff_cli.io.writer import Profile, Writer
+from crossdiff_cli.io.writer import OutputProfile, Writer
 from crossdiff_cli.sensors.table import find_sensor
 from crossdiff_cli.system import atomic
 from crossdiff_cli.system.atomic import hidden_beside, move_into_place, replacing
@@ -55,7 +55,7 @@ def profile(**changes):
         "bands": find_sensor("vhr").select(["B", "G", "R", "NIR"]), "scales": [0.01] * 4, "offsets": [0.5] * 4,
         "tags": {"CROSSDIFF_VERSION": "x"}, "imagery": {"SATELLITEID": "WV04"},
     }  # fmt: skip
-    return Profile(**(values | changes))
+    return OutputProfile(**(values | changes))
 
 
 def write(path, *, overwrite=False, **changes):

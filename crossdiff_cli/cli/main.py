@@ -16,7 +16,11 @@ from crossdiff_cli.cli.sharpen import sharpen
 from crossdiff_cli.cli.train import adapt, pretrain
 from crossdiff_cli.cli.types import verbosity_options
 
-_PATIENCE = {"GDAL_HTTP_CONNECTTIMEOUT": "30", "GDAL_HTTP_LOW_SPEED_LIMIT": "1", "GDAL_HTTP_LOW_SPEED_TIME": "60"}
+_GDAL_HTTP_DEFAULTS = {
+    "GDAL_HTTP_CONNECTTIMEOUT": "30",
+    "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
+    "GDAL_HTTP_LOW_SPEED_TIME": "60",
+}
 """When GDAL gives a server up (seconds, bytes per second); by itself it waits for ever. The user's own values win."""
 
 
@@ -28,7 +32,7 @@ class _Group(click.Group):
         logging.getLogger("crossdiff_cli").setLevel(logging.INFO)
         # Scenes without georeference are told in the notes of a pair.
         warnings.filterwarnings("ignore", message="Dataset has no geotransform", module="rasterio")
-        for name, value in _PATIENCE.items():
+        for name, value in _GDAL_HTTP_DEFAULTS.items():
             os.environ.setdefault(name, value)
         return super().make_context(*args, **kwargs)
 

@@ -18,14 +18,14 @@ from crossdiff_cli.options import (
     LossWeights,
     Objective,
     PretrainOptions,
-    Sources,
+    SceneSources,
 )
 
 _DEVICE = {"metavar": "auto|cpu|cuda[:N]", "help": "Where to train."}
 _SOURCES = (
-    setting(Sources, "reimage", "--reimage", type=click.IntRange(0), metavar="N",
+    setting(SceneSources, "resimulate", "--resimulate", type=click.IntRange(0), metavar="N",
             help="Train also on each scene sharpened by --weights and resimulated through N other sensors."),
-    setting(Sources, "strict", "--strict", is_flag=True,
+    setting(SceneSources, "strict", "--strict", is_flag=True,
             help="Fail on a scene that cannot be read, instead of a warning."),
 )  # fmt: skip
 
@@ -52,7 +52,7 @@ def _budget(cls: type[Budget]) -> tuple[tuple[type[Budget], str, Decorator], ...
     "sources",
     *_SOURCES,
     setting(
-        Sources,
+        SceneSources,
         "held_out",
         "--validate",
         multiple=True,
@@ -97,7 +97,7 @@ def _budget(cls: type[Budget]) -> tuple[tuple[type[Budget], str, Decorator], ...
 )
 @verbosity_options
 def pretrain(
-    scenes: tuple[str, ...], output: Path, *, budget: Budget, sources: Sources, options: PretrainOptions
+    scenes: tuple[str, ...], output: Path, *, budget: Budget, sources: SceneSources, options: PretrainOptions
 ) -> None:
     """Stage 1: train the encoders on SCENES, without labels.
 
@@ -107,7 +107,7 @@ def pretrain(
     train together under `torchrun --nproc-per-node N -m crossdiff_cli pretrain ...`.
 
     \b
-    crossdiff pretrain scenes.json -o runs/mine --steps 2000 --reimage 1
+    crossdiff pretrain scenes.json -o runs/mine --steps 2000 --resimulate 1
     """
     with one_line_errors():
         from crossdiff_cli.training.run_pretrain import run_pretrain
@@ -121,7 +121,7 @@ def pretrain(
 @option_group(
     "sources",
     setting(
-        Sources,
+        SceneSources,
         "sensor",
         "--sensor",
         metavar="NAME",
@@ -129,7 +129,7 @@ def pretrain(
         help="Sensor of the scenes, or a TOML file that defines it; `sharpen --sensor NAME` then uses the head.",
     ),
     setting(
-        Sources,
+        SceneSources,
         "bands",
         "--bands",
         type=Names(),
@@ -228,7 +228,7 @@ def adapt(
     scenes: tuple[str, ...],
     *,
     output: Path | None,
-    sources: Sources,
+    sources: SceneSources,
     definition: DefinitionOptions,
     budget: Budget,
     options: AdaptOptions,

@@ -35,7 +35,7 @@ _BLOCK = 12
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class SampleWindow:
     """A window of a scene; normalised where it is registered."""
 
     pan: Tensor
@@ -62,7 +62,7 @@ class View:
 
 
 @dataclass(frozen=True, slots=True)
-class Optics:
+class PanDegradation:
     """How PAN pixels become MS pixels."""
 
     ratio: Pixels
@@ -75,7 +75,7 @@ class Optics:
         """A quarter of an MS pixel, in PAN pixels."""
         return 0.25 * math.sqrt(self.ratio[0] * self.ratio[1])
 
-    def seen(self, view: View, shift: Pixels, margin: int = 0) -> Tensor:
+    def pan_on_ms_grid(self, view: SampleWindow, shift: Pixels, margin: int = 0) -> Tensor:
         """The PAN on the MS grid moved by `shift` PAN pixels, `margin` MS pixels larger to every side: (h, w)."""
         rows, cols = view.mask.shape
         row, col = (view.offset[axis] + shift[axis] - margin * self.ratio[axis] for axis in (0, 1))
@@ -97,7 +97,7 @@ class Match:
     """(2, k), k = 1 or 2: orthonormal directions (row, column) along which the shift is known."""
 
 
-def match(view: View, optics: Optics) -> Match | None:
+def match(view: SampleWindow, degradation: PanDegradation) -> Match | None:
     """Find the shift of one window: whole MS pixels first, then Gauss-Newton.
 
     Along a direction in which nothing changes that PAN and MS have in common (the aperture problem) the shift is 0.
@@ -109,15 +109,17 @@ def match(view: View, optics: Optics) -> Match | None:
     bands = high_pass(view.ms, view.mask)[:, usable].T
 
     def pan_at(*shifts: Pixels) -> Tensor:
-        return high_pass(torch.stack([optics.seen(view, shift) for shift in shifts]), view.mask)[:, usable].T
+        return high_pass(torch.stack([degradation.pan_on_ms_grid(view, shift) for shift in shifts]), view.mask)[
+            :, usable
+        ].T
 
     def gradient_at(row: float, col: float) -> Tensor:
         around = pan_at((row + step, col), (row - step, col), (row, col + step), (row, col - step))
         return (around[:, 0::2] - around[:, 1::2]) / (2 * step)
 
-    step = optics.step
+    step = degradation.step
     directions = _directions(view, pan_at((0.0, 0.0)), gradient_at(0.0, 0.0))
-    shift = None if directions is None else _coarse(view, optics, bands, directions)
+    shift = None if directions is None else _coarse(view, degradation, bands, directions)
     if shift is None or directions is None:
         return None
     slopes = gradient_at(*shift)
@@ -138,14 +140,14 @@ def match(view: View, optics: Optics) -> Match | None:
         if float(delta.abs().max()) < _CONVERGED_PX:
             break
     correlation = float(_explained(bands, pan_at(shift)).clamp_min(0.0).sqrt())
-    limit = [(_COARSE - 0.5) * ratio for ratio in optics.ratio]
+    limit = [(_COARSE - 0.5) * ratio for ratio in degradation.ratio]
     if any(abs(s) > most for s, most in zip(shift, limit, strict=True)) or correlation < _MIN_CORRELATION:
         return None
     variance = _variance(torch.cat([bands, -gradient], dim=1), residual[:, 0], usable, directions)
     return Match(view.middle, shift, correlation, variance, directions)
 
 
-def _directions(view: View, pan: Tensor, gradient: Tensor) -> Tensor | None:
+def _directions(view: SampleWindow, pan: Tensor, gradient: Tensor) -> Tensor | None:
     """Return the directions (2, k) along which the PAN changes, k = 1 or 2; None if there is none.
 
     They are eigenvectors of the structure tensor of the PAN on the MS grid (Lucas and Kanade 1981).
@@ -165,7 +167,7 @@ def _directions(view: View, pan: Tensor, gradient: Tensor) -> Tensor | None:
     return vectors[:, values > _LEAST_ANISOTROPY * values[-1]].float()
 
 
-def _agreeing(view: View, gradient: Tensor, directions: Tensor) -> Tensor:
+def _agreeing(view: SampleWindow, gradient: Tensor, directions: Tensor) -> Tensor:
     """Keep those directions (2, k) along which the bands explain the PAN's gradient (n, 2): no noise of the PAN."""
     changes = torch.stack(torch.gradient(high_pass(view.ms, view.mask), dim=(1, 2)), dim=1)[:, :, view.usable]
     along = [torch.einsum("bdn,d->nb", changes, direction) for direction in directions.T]
@@ -179,13 +181,13 @@ def _along(directions: Tensor, shift: Tensor) -> Pixels:
     return row, col
 
 
-def _coarse(view: View, optics: Optics, bands: Tensor, directions: Tensor) -> Pixels | None:
+def _coarse(view: SampleWindow, degradation: PanDegradation, bands: Tensor, directions: Tensor) -> Pixels | None:
     """Return the shift by whole MS pixels at which the PAN is explained best, the nearest of equal ones.
 
     Only its part along `directions` counts. None where the best match lies at the border of the range.
     """
     (rows, cols), margin = view.mask.shape, _COARSE
-    wide = optics.seen(view, (0.0, 0.0), margin)
+    wide = degradation.pan_on_ms_grid(view, (0.0, 0.0), margin)
     places = [(row, col) for row in range(2 * margin + 1) for col in range(2 * margin + 1)]
     moved = torch.stack([wide[row : row + rows, col : col + cols] for row, col in places])
     fits = _explained(bands, high_pass(moved, view.mask)[:, view.usable].T)
@@ -194,7 +196,7 @@ def _coarse(view: View, optics: Optics, bands: Tensor, directions: Tensor) -> Pi
     best = away[int(near.argmin())]
     if float(best.abs().max()) == margin:
         return None
-    return _along(directions, best * torch.tensor(optics.ratio))
+    return _along(directions, best * torch.tensor(degradation.ratio))
 
 
 def _explained(columns: Tensor, targets: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from crossdiff_cli.estimate.matching import View
+from crossdiff_cli.estimate.matching import SampleWindow
 from crossdiff_cli.estimate.registration import Registration
 from crossdiff_cli.imaging.filters import local_mean
 from crossdiff_cli.imaging.resample import Pixels, degrade, mtf_sigma
@@ -52,7 +52,7 @@ class EstimatedGain:
 
 
 def estimate_nyquist_gains(
-    samples: Sequence[View], ratio: Pixels, place: Registration, pan_noise: float, center_nm: Sequence[float]
+    samples: Sequence[SampleWindow], ratio: Pixels, place: Registration, pan_noise: float, center_nm: Sequence[float]
 ) -> list[EstimatedGain | None]:
     """Estimate the Nyquist gain of each band from windows of the scene.
 
@@ -97,7 +97,7 @@ def _gain(place: float, error: float) -> EstimatedGain:
     return EstimatedGain(min(max(gain, GAIN_RANGE[0]), GAIN_RANGE[1]), error * math.exp(place) * gain)
 
 
-def _curves(samples: Sequence[View], ratio: Pixels, place: Registration, pan_noise: float) -> Tensor | None:
+def _curves(samples: Sequence[SampleWindow], ratio: Pixels, place: Registration, pan_noise: float) -> Tensor | None:
     """Return the part of each group of blocks in the mean log residual share: (groups, bands, candidates), or None."""
     parts = [part for view in samples if (part := _log_residuals(view, ratio, place, pan_noise)) is not None]
     if not parts:
@@ -112,7 +112,7 @@ def _curves(samples: Sequence[View], ratio: Pixels, place: Registration, pan_noi
     return residuals.new_zeros(groups, *residuals.shape[1:]).index_add_(0, group, residuals)
 
 
-def _log_residuals(view: View, ratio: Pixels, place: Registration, pan_noise: float) -> Tensor | None:
+def _log_residuals(view: SampleWindow, ratio: Pixels, place: Registration, pan_noise: float) -> Tensor | None:
     """Return the log residual share of each block: (blocks, bands, candidates); None where no block is valid."""
     gains = torch.exp(-torch.exp(_candidates())).tolist()
     usable = _eroded(view.mask)

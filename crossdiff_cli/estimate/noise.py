@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from crossdiff_cli.estimate.matching import Optics, View
+from crossdiff_cli.estimate.matching import PanDegradation, SampleWindow
 from crossdiff_cli.estimate.registration import Registration
 from crossdiff_cli.imaging.resample import Pixels
 
@@ -15,17 +15,17 @@ _MASK = torch.tensor([[1.0, -2.0, 1.0], [-2.0, 4.0, -2.0], [1.0, -2.0, 1.0]]).do
 """Takes out what is linear along rows or columns and keeps the deviation of white noise (Immerkaer 1996)."""
 _BLOCK = 12
 """Side of the blocks that are told apart, in pixels."""
-_ENOUGH = 16
+_MIN_BLOCKS = 16
 """Blocks under which nothing is said of the noise."""
 
 
-def ms_noise(samples: Sequence[View], optics: Optics, place: Registration) -> Tensor:
+def ms_noise(samples: Sequence[SampleWindow], degradation: PanDegradation, place: Registration) -> Tensor:
     """Deviation of the white noise of each MS band, in the unit of the MS: (C,) float32.
 
     That of what remains of a band after a regression on the other bands and the PAN, all high-passed. 0 where too
     little is valid. `place` is where the MS lies.
     """
-    seen = [optics.seen(sample, place.displacement(sample.middle)) for sample in samples]
+    seen = [degradation.pan_on_ms_grid(sample, place.displacement(sample.middle)) for sample in samples]
     images = [torch.cat([sample.ms, pan[None]]) for sample, pan in zip(samples, seen, strict=True)]
     blocks = torch.cat([_blocks(image, sample.mask) for image, sample in zip(images, samples, strict=True)])
     bands = blocks.shape[1] - 1
@@ -40,7 +40,7 @@ def ms_noise(samples: Sequence[View], optics: Optics, place: Registration) -> Te
     return torch.tensor(levels)
 
 
-def pan_noise(samples: Sequence[View], ratio: Pixels) -> float:
+def pan_noise(samples: Sequence[SampleWindow], ratio: Pixels) -> float:
     """Deviation of the white noise of the PAN, in its unit; 0 where too little is valid."""
     return _level(torch.cat([_blocks(sample.pan[0], _on_pan(sample, ratio)) for sample in samples])[:, 0])
 
@@ -55,7 +55,7 @@ def _level(blocks: Tensor) -> float:
     images = blocks[:, None]
     powers = torch.stack([_fine(i).square().mean(dim=(1, 2, 3)) for i in (images, F.avg_pool2d(images, 2))], dim=1)
     powers = powers[powers[:, 0] > 0]  # the others are saturated or filled
-    if len(powers) < _ENOUGH:
+    if len(powers) < _MIN_BLOCKS:
         return 0.0
     fine, coarse = powers.T
     weights = 1 / (fine + coarse)
@@ -82,7 +82,7 @@ def _blocks(image: Tensor, valid: Tensor) -> Tensor:
     return found - found.mean(dim=(2, 3), keepdim=True)
 
 
-def _on_pan(sample: View, ratio: Pixels) -> Tensor:
+def _on_pan(sample: SampleWindow, ratio: Pixels) -> Tensor:
     """Which PAN pixels lie in MS pixels whose whole area is valid: (H, W)."""
     rows, cols = (
         ((torch.arange(size) + 0.5 - start) / step).floor().long()

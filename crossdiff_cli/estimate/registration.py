@@ -11,8 +11,8 @@ from torch import Tensor
 
 from crossdiff_cli.estimate.matching import (
     Match,
-    Optics,
-    View,
+    PanDegradation,
+    SampleWindow,
     cluster_covariance,
     high_pass,
     least_squares,
@@ -30,11 +30,11 @@ _SMALLEST_PX = 0.15
 _MIN_WINDOWS = 3
 _SMALLEST_STRETCH_PX = 0.2
 """Least displacement of the outermost windows against each other, in PAN pixels, for a stretch to be accepted."""
-_SURE = 3.0
+_STRETCH_SIGMA = 3.0
 """Standard errors that a stretch must have."""
 _DISAGREEMENT = 0.25
 """MS pixels that the shifts of windows may deviate without a warning."""
-_FEW = 4
+_MIN_MATCHES_FOR_TRIMMING = 4
 """Windows of which none is left out."""
 _KNOWN = 0.1
 """Smaller over larger eigenvalue of the summed directions of the windows below which the scene shows one only."""
@@ -96,7 +96,7 @@ class Registration:
         return max(abs(v) for end in ends for v in end) + own
 
 
-def register(views: Sequence[View], optics: Optics, centre: Pixels) -> Registration:
+def register(views: Sequence[SampleWindow], degradation: PanDegradation, centre: Pixels) -> Registration:
     """Find the place at which the PAN is best explained by the MS bands: median over windows, and line through them.
 
     The shift is shrunk by its own uncertainty, 1 - variance / shift^2 (James and Stein 1961, positive part): an MS that
@@ -104,51 +104,53 @@ def register(views: Sequence[View], optics: Optics, centre: Pixels) -> Registrat
 
     Args:
         views: windows of the scene.
-        optics: how its PAN pixels become MS pixels, nominally.
+        degradation: how its PAN pixels become MS pixels, nominally.
         centre: of the scene, on the PAN.
     """
     usable = [view for view in views if int(view.usable.sum()) >= _MIN_VALID]
-    best = _best(usable, optics, Registration(centre=centre))
+    best = _best(usable, degradation, Registration(centre=centre))
     if not best:
         _log.warning("PAN and MS were not registered: no window with enough common detail")
         return Registration(centre=centre)
     if best[0].directions.shape[1] == 1:  # so it is in all of them
         return _shrunk(_along_edges(best, centre), best)
-    found = _shrunk(_through(best, (0.0, 0.0), centre), best)
-    stretched = _through(best, (_stretch(best, 0), _stretch(best, 1)), centre)
+    found = _shrunk(_median_shift(best, (0.0, 0.0), centre), best)
+    stretched = _median_shift(best, (_stretch(best, 0), _stretch(best, 1)), centre)
     if stretched.stretch != (0.0, 0.0):
-        again = _best(usable, optics, stretched)
+        again = _best(usable, degradation, stretched)
         # An MS that was resampled by whole pixels lies alike, but what was sharp together would be pulled apart.
-        if again and (left := _through(again, (0.0, 0.0), centre)).correlation > found.correlation:
+        if again and (left := _median_shift(again, (0.0, 0.0), centre)).correlation > found.correlation:
             row, col = (a + b for a, b in zip(stretched.shift, left.shift, strict=True))
             found, best = replace(left, shift=(row, col), stretch=stretched.stretch), again
-    scatter = max(float(_deviation(_away(best, axis))) for axis in (0, 1))
-    if scatter > _DISAGREEMENT * max(optics.ratio):
+    scatter = max(float(_robust_std(_deviations(best, axis))) for axis in (0, 1))
+    if scatter > _DISAGREEMENT * max(degradation.ratio):
         _log.warning(
             "PAN and MS lie apart differently from place to place, by %.1f PAN pixels or more, which is not corrected: "
             "orthorectify both with the same model",
             scatter,
         )
-    return replace(found, band_shifts=_apart([_moved(view, found) for view in usable], _stretched(optics, found)))
+    return replace(
+        found, band_shifts=_band_shifts([_moved(view, found) for view in usable], _stretched(degradation, found))
+    )
 
 
-def _moved(view: View, found: Registration) -> View:
+def _moved(view: SampleWindow, found: Registration) -> SampleWindow:
     return replace(view, offset=found.offset(view.offset, view.origin))
 
 
-def _stretched(optics: Optics, found: Registration) -> Optics:
-    return replace(optics, ratio=found.ratio(optics.ratio))
+def _stretched(degradation: PanDegradation, found: Registration) -> PanDegradation:
+    return replace(degradation, ratio=found.ratio(degradation.ratio))
 
 
-def _best(views: Sequence[View], optics: Optics, found: Registration) -> list[Match]:
+def _best(views: Sequence[SampleWindow], degradation: PanDegradation, found: Registration) -> list[Match]:
     """Return the matches of the windows, beyond what was found; the better half by correlation, where there are many.
 
     Where a window shows the shift along both axes, those that show one direction alone are left out.
     """
-    every = [match(_moved(view, found), _stretched(optics, found)) for view in views]
+    every = [match(_moved(view, found), _stretched(degradation, found)) for view in views]
     places = sorted((place for place in every if place is not None), key=lambda place: -place.correlation)
     places = [place for place in places if place.directions.shape[1] == 2] or places
-    return places if len(places) <= _FEW else places[: len(places) // 2 + 1]
+    return places if len(places) <= _MIN_MATCHES_FOR_TRIMMING else places[: len(places) // 2 + 1]
 
 
 def _along_edges(places: Sequence[Match], centre: Pixels) -> Registration:
@@ -162,14 +164,16 @@ def _along_edges(places: Sequence[Match], centre: Pixels) -> Registration:
     return Registration((row, col), correlation, centre=centre)
 
 
-def _through(places: Sequence[Match], stretch: Pixels, centre: Pixels) -> Registration:
+def _median_shift(places: Sequence[Match], stretch: Pixels, centre: Pixels) -> Registration:
     """The median of the shifts at `centre`, if the MS is stretched like that."""
-    table = torch.tensor([[*_left(place, stretch, centre), place.correlation] for place in places], dtype=torch.float64)
+    table = torch.tensor(
+        [[*_detrended(place, stretch, centre), place.correlation] for place in places], dtype=torch.float64
+    )
     row, col, correlation = table.quantile(0.5, dim=0).tolist()
     return Registration((row, col), correlation, stretch=stretch, centre=centre)
 
 
-def _left(place: Match, stretch: Pixels, centre: Pixels) -> Pixels:
+def _detrended(place: Match, stretch: Pixels, centre: Pixels) -> Pixels:
     row, col = (place.shift[axis] - stretch[axis] * (place.middle[axis] - centre[axis]) for axis in (0, 1))
     return row, col
 
@@ -179,7 +183,7 @@ def _shrunk(found: Registration, places: Sequence[Match]) -> Registration:
     error = 0.0
     for axis in (0, 1):
         noise = float(torch.tensor([place.variance[axis] for place in places]).median())
-        error += max(noise, float(_deviation(_away(places, axis))) ** 2) / len(places)
+        error += max(noise, float(_robust_std(_deviations(places, axis))) ** 2) / len(places)
     if len(places) > 2:
         error *= _MEDIAN_VARIANCE
     row, col = found.shift
@@ -187,13 +191,13 @@ def _shrunk(found: Registration, places: Sequence[Match]) -> Registration:
     return replace(found, shift=(kept * row, kept * col))
 
 
-def _away(places: Sequence[Match], axis: int) -> Tensor:
+def _deviations(places: Sequence[Match], axis: int) -> Tensor:
     """How far the shift of every window is from their median."""
     shift = torch.tensor([place.shift[axis] for place in places], dtype=torch.float64)
     return shift - shift.quantile(0.5)
 
 
-def _deviation(from_median: Tensor) -> Tensor:
+def _robust_std(from_median: Tensor) -> Tensor:
     """Standard deviation of normal values along the first dimension, by their distances from the median."""
     return 1.4826 * from_median.abs().quantile(0.5, dim=0)
 
@@ -212,14 +216,16 @@ def _stretch(places: Sequence[Match], axis: int) -> float:
     slope = float(torch.tensor(slopes, dtype=torch.float64).quantile(0.5))
     left = shift - slope * at
     away = left - left.quantile(0.5)
-    noise = max(float(_deviation(away)) ** 2, float(torch.tensor([place.variance[axis] for place in places]).median()))
+    noise = max(float(_robust_std(away)) ** 2, float(torch.tensor([place.variance[axis] for place in places]).median()))
     error = math.sqrt(_MEDIAN_VARIANCE * noise / float((at - at.mean()).square().sum()))
     across = abs(slope) * float(at.max() - at.min())
-    sure = abs(slope) > _SURE * error and across > _SMALLEST_STRETCH_PX and float(away.abs().max()) < 0.5 * across
+    sure = (
+        abs(slope) > _STRETCH_SIGMA * error and across > _SMALLEST_STRETCH_PX and float(away.abs().max()) < 0.5 * across
+    )
     return slope if sure else 0.0
 
 
-def _apart(views: Sequence[View], optics: Optics) -> tuple[Pixels, ...]:
+def _band_shifts(views: Sequence[SampleWindow], degradation: PanDegradation) -> tuple[Pixels, ...]:
     """Estimate how far each band lies from where all lie: median over registered windows, where it is significant.
 
     In a window, band = a PAN + a delta . gradient of the PAN (Lucas and Kanade 1981, with a free contrast a). A shift
@@ -228,17 +234,19 @@ def _apart(views: Sequence[View], optics: Optics) -> tuple[Pixels, ...]:
     """
     if len(views) < _MIN_WINDOWS:
         return ()
-    step = optics.step
+    step = degradation.step
     around = [(0.0, 0.0), (step, 0.0), (-step, 0.0), (0.0, step), (0.0, -step)]
     found = []
     for view in views:
         usable = view.usable
-        pan = high_pass(torch.stack([optics.seen(view, place) for place in around]), view.mask)[:, usable].T
+        pan = high_pass(torch.stack([degradation.pan_on_ms_grid(view, place) for place in around]), view.mask)[
+            :, usable
+        ].T
         system = torch.cat([pan[:, :1], (pan[:, 1::2] - pan[:, 2::2]) / (2 * step)], dim=1)
         found.append([_band(system, band, usable) for band in high_pass(view.ms, view.mask)[:, usable]])
     table = torch.tensor(found)
     median = table.quantile(0.5, dim=0)
-    spread = torch.maximum(_deviation(table - median)[:, :2], median[:, 3:5].sqrt()) / len(found) ** 0.5
+    spread = torch.maximum(_robust_std(table - median)[:, :2], median[:, 3:5].sqrt()) / len(found) ** 0.5
     least = (3 * _MEDIAN_VARIANCE**0.5 * spread + median[:, 5:7]).clamp_min(_SMALLEST_PX)
     sure = (median[:, 2] > _MIN_BAND_CORRELATION)[:, None] & (median[:, :2].abs() > least)
     sure &= (median[:, :2].abs() < 2 * step).all(dim=1, keepdim=True)

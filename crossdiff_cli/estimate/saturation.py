@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from crossdiff_cli.estimate.matching import View
+from crossdiff_cli.estimate.matching import SampleWindow
 
 _MIN_PIXELS = 16
 """Pixels of the largest value below which it is no saturation."""
@@ -16,7 +16,7 @@ _LOWER = 8
 """How many of the next lower values count."""
 
 
-def saturation_levels(samples: Sequence[View]) -> tuple[float, ...]:
+def saturation_levels(samples: Sequence[SampleWindow]) -> tuple[float, ...]:
     """Return the DN at which each band of `samples` saturates; infinite for a band that shows no saturation."""
     return tuple(_level([view.ms[band][view.mask] for view in samples]) for band in range(len(samples[0].ms)))
 

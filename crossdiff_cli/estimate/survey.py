@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from crossdiff_cli.errors import OptionError, SceneError
-from crossdiff_cli.estimate.matching import Optics, View
+from crossdiff_cli.estimate.matching import PanDegradation, SampleWindow
 from crossdiff_cli.estimate.mtf import estimate_nyquist_gains
 from crossdiff_cli.estimate.noise import ms_noise, pan_noise
 from crossdiff_cli.estimate.registration import Registration, register
@@ -156,15 +156,15 @@ def survey(
             "PAN and MS have no valid pixel in common: one or the other is nodata everywhere", path=path or None,
             cure="--nodata none takes every number for data",
         )  # fmt: skip
-    optics = Optics(grid.ratio, bands[order[0]].nyquist_gain)
-    normalisation = _normalisation(optics, samples)
+    degradation = PanDegradation(grid.ratio, bands[order[0]].nyquist_gain)
+    normalisation = _normalisation(degradation, samples)
     registration = Registration()
     if options.align:
         views = [
             replace(view, pan=normalisation.normalise_pan(view.pan), ms=normalisation.normalise_ms(view.ms))
             for view in _some(samples)
         ]
-        registration = register(views, optics, _centre(samples))
+        registration = register(views, degradation, _centre(samples))
     of_pan = pan_noise(samples, grid.ratio)
     asked = _in_order(options.mtf, order)
     if options.align and not registration.correlation and asked == "auto":
@@ -172,8 +172,8 @@ def survey(
     gains, sources = _mtf(samples, grid, [bands[i] for i in order], registration, of_pan, asked)
     levels = torch.zeros(len(bands))
     if options.noise:
-        optics = Optics(grid.ratio, sorted(gains)[len(gains) // 2])
-        levels = ms_noise(samples, optics, registration) / normalisation.ms_std
+        degradation = PanDegradation(grid.ratio, sorted(gains)[len(gains) // 2])
+        levels = ms_noise(samples, degradation, registration) / normalisation.ms_std
     saturation = saturation_levels(samples)
     place = sorted(range(len(order)), key=order.__getitem__)  # of each band of the file in the order of wavelengths
     shifts = registration.band_shifts and tuple(registration.band_shifts[i] for i in place)
@@ -207,7 +207,12 @@ def _in_order(mtf: Mtf, order: Sequence[int]) -> Mtf:
 
 
 def _mtf(
-    samples: Sequence[View], grid: GridMapping, bands: Sequence[Band], place: Registration, of_pan: float, asked: Mtf
+    samples: Sequence[SampleWindow],
+    grid: GridMapping,
+    bands: Sequence[Band],
+    place: Registration,
+    of_pan: float,
+    asked: Mtf,
 ) -> tuple[list[float], list[MtfSource]]:
     """Return the Nyquist gain of each band and where it comes from; all in the order of `bands`."""
     if not isinstance(asked, str):
@@ -220,20 +225,20 @@ def _mtf(
     return gains, ["table" if gain is None else "scene" for gain in found]
 
 
-def _centre(samples: Sequence[View]) -> Pixels:
+def _centre(samples: Sequence[SampleWindow]) -> Pixels:
     """Return the middle of the part of the PAN that the samples are spread over."""
     ends = [(view.origin, (view.origin[0] + view.pan.shape[2], view.origin[1] + view.pan.shape[3])) for view in samples]
     row, col = ((min(a[i] for a, _ in ends) + max(b[i] for _, b in ends)) / 2 for i in (0, 1))
     return row, col
 
 
-def _some(samples: list[View]) -> list[View]:
+def _some(samples: list[SampleWindow]) -> list[SampleWindow]:
     """`_REGISTERED` of them in no regular order, which would leave out rows or columns of the scene."""
     chosen = random.Random(0).sample(range(len(samples)), min(_REGISTERED, len(samples)))
     return [samples[place] for place in sorted(chosen)]
 
 
-def _sample(patch: Patch, order: Sequence[int]) -> View | None:
+def _sample(patch: Patch, order: Sequence[int]) -> SampleWindow | None:
     """Return a patch with its bands in `order`, and the MS pixels whose PAN is valid too; None if there are none."""
     mask = torch.from_numpy(patch.ms_mask) & _covered(patch)
     if not patch.pan_mask.all():
@@ -242,7 +247,7 @@ def _sample(patch: Patch, order: Sequence[int]) -> View | None:
     if not mask.any():
         return None
     pan, ms = torch.from_numpy(patch.pan)[None], torch.from_numpy(patch.ms[list(order)])
-    return View(pan, ms, mask, patch.offset, (patch.window.row, patch.window.col))
+    return SampleWindow(pan, ms, mask, patch.offset, (patch.window.row, patch.window.col))
 
 
 def _covered(patch: Patch) -> Tensor:
@@ -254,8 +259,8 @@ def _covered(patch: Patch) -> Tensor:
     return axes[0][:, None] & axes[1][None, :]
 
 
-def _normalisation(optics: Optics, samples: list[View]) -> Normalisation:
-    pan = torch.cat([optics.seen(s, (0.0, 0.0))[s.mask] for s in samples]).double()
+def _normalisation(degradation: PanDegradation, samples: list[SampleWindow]) -> Normalisation:
+    pan = torch.cat([degradation.pan_on_ms_grid(s, (0.0, 0.0))[s.mask] for s in samples]).double()
     ms = torch.cat([s.ms[:, s.mask] for s in samples], dim=1).double()
     ms_std = ms.std(dim=1, correction=0)
     pan_std = float(pan.std(correction=0))

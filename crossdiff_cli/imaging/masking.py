@@ -10,13 +10,13 @@ _BLOCK = 4
 """Fine holes are filled from means of blocks of this many pixels; a power of two that divides the network's stride."""
 
 
-def extend(image: Tensor, mask: Tensor, rounds: int) -> Tensor:
+def extend(image: Tensor, mask: Tensor, iterations: int) -> Tensor:
     """Replace masked pixels by the mean of their valid neighbours, growing one pixel a round; farther ones become 0.
 
     Args:
         image: (B, C, H, W), finite; masked values are ignored.
         mask: (B, 1, H, W), True where valid.
-        rounds: how far to grow, in pixels; nothing farther than this can change a pixel.
+        iterations: how far to grow, in pixels; nothing farther than this can change a pixel.
 
     Returns:
         (B, C, H, W), equal to `image` where valid.
@@ -25,7 +25,7 @@ def extend(image: Tensor, mask: Tensor, rounds: int) -> Tensor:
         return image
     known = mask.to(image.dtype)
     image = torch.where(mask, image, torch.zeros((), dtype=image.dtype, device=image.device))
-    for _ in range(rounds):
+    for _ in range(iterations):
         count, total = box_sum(known, 1), box_sum(image, 1)
         grown = (known == 0) & (count > 0)
         image = torch.where(grown, total / count.clamp_min(1.0), image)
@@ -33,7 +33,7 @@ def extend(image: Tensor, mask: Tensor, rounds: int) -> Tensor:
     return image
 
 
-def extend_coarse(image: Tensor, mask: Tensor, rounds: int) -> Tensor:
+def extend_coarse(image: Tensor, mask: Tensor, iterations: int) -> Tensor:
     """As `extend`, in steps of blocks of four pixels: for wide margins at the PAN scale.
 
     H and W are multiples of four and the window's origin too, so that the blocks are the same for every tile.
@@ -43,5 +43,5 @@ def extend_coarse(image: Tensor, mask: Tensor, rounds: int) -> Tensor:
     known = mask.to(image.dtype)
     weight = F.avg_pool2d(known, _BLOCK)
     mean = F.avg_pool2d(image * known, _BLOCK) / weight.clamp_min(1e-6)
-    filled = extend(mean, weight > 0, rounds)
+    filled = extend(mean, weight > 0, iterations)
     return torch.where(mask, image, F.interpolate(filled, scale_factor=_BLOCK, mode="nearest"))

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from crossdiff_cli.imaging.memory import may_overwrite
+
 Pixels = tuple[float, float]
 """Rows and columns."""
 
@@ -125,7 +127,7 @@ def _multiply(rows: list[_Part], columns: list[_Part], image: Tensor) -> Tensor:
 
     def down(x: Tensor) -> Tensor:
         pieces = (p.weight @ x[:, :, p.into.start - first : p.into.stop - first] for p in rows)
-        if torch.is_grad_enabled():
+        if not may_overwrite():
             return torch.cat(list(pieces), dim=2)
         # Each is put in its place while it is still in the cache: two thirds of the time.
         out, start = x.new_empty(*x.shape[:2], sum(len(part.weight) for part in rows), x.shape[3]), 0

@@ -59,7 +59,7 @@ def plan_tiles(
     gains = placed.nyquist_gains
     halo = model.halo(placed.registered_ratio(), gains, iterations) + math.ceil(placed.farthest(extent))
     widest = max((worker.dtype for worker in workers), key=lambda dtype: dtype.itemsize)
-    pixels = window_pixels([worker.device for worker in workers], len(gains), widest)
+    pixels = max_window_pixels([worker.device for worker in workers], len(gains), widest)
     return list(tiles(extent, size or choose_tile_size(extent, halo, pixels, workers=len(workers)), halo, STRIDE))
 
 
@@ -107,7 +107,7 @@ def workers_on(device: torch.device, devices: Sequence[torch.device]) -> int:
     return 2 if devices.count(device) == 1 and torch.get_num_threads() > 1 else 1
 
 
-def window_pixels(devices: Sequence[torch.device], bands: int, dtype: torch.dtype) -> int:
+def max_window_pixels(devices: Sequence[torch.device], bands: int, dtype: torch.dtype) -> int:
     """How many PAN pixels a tile may have, halo included, for the memory that is free on the devices it goes round.
 
     Args:

@@ -34,7 +34,7 @@ from crossdiff_cli.options import Precision
 
 _log = logging.getLogger(__name__)
 
-_BEHIND = 2
+_MAX_PENDING_WRITES = 2
 """Results that may wait for the encoder."""
 _OUT_OF_MEMORY = (
     "can't allocate memory",  # the CPU's allocator
@@ -43,7 +43,7 @@ _OUT_OF_MEMORY = (
     "CUDNN_STATUS_ALLOC_FAILED",
     "CUBLAS_STATUS_ALLOC_FAILED",
 )
-_SMALLEST = 256
+_MIN_TILE = 256
 """Side in PAN pixels of a core that is not cut further when memory runs out."""
 
 
@@ -125,7 +125,7 @@ class DeviceWorker:
             if not _out_of_memory(error):
                 raise
             rows, cols = tile.core.shape
-            if max(rows, cols) <= _SMALLEST:
+            if max(rows, cols) <= _MIN_TILE:
                 raise DeviceError(
                     f"the memory of {self.device} does not suffice for {cols} x {rows} pixels of PAN",
                     cure="free some, or choose another --device",
@@ -164,11 +164,11 @@ class DeviceWorker:
         scene, normalisation = self._scene, self._scene.normalisation
         sensor_model = scene.sensor_model(patch)
         order = list(scene.order)
-        pan = normalisation.normalise_pan(self._here(patch.pan))[None]
-        ms = normalisation.normalise_ms(self._here(patch.ms[order]))[None]
-        pan_mask, ms_mask = (self._here(m)[None, None] for m in (patch.pan_mask, patch.ms_mask))
-        pan = extend_coarse(pan, pan_mask, rounds=8)
-        ms = extend(ms, ms_mask, rounds=2 * EXPAND_RADIUS)
+        pan = normalisation.normalise_pan(self._to_device(patch.pan))[None]
+        ms = normalisation.normalise_ms(self._to_device(patch.ms[order]))[None]
+        pan_mask, ms_mask = (self._to_device(m)[None, None] for m in (patch.pan_mask, patch.ms_mask))
+        pan = extend_coarse(pan, pan_mask, iterations=8)
+        ms = extend(ms, ms_mask, iterations=2 * EXPAND_RADIUS)
         inner = tile.core.relative_to(tile.window)
         hrms, left = fuse_core(
             self._model, pan, ms, sensor_model, self._spectrum, self._iterations, inner, self.dtype
@@ -180,7 +180,7 @@ class DeviceWorker:
             normalisation.denormalise_ms(ms[0])[:, counted].double().square().sum(),
             torch.isfinite(hrms.sum()),  # as soon as one value is not, the sum is not; a seventh of the time
         ])  # fmt: skip
-        data = self._back(normalisation.denormalise_ms(hrms[0]))
+        data = self._to_host(normalisation.denormalise_ms(hrms[0]))
         error, signal, finite = sums.tolist()
         if not finite:
             raise SceneError(
@@ -196,12 +196,12 @@ class DeviceWorker:
     def _on_stream(self) -> AbstractContextManager[Any]:
         return nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
 
-    def _here(self, array: NDArray[Any]) -> Tensor:
+    def _to_device(self, array: NDArray[Any]) -> Tensor:
         """On the device; from pinned memory, so that the copy does not hold up the other stream."""
         tensor = torch.from_numpy(np.ascontiguousarray(array))
         return tensor if self._stream is None else tensor.pin_memory().to(self.device, non_blocking=True)
 
-    def _back(self, tensor: Tensor) -> Tensor:
+    def _to_host(self, tensor: Tensor) -> Tensor:
         if self._stream is None:
             return tensor
         pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
@@ -281,7 +281,7 @@ class WriterThread:
 
     def submit(self, write: Callable[..., None], *arguments: Any) -> None:
         """Call `write(*arguments)` in the thread, once there is room."""
-        while len(self._waiting) >= _BEHIND:
+        while len(self._waiting) >= _MAX_PENDING_WRITES:
             self._waiting.popleft().result()
         self._waiting.append(self._thread.submit(write, *arguments))
 

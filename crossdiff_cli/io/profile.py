@@ -10,7 +10,7 @@ from crossdiff_cli import __version__
 from crossdiff_cli.errors import OutputError
 from crossdiff_cli.geometry.window import Window
 from crossdiff_cli.io.pair import ScenePair
-from crossdiff_cli.io.writer import Profile
+from crossdiff_cli.io.writer import OutputProfile
 from crossdiff_cli.sensors.table import Band
 
 _OF_THE_PAN = ("ACQUISITIONDATETIME", "SATELLITEID", "CLOUDCOVER", "TIFFTAG_DATETIME", "AREA_OR_POINT")
@@ -31,7 +31,7 @@ def profile_of(
     creation: Mapping[str, str],
     *,
     tags: Mapping[str, str],
-) -> Profile:
+) -> OutputProfile:
     """Describe the result of a scene.
 
     Args:
@@ -58,7 +58,7 @@ def profile_of(
     offsets = [offset for raster in pair.ms for offset in raster.offsets]
     units = [unit for raster in pair.ms for unit in raster.units]
     band_tags = [tags for raster in pair.ms for tags in raster.band_tags]
-    return Profile(
+    return OutputProfile(
         shape=extent.shape,
         dtype=dtype,
         crs=pair.crs,

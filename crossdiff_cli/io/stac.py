@@ -21,7 +21,7 @@ from crossdiff_cli.errors import OutputError
 from crossdiff_cli.io.hints import Hints
 from crossdiff_cli.io.identify import read_hints
 from crossdiff_cli.io.pair import ScenePair
-from crossdiff_cli.io.writer import Profile
+from crossdiff_cli.io.writer import OutputProfile
 from crossdiff_cli.sensors.table import Band
 from crossdiff_cli.system.atomic import replacing
 
@@ -55,7 +55,7 @@ def item_path(result: Path) -> Path:
     return path
 
 
-def write_item(result: Path, profile: Profile, pair: ScenePair, consistency: float) -> Path:
+def write_item(result: Path, profile: OutputProfile, pair: ScenePair, consistency: float) -> Path:
     """Write the item of a result that is complete; an old one is replaced, and only by a complete one.
 
     Raises:
@@ -71,7 +71,7 @@ def write_item(result: Path, profile: Profile, pair: ScenePair, consistency: flo
     return path
 
 
-def item(result: Path, profile: Profile, pair: ScenePair, consistency: float) -> dict[str, Any]:
+def item(result: Path, profile: OutputProfile, pair: ScenePair, consistency: float) -> dict[str, Any]:
     """Describe a result as a STAC 1.1 item with the extensions eo, projection, raster and processing.
 
     Args:
@@ -194,7 +194,7 @@ def _clouds(hints: list[Hints]) -> dict[str, float]:
     return {}
 
 
-def _grid(profile: Profile) -> dict[str, Any]:
+def _grid(profile: OutputProfile) -> dict[str, Any]:
     fields: dict[str, Any] = {"proj:shape": list(profile.shape)}
     if profile.transform is None:
         return fields
@@ -227,7 +227,7 @@ def _pixel_metres(crs: CRS, transform: Affine, shape: tuple[int, int]) -> float:
     return float(math.sqrt(right * down))
 
 
-def _outline(profile: Profile, parts: int) -> list[tuple[float, float]]:
+def _outline(profile: OutputProfile, parts: int) -> list[tuple[float, float]]:
     """The image's outline from the upper left corner down, in its own coordinates: 4 x `parts` points."""
     rows, cols = profile.shape
     steps = [i / parts for i in range(parts)]
@@ -242,14 +242,14 @@ def _outline(profile: Profile, parts: int) -> list[tuple[float, float]]:
     return [(float(x), float(y)) for x, y in (profile.transform @ point for point in ring)]
 
 
-def _edge_parts(profile: Profile) -> int:
+def _edge_parts(profile: OutputProfile) -> int:
     if profile.transform is None or profile.crs is None:
         return 1
     side = max(profile.shape) * _pixel_metres(profile.crs, profile.transform, profile.shape)
     return min(max(1, math.ceil(side / _EDGE_METRES)), 32)
 
 
-def _footprint(profile: Profile) -> dict[str, Any] | None:
+def _footprint(profile: OutputProfile) -> dict[str, Any] | None:
     """The image's outline on WGS84 (GeoJSON), by its geotransform or else its RPCs; None where nothing tells."""
     ring = _outline(profile, _edge_parts(profile))
     if profile.transform is not None and profile.crs is not None:

@@ -59,7 +59,7 @@ _PREDICTED = ("DEFLATE", "LZW", "ZSTD")
 
 
 @dataclass(frozen=True, slots=True)
-class Profile:
+class OutputProfile:
     """What the file is, besides its pixels."""
 
     shape: tuple[int, int]
@@ -87,7 +87,9 @@ class Profile:
 class Writer:
     """Writes windows of DN to a hidden file beside `path`; leaving the context without error moves it there."""
 
-    def __init__(self, path: Path, profile: Profile, *, overwrite: bool = False, threads: str = "ALL_CPUS") -> None:
+    def __init__(
+        self, path: Path, profile: OutputProfile, *, overwrite: bool = False, threads: str = "ALL_CPUS"
+    ) -> None:
         """Check that `path` can be written; `threads` encode.
 
         Raises:
@@ -309,7 +311,7 @@ def _reason(error: BaseException | None) -> str:
     return lines[0].rpartition(".tif: ")[2] if lines else type(cause).__name__
 
 
-def _options(profile: Profile) -> dict[str, Any]:
+def _options(profile: OutputProfile) -> dict[str, Any]:
     """Creation options of the GTiff; `photometric` keeps a fourth band from being marked as alpha."""
     predictor = 2 if np.dtype(profile.dtype).kind in "ui" else 3
     if any(name.lower() == "nbits" for name in profile.creation):

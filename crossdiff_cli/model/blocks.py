@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from crossdiff_cli.imaging.memory import may_overwrite
 from crossdiff_cli.model.spectral import EMBEDDING_WIDTH, Spectrum, embed_wavelengths
 
 
@@ -87,7 +88,7 @@ def add_projected(onto: Tensor, x: Tensor, weight: Tensor) -> Tensor:
 
     Where no gradient is asked for, in place and as one product of matrices: half the time of both steps.
     """
-    if torch.is_grad_enabled() or not onto.is_contiguous(memory_format=torch.channels_last):
+    if not may_overwrite() or not onto.is_contiguous(memory_format=torch.channels_last):
         return onto + F.conv2d(x, weight.to(x.dtype))
     pixels = onto.permute(0, 2, 3, 1).view(-1, onto.shape[1])
     pixels.addmm_(x.permute(0, 2, 3, 1).reshape(-1, x.shape[1]), weight.flatten(1).T.to(x.dtype))
@@ -96,12 +97,12 @@ def add_projected(onto: Tensor, x: Tensor, weight: Tensor) -> Tensor:
 
 def silu(x: Tensor) -> Tensor:
     """SiLU, in place where no gradient is asked for: `x` is no longer needed."""
-    return F.silu(x, inplace=not torch.is_grad_enabled())
+    return F.silu(x, inplace=may_overwrite())
 
 
 def in_place(x: Tensor) -> Tensor | None:
     """Where to put what is made of `x`, which is no longer needed: over it where no gradient is asked for."""
-    return None if torch.is_grad_enabled() else x
+    return x if may_overwrite() else None
 
 
 def compact(image: Tensor, dtype: torch.dtype | None = None) -> Tensor:

@@ -21,7 +21,7 @@ from crossdiff_cli.imaging.injection import BETA_RADIUS, prepare
 from crossdiff_cli.imaging.resample import EXPAND_RADIUS
 from crossdiff_cli.imaging.sensor_model import SensorModel, pan_on_ms_grid
 from crossdiff_cli.model.diffusion import NoiseSchedule
-from crossdiff_cli.model.fusion import Features, FusionHead
+from crossdiff_cli.model.fusion import EncoderOutputs, FusionHead
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.model.unet import UNet
 
@@ -114,7 +114,7 @@ class CrossDiff(nn.Module):
 
     def features(
         self, pan: Tensor, ms_up: Tensor, spectrum: Spectrum, dtype: torch.dtype = torch.float32
-    ) -> Features | None:
+    ) -> EncoderOutputs | None:
         """Encode noise-free images at the feature timesteps, in the precision `dtype`: same input, same features."""
         if self.p2m is None or self.m2p is None:
             return None
@@ -130,14 +130,14 @@ class CrossDiff(nn.Module):
         t = torch.ones(image.shape[0], device=image.device)
         return t * (a.p2m_timestep / a.timesteps), t * (a.m2p_timestep / a.timesteps)
 
-    def decoded(self, p2m: list[Tensor], m2p: list[Tensor] | None, spectrum: Spectrum) -> Features:
+    def decoded(self, p2m: list[Tensor], m2p: list[Tensor] | None, spectrum: Spectrum) -> EncoderOutputs:
         """The pyramids, through the light decoders."""
         assert self.p2m is not None and self.m2p is not None
         assert self.p2m.ms_out is not None
         mine = self.p2m.decode(p2m)
         everything = mine if m2p is None else torch.cat([mine, self.m2p.decode(m2p)], dim=1)
         correction = _TOWARDS_X_0[self.architecture.objective] * self.p2m.ms_out(mine, spectrum)
-        return Features(p2m, m2p, everything, correction)
+        return EncoderOutputs(p2m, m2p, everything, correction)
 
     def forward(
         self,

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crossdiff_cli.imaging.filters import box_sum
+from crossdiff_cli.imaging.memory import may_overwrite
 from crossdiff_cli.model.blocks import Conditioning, ResBlock, add_projected, compact, convolve, in_place, silu
 from crossdiff_cli.model.spectral import BandOutput, BandStem, Spectrum
 from crossdiff_cli.model.upsample import upsample2
@@ -21,7 +22,7 @@ _UNSEEN = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Features:
+class EncoderOutputs:
     """What the frozen encoders say of a window."""
 
     p2m: list[Tensor]
@@ -50,11 +51,11 @@ class Gate(nn.Module):
         """
         # One after the other: both at once would be the largest image of all.
         value, gate = (self._half(half, p2m, m2p) for half in range(2))
-        if torch.is_grad_enabled():
-            gated = value * torch.sigmoid(gate)
-            return gated if onto is None else onto + gated
-        gate = gate.sigmoid_()
-        return value.mul_(gate) if onto is None else onto.addcmul_(value, gate)
+        if may_overwrite():
+            gate = gate.sigmoid_()
+            return value.mul_(gate) if onto is None else onto.addcmul_(value, gate)
+        gated = value * torch.sigmoid(gate)
+        return gated if onto is None else onto + gated
 
     def _half(self, half: int, p2m: Tensor, m2p: Tensor | None) -> Tensor:
         assert self.p2m.bias is not None
@@ -142,7 +143,7 @@ class FusionHead(nn.Module):
 
     def forward(
         self,
-        features: Features | None,
+        features: EncoderOutputs | None,
         pan: Tensor,
         pan_low: Tensor,
         ms_up: Tensor,
@@ -181,7 +182,7 @@ class FusionHead(nn.Module):
 
     def maps(
         self,
-        features: Features | None,
+        features: EncoderOutputs | None,
         coarse: Tensor | None,
         pan: Tensor,
         detail: Tensor,
@@ -201,7 +202,7 @@ class FusionHead(nn.Module):
 
     def _sum(
         self,
-        features: Features | None,
+        features: EncoderOutputs | None,
         coarse: Tensor | None,
         pan: Tensor,
         detail: Tensor,

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from crossdiff_cli.imaging.memory import may_overwrite
+
 
 def upsample2(x: Tensor) -> Tensor:
     """Bilinear to twice the size, (B, C, H, W) to (B, C, 2H, 2W); reaches one pixel to each side.
@@ -11,7 +13,7 @@ def upsample2(x: Tensor) -> Tensor:
     As `F.interpolate`, in half of its time where no gradient is asked for: by weighted sums of neighbours, along each
     axis, in the layout and type of `x`.
     """
-    if torch.is_grad_enabled() or x.is_cuda:
+    if x.is_cuda or not may_overwrite():
         return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
     layout = torch.contiguous_format if x.is_contiguous() else torch.channels_last
     for axis in (2, 3):

@@ -36,7 +36,7 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class MapView:
     """A part of the scene.
 
     Attributes:
@@ -92,7 +92,7 @@ def palette(files: JudgedFiles, samples: Samples) -> Palette:
     return Palette(composites(files.pair.bands), stretch(*samples.ms), stretch(*samples.pan))
 
 
-def overview(files: JudgedFiles, samples: Samples, colours: Palette) -> View:
+def overview(files: JudgedFiles, samples: Samples, colours: Palette) -> MapView:
     """The whole scene."""
     whole = Window(0, 0, *files.extent.shape)
     reduced = samples.fused[1].shape != files.extent.shape
@@ -102,10 +102,10 @@ def overview(files: JudgedFiles, samples: Samples, colours: Palette) -> View:
         "Result": Layer(_coloured(samples.fused, colours), (0, 0, 100, 100)),
     }
     note = "The whole result" + (", reduced: open a place to see the pixels." if reduced else ", every pixel.")
-    return View("Overview", note, (files.extent.width, files.extent.height), False, layers)
+    return MapView("Overview", note, (files.extent.width, files.extent.height), False, layers)
 
 
-def close_up(files: JudgedFiles, place: Place, number: int, colours: Palette, rival: str) -> View:
+def close_up(files: JudgedFiles, place: Place, number: int, colours: Palette, rival: str) -> MapView:
     """A place at full resolution, with what a baseline makes of it."""
     judged, window = files.judged, place.window
     around = judged.grid.ms_window(window, 0).intersection(Window(0, 0, *judged.ms_shape)) or Window(0, 0, 1, 1)
@@ -127,7 +127,7 @@ def close_up(files: JudgedFiles, place: Place, number: int, colours: Palette, ri
         if place.kind == "detail"
         else f"Colour is hardest here: degraded, the result misses the MS by {place.figure:.2%}."
     )
-    return View(f"{place.kind.capitalize()} {number}", note, (window.width, window.height), True, layers)
+    return MapView(f"{place.kind.capitalize()} {number}", note, (window.width, window.height), True, layers)
 
 
 def data_uri(levels: NDArray[np.uint8]) -> str:

@@ -25,7 +25,7 @@ from crossdiff_cli.io.open_pair import open_pair
 from crossdiff_cli.io.pair import ScenePair
 from crossdiff_cli.io.quantise import to_dtype
 from crossdiff_cli.io.target import check_target, refuse_target
-from crossdiff_cli.io.writer import Profile, Writer, move_raster
+from crossdiff_cli.io.writer import OutputProfile, Writer, move_raster
 from crossdiff_cli.options import DegradeOptions
 from crossdiff_cli.sensors.table import Band
 from crossdiff_cli.system.atomic import hidden_beside, remove_abandoned
@@ -179,7 +179,7 @@ def _write(pair: ScenePair, plan: _Plan, gains: tuple[float, ...], folder: Path)
         reference, dtype=pair.pan.dtype, bands=[pan_band], scales=pair.pan.scales, offsets=pair.pan.offsets,
         nodata=_pan_nodata(pair), imagery={**reference.imagery, **pair.pan.imagery},
     )  # fmt: skip
-    jobs: list[tuple[str, Profile, Callable[[Window], Image]]] = [
+    jobs: list[tuple[str, OutputProfile, Callable[[Window], Image]]] = [
         (NAMES[0], pan, pan_source.degraded),
         (NAMES[1], replace(reference, shape=plan.coarse_shape, transform=coarse), ms_source.degraded),
         (NAMES[2], reference, read_ms),
@@ -225,11 +225,11 @@ def _windows(shape: tuple[int, int]) -> Iterator[Window]:
     return (tile.core for tile in tiles(Window(0, 0, *shape), _TILE, 0, 1))
 
 
-def _profile(pair: ScenePair, plan: _Plan) -> Profile:
+def _profile(pair: ScenePair, plan: _Plan) -> OutputProfile:
     """Of the reference."""
     # What the user said about the sensor goes into the files; what was guessed does not.
     told = {"SATELLITEID": pair.sensor.key} if pair.sensor_source == "option" else {}
-    return Profile(
+    return OutputProfile(
         shape=plan.crop.shape,
         dtype=pair.dtype,
         crs=pair.crs,

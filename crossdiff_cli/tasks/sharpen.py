@@ -27,7 +27,7 @@ from crossdiff_cli.io.quantise import count_clipped, to_dtype
 from crossdiff_cli.io.raster import bounded_cache
 from crossdiff_cli.io.stac import item_path, write_item
 from crossdiff_cli.io.target import check_creation, check_raster_target, check_target, refuse_target
-from crossdiff_cli.io.writer import Profile, Writer
+from crossdiff_cli.io.writer import OutputProfile, Writer
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.device import choose_devices, exact_float32, trim_heap
 from crossdiff_cli.model.spectral import Spectrum
@@ -207,7 +207,7 @@ def _run(
 class _Sink:
     """Rounds fused tiles to the data type of the output and writes them; counts what that clips."""
 
-    def __init__(self, writer: Writer, profile: Profile, extent: Window, bands: Sequence[int]) -> None:
+    def __init__(self, writer: Writer, profile: OutputProfile, extent: Window, bands: Sequence[int]) -> None:
         self._writer, self._profile, self._extent, self._bands = writer, profile, extent, list(bands)
         self._clipped = 0
 
@@ -233,7 +233,7 @@ def _precisions(workers: Sequence[DeviceWorker]) -> str:
 
 
 def _result(
-    target: Path, pair: ScenePair, estimates: SceneEstimates, profile: Profile, consistency: float, seconds: float
+    target: Path, pair: ScenePair, estimates: SceneEstimates, profile: OutputProfile, consistency: float, seconds: float
 ) -> SharpenResult:
     shift = estimates.registration.shift
     return SharpenResult(

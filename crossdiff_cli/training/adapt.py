@@ -13,7 +13,7 @@ from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.options import LossWeights
 from crossdiff_cli.training.loop import Plan, Watch, fit
 from crossdiff_cli.training.losses import qnr_loss, spectral_loss, structural_loss
-from crossdiff_cli.training.patches import Example, Sampler
+from crossdiff_cli.training.patches import Example, PatchSampler
 
 _INNER = (slice(None), slice(None), slice(8, -8), slice(8, -8))
 """Pixels that count: at the very border of a window the network sees its padding, which no tile's core does."""
@@ -21,7 +21,7 @@ _INNER = (slice(None), slice(None), slice(8, -8), slice(8, -8))
 
 def adapt(
     model: CrossDiff,
-    sampler: Sampler,
+    sampler: PatchSampler,
     plan: Plan,
     groups: int,
     weights: LossWeights,

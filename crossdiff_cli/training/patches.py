@@ -49,7 +49,7 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
-class Sampler:
+class PatchSampler:
     """Draws batches; the draw depends on the generator alone."""
 
     scenes: list[TrainingScene]
@@ -112,7 +112,7 @@ def fitting_patch(scenes: list[TrainingScene], largest: int, *, reduced: bool) -
         room = max((min(scene.ms_mask.shape) - 10 * scene.spectrum.ratio for scene in scenes), default=0.0)
         sides = [side for side in sides if side <= room or any(scene.reference is not None for scene in scenes)]
     for side in sorted(set(sides), reverse=True):
-        sampler, generator = Sampler(scenes, side, 1), Generator().manual_seed(0)
+        sampler, generator = PatchSampler(scenes, side, 1), Generator().manual_seed(0)
         fit = [sampler.attempt(generator, reduced=reduced) is not None for _ in range(_PROBES)]
         if 2 * sum(fit) >= _PROBES:
             return side

@@ -14,7 +14,7 @@ from crossdiff_cli.model.unet import UNet
 from crossdiff_cli.options import Branch, Objective
 from crossdiff_cli.training.distributed import Workers
 from crossdiff_cli.training.loop import Plan, Watch, fit
-from crossdiff_cli.training.patches import Example, Sampler
+from crossdiff_cli.training.patches import Example, PatchSampler
 
 _AS_USED = 0.5
 """Share of samples without noise at the feature timestep, which is how the fusion head uses the encoders."""
@@ -54,7 +54,7 @@ Batches = list[Example]
 
 def pretrain(
     model: CrossDiff,
-    sampler: Sampler,
+    sampler: PatchSampler,
     plan: Plan,
     groups: int,
     pretext: Pretext | None = None,

@@ -66,8 +66,8 @@ def sharpen_scene(model: CrossDiff, scene: TrainingScene) -> Tensor:
     return hrms
 
 
-def reimaged(scenes: Sequence[TrainingScene], times: int, seed: int, weights: Path | None) -> list[TrainingScene]:
-    """Every scene sharpened by `weights` (None: the shipped ones) and imaged again `times` times by sensors of `seed`.
+def resimulated(scenes: Sequence[TrainingScene], times: int, seed: int, weights: Path | None) -> list[TrainingScene]:
+    """Every scene sharpened by `weights` (None: the shipped ones) and resimulated `times` times by sensors of `seed`.
 
     Raises:
         WeightsError: they cannot be used, or the installation has none.
@@ -76,11 +76,11 @@ def reimaged(scenes: Sequence[TrainingScene], times: int, seed: int, weights: Pa
     made = []
     for scene in scenes:
         hrms = sharpen_scene(model, scene)
-        made += [reimage(scene, hrms, generator) for _ in range(times)]
+        made += [resimulate(scene, hrms, generator) for _ in range(times)]
     return made
 
 
-def reimage(scene: TrainingScene, hrms: Tensor, generator: Generator) -> TrainingScene:
+def resimulate(scene: TrainingScene, hrms: Tensor, generator: Generator) -> TrainingScene:
     """Image the truth `hrms` (1, C, H, W) by a random sensor: PAN response, ratio, grid phase, MTFs and noise.
 
     Returns:
@@ -111,7 +111,7 @@ def reimage(scene: TrainingScene, hrms: Tensor, generator: Generator) -> Trainin
     mask = degrade(scene.pan_mask[None, None].float(), small, (ratio, ratio), offset, [0.3])[0, 0] > 0.999
     return replace(
         scene,
-        name=f"{scene.name}, re-imaged",
+        name=f"{scene.name}, resimulated",
         pan=pan,
         ms=noise(degrade(hrms, small, (ratio, ratio), offset, gains)),
         ms_mask=mask,

@@ -12,12 +12,12 @@ from crossdiff_cli.io.target import check_target
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.device import choose_device
 from crossdiff_cli.model.weights import digest, load, save
-from crossdiff_cli.options import AdaptOptions, Budget, LossWeights, Sources
+from crossdiff_cli.options import AdaptOptions, Budget, LossWeights, SceneSources
 from crossdiff_cli.system.paths import exists
 from crossdiff_cli.system.weight_files import bundled_weights
 from crossdiff_cli.training.adapt import adapt
 from crossdiff_cli.training.distributed import world_size
-from crossdiff_cli.training.patches import Sampler, fitting_patch
+from crossdiff_cli.training.patches import PatchSampler, fitting_patch
 from crossdiff_cli.training.selection import ROOM_FOR_TRUTH, CheckpointSelector, JudgedWindow, Score, score, split
 from crossdiff_cli.training.setup import make_folder, plan_of, provenance, training_scenes
 from crossdiff_cli.training.training_scene import TrainingScene
@@ -41,7 +41,7 @@ class AdaptResult:
     after: Score | None
 
 
-def run_adapt(sources: Sources, target: Path, options: AdaptOptions) -> AdaptResult:
+def run_adapt(sources: SceneSources, target: Path, options: AdaptOptions) -> AdaptResult:
     """Train the head on frozen encoders and write both to `target`.
 
     Raises:
@@ -80,7 +80,7 @@ def run_adapt(sources: Sources, target: Path, options: AdaptOptions) -> AdaptRes
         "losses": str(losses),
     }
     plan = plan_of(budget, target.with_suffix(".checkpoint"), scenes, identity)
-    sampler = Sampler(scenes, budget.patch, budget.batch)
+    sampler = PatchSampler(scenes, budget.patch, budget.batch)
     adapt(model, sampler, plan, budget.groups, losses, watch=choice.watch, kept=choice.kept)
     choice.settle()
     if windows and exists(target) and not options.force:

@@ -12,10 +12,10 @@ from crossdiff_cli.errors import OutputError, TrainingError
 from crossdiff_cli.model.crossdiff import Architecture, CrossDiff
 from crossdiff_cli.model.device import choose_device, network_dtype
 from crossdiff_cli.model.weights import digest, load, save
-from crossdiff_cli.options import Budget, PretrainOptions, Sources
+from crossdiff_cli.options import Budget, PretrainOptions, SceneSources
 from crossdiff_cli.training.distributed import Workers, joined
 from crossdiff_cli.training.loop import Progress, Watch
-from crossdiff_cli.training.patches import Sampler
+from crossdiff_cli.training.patches import PatchSampler
 from crossdiff_cli.training.pretrain import Pretext, pretrain
 from crossdiff_cli.training.scenes import load_scenes, resolve
 from crossdiff_cli.training.setup import make_folder, plan_of, provenance, training_scenes
@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 
 def run_pretrain(
-    sources: Sources, folder: Path, options: PretrainOptions, architecture: Architecture | None = None
+    sources: SceneSources, folder: Path, options: PretrainOptions, architecture: Architecture | None = None
 ) -> Path:
     """Train both encoders; return the weight file, whose head is untrained, or that of `options.weights`.
 
@@ -55,7 +55,7 @@ def run_pretrain(
             budget, folder / "pretrain.checkpoint", scenes, _identity(pretext, model.architecture, options.weights)
         )
         watch = _journal(folder / "pretrain.jsonl", model, held, pretext, budget, workers)
-        sampler = Sampler(scenes, budget.patch, budget.batch)
+        sampler = PatchSampler(scenes, budget.patch, budget.batch)
         pretrain(model, sampler, plan, budget.groups, pretext, workers=workers, watch=watch)
         target = folder / "encoders.safetensors"
         if workers.first:
@@ -88,7 +88,7 @@ def _device(name: str, workers: Workers) -> torch.device:
     return device
 
 
-def _held(sources: Sources, budget: Budget) -> ValidationSet | None:
+def _held(sources: SceneSources, budget: Budget) -> ValidationSet | None:
     entries = resolve(sources.held_out or sources.scenes, "validation")
     if not entries:
         _log.info("no scenes of split `validation`: the pretext task is not validated")

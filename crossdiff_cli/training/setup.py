@@ -10,29 +10,29 @@ from crossdiff_cli.errors import OutputError, TrainingError
 from crossdiff_cli.geometry.window import STRIDE
 from crossdiff_cli.model.device import tune_allocator
 from crossdiff_cli.model.weights import digest
-from crossdiff_cli.options import Budget, Sources
+from crossdiff_cli.options import Budget, SceneSources
 from crossdiff_cli.system.weight_files import bundled_weights
 from crossdiff_cli.training.loop import Plan
-from crossdiff_cli.training.resimulate import reimaged
+from crossdiff_cli.training.resimulate import resimulated
 from crossdiff_cli.training.scenes import load_scenes, resolve
 from crossdiff_cli.training.training_scene import TrainingScene
 
 _log = logging.getLogger(__name__)
 
 
-def training_scenes(sources: Sources, budget: Budget, weights: Path | None) -> list[TrainingScene]:
-    """Read what is trained on, re-imaged scenes among it, which `weights` sharpen (None: the shipped ones).
+def training_scenes(sources: SceneSources, budget: Budget, weights: Path | None) -> list[TrainingScene]:
+    """Read what is trained on, resimulated scenes among it, which `weights` sharpen (None: the shipped ones).
 
     Raises:
         TrainingError: no usable scene, or windows that do not fit the network.
-        WeightsError: scenes are to be re-imaged and the weights cannot be used.
+        WeightsError: scenes are to be resimulated and the weights cannot be used.
     """
     if budget.patch % STRIDE:
         raise TrainingError(f"--patch {budget.patch} is no multiple of {STRIDE}")
     tune_allocator()
     scenes = load_scenes(resolve(sources.scenes, "train", sources.sensor, sources.bands), strict=sources.strict)
-    if sources.reimage:
-        scenes = [*scenes, *reimaged(scenes, sources.reimage, budget.seed, weights)]
+    if sources.resimulate:
+        scenes = [*scenes, *resimulated(scenes, sources.resimulate, budget.seed, weights)]
     _log.info(
         "%d scenes, %.1f Mpx of PAN", len({scene.name for scene in scenes}), sum(scene.pixels for scene in scenes) / 1e6
     )
@@ -69,11 +69,11 @@ def make_folder(folder: Path) -> None:
 
 
 def provenance(
-    budget: Budget, sources: Sources, scenes: Sequence[TrainingScene], weights: Path | None, before: dict[str, Any]
+    budget: Budget, sources: SceneSources, scenes: Sequence[TrainingScene], weights: Path | None, before: dict[str, Any]
 ) -> dict[str, Any]:
-    """What the metadata of a weight file say of its training, the one `before` it and what re-imaged its scenes."""
+    """What the metadata of a weight file say of its training, the one `before` it and what resimulated its scenes."""
     earlier: dict[str, Any] = {"before": before} if before else {}
-    if sources.reimage:
+    if sources.resimulate:
         earlier["reimaged_by"] = digest(weights or bundled_weights())
     return earlier | {
         "version": __version__,

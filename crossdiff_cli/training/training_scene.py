@@ -105,7 +105,7 @@ def _load(entry: Entry, cut: Callable[[ScenePair, SceneEstimates, str], list[_Pa
 
 def _with_reference(scene: TrainingScene, truth: Tensor, entry: Entry) -> TrainingScene:
     reference = scene.normalisation.normalise_ms(truth)[None]
-    detail = explained_detail(scene.pan, reference)
+    detail = detail_r2(scene.pan, reference)
     if detail < _MIN_REFERENCE_DETAIL:
         _log.warning(
             "%s explains %.2f of the PAN's detail, less than %.2f: too soft to learn from, left out",
@@ -125,14 +125,16 @@ def _whole(pair: ScenePair, found: SceneEstimates, name: str) -> list[_Part]:
 def _parts(pair: ScenePair, found: SceneEstimates, name: str) -> list[_Part]:
     if math.prod(pair.pan.shape) <= _WHOLE_PX:
         return _whole(pair, found, name)
-    parts = salient(pair, found, name, _PART_MS_PX, _CANDIDATES, _PARTS)
+    parts = most_detailed_windows(pair, found, name, _PART_MS_PX, _CANDIDATES, _PARTS)
     if not parts:
         raise TrainingError(f"{name}: none of {_CANDIDATES} windows spread over it holds valid pixels")
     _log.info("%s is large: its %d most detailed parts of %d MS pixels stand for it", name, len(parts), _PART_MS_PX)
     return parts
 
 
-def salient(pair: ScenePair, found: SceneEstimates, name: str, side: int, candidates: int, chosen: int) -> list[_Part]:
+def most_detailed_windows(
+    pair: ScenePair, found: SceneEstimates, name: str, side: int, candidates: int, chosen: int
+) -> list[_Part]:
     """The windows of `side` MS pixels with most detail among `candidates` spread over a pair, the most detailed first.
 
     Returns:
@@ -178,7 +180,7 @@ def _optical(pair: ScenePair) -> list[int]:
     return [i for i, band in enumerate(pair.bands) if band.name.upper() not in _NON_OPTICAL]
 
 
-def explained_detail(pan: Tensor, reference: Tensor) -> float:
+def detail_r2(pan: Tensor, reference: Tensor) -> float:
     """Share (R^2) of the high-passed PAN that a combination of the high-passed reference bands explains.
 
     A reference that was blurred on the way explains little of it, and a head trained on it learns to blur.

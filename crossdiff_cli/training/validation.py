@@ -10,7 +10,7 @@ from torch import Generator
 from crossdiff_cli.errors import TrainingError
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.diffusion import Prediction
-from crossdiff_cli.training.patches import Example, Sampler
+from crossdiff_cli.training.patches import Example, PatchSampler
 from crossdiff_cli.training.pretrain import Pretext, predict, tasks
 from crossdiff_cli.training.training_scene import TrainingScene
 
@@ -35,7 +35,7 @@ class ValidationSet:
         """
         found = []
         for scene in scenes:
-            sampler = Sampler([scene], size, batch, jitter_px=0.0, augment=False)
+            sampler = PatchSampler([scene], size, batch, jitter_px=0.0, augment=False)
             try:
                 example = sampler.draw(Generator().manual_seed(0), reduced=True)
             except TrainingError:

@@ -10,9 +10,9 @@ from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.options import LossWeights
 from crossdiff_cli.training.adapt import adapt
 from crossdiff_cli.training.loop import Plan
-from crossdiff_cli.training.patches import Sampler, fitting_patch
+from crossdiff_cli.training.patches import PatchSampler, fitting_patch
 from crossdiff_cli.training.selection import CheckpointSelector, gain, split
-from crossdiff_cli.training.training_scene import salient
+from crossdiff_cli.training.training_scene import most_detailed_windows
 
 _log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def fine_tune(
     Returns:
         The copy, or `model` itself where there is nothing to fit to.
     """
-    parts = salient(pair, found, pair.pan.path, _WINDOW_MS_PX, _CANDIDATES, _CHOSEN)
+    parts = most_detailed_windows(pair, found, pair.pan.path, _WINDOW_MS_PX, _CANDIDATES, _CHOSEN)
     training, windows = split([part for _, part in parts], _HELD_OUT)
     patch = fitting_patch(training, _PATCH, reduced=True)
     if not windows or not patch:
@@ -62,7 +62,7 @@ def fine_tune(
     choice = CheckpointSelector(mine, windows)
     plan = Plan(steps, learning_rate=rate, ema_decay=0.95, seed=seed, checkpoint_every=max(1, steps // _CHECKS))
     try:
-        adapt(mine, Sampler(training, patch, 4), plan, 2, losses or LossWeights(), watch=choice.watch)
+        adapt(mine, PatchSampler(training, patch, 4), plan, 2, losses or LossWeights(), watch=choice.watch)
     except TrainingError as error:
         _log.warning("the head is not fitted to %s: %s", pair.pan.path, error)
         return model

@@ -15,8 +15,8 @@ from crossdiff_cli.model.crossdiff import Architecture, CrossDiff
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.model.weights import save
 from crossdiff_cli.training import resimulate as module
-from crossdiff_cli.training.patches import Sampler
-from crossdiff_cli.training.resimulate import reimage, reimaged, sharpen_scene
+from crossdiff_cli.training.patches import PatchSampler
+from crossdiff_cli.training.resimulate import resimulate, resimulated, sharpen_scene
 from crossdiff_cli.training.training_scene import TrainingScene
 
 SMALL = Architecture(widths=(8, 8, 8), blocks=(1, 1, 1), decoder_width=8, head_widths=(8, 8, 8))
@@ -61,7 +61,7 @@ def test_the_ms_is_the_truth_averaged_by_its_mtf(scene: TrainingScene, monkeypat
     monkeypatch.setattr(module, "_NOISE", 0.0)
     truth = _smooth(4, 256, 2)
     for seed in range(6):
-        made = reimage(scene, truth, Generator().manual_seed(seed))
+        made = resimulate(scene, truth, Generator().manual_seed(seed))
         assert made.reference is truth
         ratio, offset = made.sensor_model.grid.ratio[0], made.sensor_model.grid.offset
         assert ratio in {2.0, 3.0, 4.0}
@@ -77,7 +77,7 @@ def test_the_ms_is_the_truth_averaged_by_its_mtf(scene: TrainingScene, monkeypat
 def test_the_pan_sees_the_bands_inside_its_range(scene: TrainingScene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_NOISE", 0.0)
     truth = _smooth(4, 256, 3)
-    made = reimage(replace(scene, pan=torch.zeros(1, 1, 256, 256)), truth, Generator().manual_seed(4))
+    made = resimulate(replace(scene, pan=torch.zeros(1, 1, 256, 256)), truth, Generator().manual_seed(4))
     low, high = made.spectrum.pan_nm
     weights = torch.linalg.lstsq(truth.flatten(2)[0].T, made.pan.flatten()[:, None]).solution[:, 0]
     inside = (scene.spectrum.center_nm > low) & (scene.spectrum.center_nm < high)
@@ -87,8 +87,8 @@ def test_the_pan_sees_the_bands_inside_its_range(scene: TrainingScene, monkeypat
 
 
 def test_a_re_imaged_scene_feeds_the_sampler(scene: TrainingScene) -> None:
-    made = reimage(scene, _smooth(4, 256, 5), Generator().manual_seed(1))
-    example = Sampler([made], 64, 2).draw(Generator().manual_seed(0), reduced=True)
+    made = resimulate(scene, _smooth(4, 256, 5), Generator().manual_seed(1))
+    example = PatchSampler([made], 64, 2).draw(Generator().manual_seed(0), reduced=True)
     assert example.reference is not None
     assert example.reference.shape == (*example.ms.shape[:2], 64, 64)
 
@@ -97,7 +97,7 @@ def test_the_weights_that_are_named_make_the_truth(scene: TrainingScene, tmp_pat
     torch.manual_seed(3)
     model, file = CrossDiff(SMALL).eval(), tmp_path / "mine.safetensors"
     save(model, file, {}, torch.float32)
-    (mine,), (shipped,) = (reimaged([scene], 1, 0, weights) for weights in (file, None))
+    (mine,), (shipped,) = (resimulated([scene], 1, 0, weights) for weights in (file, None))
     assert mine.reference is not None and shipped.reference is not None
     assert torch.equal(mine.reference, sharpen_scene(model, scene))
     assert not torch.allclose(shipped.reference, mine.reference, atol=1e-2)
