@@ -133,7 +133,7 @@ def test_the_survey_takes_scene_table_or_option(pair):
         EstimateOptions(mtf=(1.5,))
 
 
-def test_a_pair_that_is_not_registered_keeps_the_table(pair):
+def test_a_pair_without_common_detail_keeps_the_table(pair):
     assert surveyed(pair, EstimateOptions(align=False)).mtf_sources == ("scene",) * 4
     noise = np.random.default_rng(3).integers(0, 1000, (4, 128, 128)).astype("uint16")
     write_raster(pair[1], noise, PAN_GRID @ Affine.scale(4))

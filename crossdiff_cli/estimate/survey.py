@@ -167,8 +167,6 @@ def survey(
         registration = register(views, degradation, _centre(samples))
     of_pan = pan_noise(samples, grid.ratio)
     asked = _in_order(options.mtf, order)
-    if options.align and not registration.correlation and asked == "auto":
-        asked = "table"
     gains, sources = _mtf(samples, grid, [bands[i] for i in order], registration, of_pan, asked)
     levels = torch.zeros(len(bands))
     if options.noise:
