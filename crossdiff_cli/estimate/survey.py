@@ -26,8 +26,8 @@ from crossdiff_cli.sensors.table import Band, spectral_order
 
 NOISE_THRESHOLD = 0.05
 """Standard deviation of noise, as a share of that of its image, above which it is reported."""
-_REGISTERED = 12
-"""Windows that are registered, at most."""
+_CHOSEN = 12
+"""Windows, at most, that are registered and show the MTF."""
 
 
 MtfSource = Literal["scene", "table", "option"]
@@ -167,7 +167,7 @@ def survey(
         registration = register(views, degradation, _centre(samples))
     of_pan = pan_noise(samples, grid.ratio)
     asked = _in_order(options.mtf, order)
-    gains, sources = _mtf(samples, grid, [bands[i] for i in order], registration, of_pan, asked)
+    gains, sources = _mtf(_some(samples), grid, [bands[i] for i in order], registration, of_pan, asked)
     levels = torch.zeros(len(bands))
     if options.noise:
         degradation = PanDegradation(grid.ratio, sorted(gains)[len(gains) // 2])
@@ -231,8 +231,8 @@ def _centre(samples: Sequence[SampleWindow]) -> Pixels:
 
 
 def _some(samples: list[SampleWindow]) -> list[SampleWindow]:
-    """`_REGISTERED` of them in no regular order, which would leave out rows or columns of the scene."""
-    chosen = random.Random(0).sample(range(len(samples)), min(_REGISTERED, len(samples)))
+    """`_CHOSEN` of them in no regular order, which would leave out rows or columns of the scene."""
+    chosen = random.Random(0).sample(range(len(samples)), min(_CHOSEN, len(samples)))
     return [samples[place] for place in sorted(chosen)]
 
 

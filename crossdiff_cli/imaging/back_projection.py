@@ -36,11 +36,15 @@ _NOISE_OVERSUBTRACTION = 2.0
 remains."""
 
 
-def back_projection_radius(ratio: Pixels, nyquist_gains: Sequence[float]) -> int:
-    """Return the reach of one iteration in PAN pixels: degradation, Wiener filter, regression and interpolation."""
+def back_projection_radius(ratio: Pixels, nyquist_gains: Sequence[float], iterations: int) -> int:
+    """Return the reach of back-projection in PAN pixels.
+
+    An iteration degrades, filters and interpolates; the first one also looks at the neighbours of an MS pixel.
+    """
     largest = max(ratio)
-    around = math.ceil((WIENER_RADIUS + GUIDE_RADIUS) * largest)
-    return max(mtf_radius(gain, largest) for gain in nyquist_gains) + 1 + math.ceil(EXPAND_RADIUS * largest) + around
+    degraded = max(mtf_radius(gain, largest) for gain in nyquist_gains) + 1
+    one = degraded + math.ceil(EXPAND_RADIUS * largest) + math.ceil(WIENER_RADIUS * largest)
+    return iterations * one + min(iterations, 1) * math.ceil(GUIDE_RADIUS * largest)
 
 
 def back_project(
@@ -61,6 +65,7 @@ def back_project(
         iterations: how often; 0 returns `hrms`.
     """
     shape = (hrms.shape[2], hrms.shape[3])
+    hrms = hrms.contiguous()  # as the images on the MS grid: sums of two layouts take three times as long
     for iteration, step in enumerate(relaxation(iterations)):
         residual = ms - to_ms(hrms, (ms.shape[2], ms.shape[3]), sensor_model)
         residual = step * denoise_residual(residual, sensor_model, iteration)

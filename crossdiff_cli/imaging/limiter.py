@@ -7,8 +7,6 @@ from torch import Tensor
 from crossdiff_cli.imaging.resample import span
 from crossdiff_cli.imaging.sensor_model import SensorModel
 
-LIMIT_RADIUS = 1
-"""Radius, in MS pixels, of the window whose range counts."""
 _TOLERANCE = 0.25
 """Share of that range by which a result may leave it: MS pixels do not show all that lies between them."""
 _ROUNDING = 1e-6
@@ -33,35 +31,41 @@ def limit(hrms: Tensor, pan: Tensor, ms: Tensor, pan_ms: Tensor, sensor_model: S
     if sensor_model.saturation:
         level = ms.new_tensor(sensor_model.saturation)[:, None, None]
         limits["saturation"] = torch.maximum(highest, level)
-    out = torch.empty_like(hrms)
+    parts = []
     for offset, bands in sensor_model.grid.bands_by_offset(hrms.shape[1]):
-        rows, columns = (
-            _nearest(size, count, start, ratio, hrms.device)
-            for size, count, start, ratio in zip(
-                hrms.shape[2:], ms.shape[2:], offset, sensor_model.grid.ratio, strict=True
-            )
-        )
+        place = hrms.shape[2:], ms.shape[2:], offset, sensor_model.grid.ratio
+        rows, columns = (_nearest(*axis).to(hrms.device) for axis in zip(*place, strict=True))
         some = span(bands)
 
         def here(image: Tensor, rows: Tensor = rows, columns: Tensor = columns) -> Tensor:
-            return image.index_select(2, rows).index_select(3, columns)
+            return image[..., columns][..., rows, :]  # rows last: they are copied whole
 
-        top = here(limits["top"][:, some]) + (pan - here(pan_highest)).clamp_min(0)
+        top = here(limits["top"][:, some]).add_((pan - here(pan_highest)).clamp_min(0))
         if "saturation" in limits:
             top = torch.minimum(top, here(limits["saturation"][:, some]))
-        bottom = here(limits["bottom"][:, some]) + (pan - here(pan_lowest)).clamp_max(0)
-        out[:, some] = torch.minimum(torch.maximum(hrms[:, some], bottom), top)
+        bottom = here(limits["bottom"][:, some]).add_((pan - here(pan_lowest)).clamp_max(0))
+        parts.append((some, torch.clamp(hrms[:, some], bottom, top)))
+    if len(parts) == 1:
+        return parts[0][1]
+    out = torch.empty_like(hrms)
+    for some, part in parts:
+        out[:, some] = part
     return out
 
 
 def _range(image: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the highest and the lowest value in the window of each pixel, the border repeated."""
-    padded = F.pad(image, [LIMIT_RADIUS] * 4, mode="replicate")
-    size = 2 * LIMIT_RADIUS + 1
-    return F.max_pool2d(padded, size, stride=1), -F.max_pool2d(-padded, size, stride=1)
+    """Return the highest and the lowest value in the 3 x 3 window of each pixel, the border repeated."""
+    highest = lowest = F.pad(image, [1, 1, 1, 1], mode="replicate")
+    for axis in (2, 3):
+        size = image.shape[axis]
+        before, here, after = (highest.narrow(axis, start, size) for start in range(3))
+        highest = torch.maximum(torch.maximum(before, here), after)
+        before, here, after = (lowest.narrow(axis, start, size) for start in range(3))
+        lowest = torch.minimum(torch.minimum(before, here), after)
+    return highest, lowest
 
 
-def _nearest(size: int, count: int, start: float, ratio: float, device: torch.device) -> Tensor:
+def _nearest(size: int, count: int, start: float, ratio: float) -> Tensor:
     """Return the MS pixel that holds the centre of each of `size` PAN pixels, the later one of a centre on an edge."""
     centres = torch.arange(size, dtype=torch.float64) + 0.5
-    return ((centres - start) / ratio + _ROUNDING).floor().long().clamp(0, count - 1).to(device)
+    return ((centres - start) / ratio + _ROUNDING).floor().long().clamp(0, count - 1)

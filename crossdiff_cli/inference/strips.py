@@ -50,8 +50,8 @@ def fuse_core(
     """
     pan = denoise_pan(pan, sensor_model)
     window = Window(0, 0, pan.shape[2], pan.shape[3])
-    reach = back_projection_radius(sensor_model.grid.ratio, sensor_model.nyquist_gains)
-    keep = core.grown_within(max(iterations, 1) * reach, window)
+    reach = back_projection_radius(sensor_model.grid.ratio, sensor_model.nyquist_gains, max(iterations, 1))
+    keep = core.grown_within(reach, window)
     seen = keep.grown_within(model.receptive_field_radius, window)
     coarse = (ms.shape[2], ms.shape[3])
     pan_ms = pan_on_ms_grid(pan, coarse, sensor_model)

@@ -18,7 +18,7 @@ from crossdiff_cli.imaging.back_projection import (
     denoise_pan,
 )
 from crossdiff_cli.imaging.injection import BETA_RADIUS, prepare
-from crossdiff_cli.imaging.resample import EXPAND_RADIUS
+from crossdiff_cli.imaging.resample import EXPAND_RADIUS, mtf_radius
 from crossdiff_cli.imaging.sensor_model import SensorModel, pan_on_ms_grid
 from crossdiff_cli.model.diffusion import NoiseSchedule
 from crossdiff_cli.model.fusion import EncoderOutputs, FusionHead
@@ -187,8 +187,9 @@ class CrossDiff(nn.Module):
     def halo(self, ratio: Pixels, nyquist_gains: Sequence[float], iterations: int) -> int:
         """Return the receptive-field radius of the whole fusion, in PAN pixels: the halo of a tile."""
         largest = max(ratio)
-        consistency = back_projection_radius(ratio, nyquist_gains)
-        beta = consistency + math.ceil((BETA_RADIUS + 1) * largest) + 4  # found at half of the grid and interpolated
+        degraded = max(mtf_radius(gain, largest) for gain in nyquist_gains) + 1
+        around = math.ceil((BETA_RADIUS + 1 + EXPAND_RADIUS) * largest)
+        beta = degraded + around + 4  # found at half of the grid and interpolated
         ms_up = math.ceil(EXPAND_RADIUS * largest)
         network = max(self.receptive_field_radius + ms_up, self.head.fine_radius + beta)
-        return WIENER_RADIUS + network + iterations * consistency
+        return WIENER_RADIUS + network + back_projection_radius(ratio, nyquist_gains, iterations)
