@@ -13,6 +13,7 @@ from affine import Affine
 
 from crossdiff_cli.errors import OptionError
 from crossdiff_cli.io.arrays import DTYPES, read_array, write_array
+from crossdiff_cli.io.labelled import grid_of, is_labelled, labelled
 from crossdiff_cli.model import weights as weight_file
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.options import DegradeOptions, Mtf, OutputOptions, PairOptions, SharpenOptions
@@ -24,7 +25,7 @@ from crossdiff_cli.tasks import describe as describe_task
 from crossdiff_cli.tasks import sharpen as sharpen_task
 
 File = str | os.PathLike[str]
-Array = TypeVar("Array", np.ndarray[Any, Any], torch.Tensor)
+Array = TypeVar("Array", np.ndarray[Any, Any], torch.Tensor, Any)
 
 
 def sharpen(
@@ -57,14 +58,15 @@ def fuse(
     """Fuse a PAN and an MS array, as `sharpen` fuses files.
 
     Missing pixels are those masked in a numpy masked array, and NaN in arrays of floating point; they are missing in
-    the result too. The arrays and the result go through temporary files.
+    the result too. Of xarray.DataArrays the coordinates say how the MS lies on the PAN, and the result has them. The
+    arrays and the result go through temporary files.
 
     Args:
-        pan: (H, W), digital numbers; a numpy array or a torch tensor.
+        pan: (H, W), digital numbers; a numpy array, a torch tensor or an xarray.DataArray.
         ms: (C, h, w), digital numbers of the same kind.
         sensor: key of the sensor, as `crossdiff sensors` lists them; `auto` takes typical values.
         bands: names of the MS bands in their order, such as ("B", "G", "R", "NIR").
-        ratio: PAN pixels per MS pixel, one number or (rows, columns); None takes it from the shapes.
+        ratio: PAN pixels per MS pixel, one number or (rows, columns); None takes it from the coordinates or the shapes.
         offset: upper left corner of the MS in PAN pixels, (row, column).
         options: further settings; `sensor` and `bands` replace those of its `pair`, and its `output` is not used.
 
@@ -93,6 +95,8 @@ def fuse(
     options = options or SharpenOptions()
     pair = replace(options.pair, sensor=sensor, bands=bands)
     output = OutputOptions(extent="pan")
+    if ratio is None and is_labelled(pan) and is_labelled(ms) and (grid := grid_of(pan, ms)):
+        ratio, offset = grid.ratio, grid.offset
     if ratio is None:
         ratio = (pan_dn.shape[0] / ms_dn.shape[1], pan_dn.shape[1] / ms_dn.shape[2])
     rows, columns = (ratio, ratio) if isinstance(ratio, (int, float)) else ratio
@@ -105,6 +109,8 @@ def fuse(
         fused = read_array(files[2], masked=isinstance(ms_dn, np.ma.MaskedArray))
     if isinstance(ms, torch.Tensor):
         return torch.from_numpy(fused).to(ms.device)
+    if is_labelled(pan) and is_labelled(ms):
+        return labelled(fused, pan, ms)
     return fused
 
 
@@ -177,6 +183,8 @@ def _paths(ms: File | Sequence[File]) -> tuple[str, ...]:
 
 
 def _numpy(image: Any) -> np.ndarray[Any, Any]:
+    if is_labelled(image):
+        return np.asanyarray(image.values)
     if not isinstance(image, torch.Tensor):
         return np.asanyarray(image)
     if image.dtype == torch.bfloat16:
