@@ -1,5 +1,7 @@
 """Eight bands in two images of four (MS1 and MS2), deliveries in archives, images with ground control points alone."""
 
+import shutil
+import tarfile
 import zipfile
 
 import numpy as np
@@ -14,6 +16,7 @@ from crossdiff_cli.cli.main import main
 from crossdiff_cli.errors import SceneError
 from crossdiff_cli.geometry.window import Window
 from crossdiff_cli.io.open_pair import open_pair
+from crossdiff_cli.options import PairOptions
 
 FIRST, SECOND = "N R G B", "N2 RE Y C"
 
@@ -73,17 +76,81 @@ def archive(tmp_path):
     return path
 
 
-@pytest.mark.parametrize("name", ["{}", "/vsizip/{}", "/vsizip/{}/order", "/vsizip/{}/order/none.TIL"])
+@pytest.fixture(params=["zip", "tar"])
+def packed(request, tmp_path):
+    """A Maxar delivery in an archive, which alone is left, and what its folder gave before."""
+    maxar(tmp_path / "order")
+    with open_pair(str(tmp_path / "order"), []) as pair:
+        expected = describe(pair)
+    path = tmp_path / f"order.{request.param}"
+    if request.param == "zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+            for name in sorted((tmp_path / "order").rglob("*")):
+                file.write(name, name.relative_to(tmp_path))
+    else:
+        with tarfile.open(path, "w") as file:
+            file.add(tmp_path / "order", "order")
+    shutil.rmtree(tmp_path / "order")
+    return path, expected
+
+
+def describe(pair):
+    whole = (Window(0, 0, *pair.pan.shape), Window(0, 0, *pair.ms_shape))
+    pixels = [pair.pan.read(whole[0])[0], *(raster.read(whole[1])[0] for raster in pair.ms)]
+    return pair.sensor.key, [band.name for band in pair.bands], pair.grid, [image.tolist() for image in pixels]
+
+
+def test_a_delivery_in_an_archive_is_read_in_place(packed):
+    path, expected = packed
+    kind = path.suffix[1:]
+    for name in (str(path), f"/vsi{kind}/{path}", f"{path}/order", f"{kind}://{path}!/order"):
+        with open_pair(name, []) as pair:
+            assert describe(pair) == expected
+    with open_pair(str(path), [str(path)]) as pair:
+        assert describe(pair) == expected
+
+
+def test_a_pair_in_an_archive_is_found_by_its_names(make_pair, tmp_path):
+    files = make_pair(shape=(64, 64))
+    with zipfile.ZipFile(tmp_path / "town.zip", "w") as file:
+        file.write(files.pan, "town/town_pan.tif")
+        file.write(files.ms, "town/town_ms.tif")
+    with open_pair(str(tmp_path / "town.zip"), [], PairOptions(sensor="vhr", bands=("B", "G", "R", "NIR"))) as pair:
+        assert pair.pan.path.startswith("/vsizip/")
+        assert pair.ratio == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "line"),
+    [
+        ("order.tar.gz", b"", "compressed .tar"),
+        ("order.7z", b"", "unpack it"),
+        ("order.zip", b"no archive", "the archive cannot be read"),
+        ("order.tar", b"x" * 2000, "the archive cannot be read"),
+    ],
+)
 @pytest.mark.parametrize("command", ["info", "sharpen"])
-def test_a_delivery_in_an_archive_is_to_be_unpacked(archive, tmp_path, name, command):
-    given = name.format(archive)
+def test_archives_that_cannot_be_read_in_place_are_refused(tmp_path, name, content, line, command):
+    path = tmp_path / name
+    path.write_bytes(content)
     out = ["-o", str(tmp_path / "out.tif")] if command == "sharpen" else []
-    for pair in ([given], [given, given], [str(next(tmp_path.rglob("*_PAN"))), given]):
-        done = CliRunner().invoke(main, ["-q", command, *pair, *out])
-        assert done.exit_code == 1
-        (line,) = done.stderr.splitlines()
-        assert line.startswith(f"Error: {given} is an archive, or lies in one")
-        assert "unpack it" in line
+    done = CliRunner().invoke(main, ["-q", command, str(path), *out])
+    assert done.exit_code == 1
+    assert done.stderr.startswith(f"Error: {path}: ")
+    assert line in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_what_an_archive_lacks_is_told_by_its_name(archive, tmp_path):
+    with zipfile.ZipFile(tmp_path / "empty.zip", "w") as file:
+        file.writestr("order/readme.txt", "nothing")
+        file.writestr("../outside.txt", "it would lie outside")
+    for name in (str(tmp_path / "empty.zip"), f"{archive}/none"):
+        with pytest.raises(SceneError) as caught:
+            open_pair(name, [])
+        assert name in str(caught.value)
+        assert "/crossdiff-" not in str(caught.value)
+    assert not list(tmp_path.parent.glob("outside.txt"))
 
 
 def test_images_in_an_archive_are_read(archive, tmp_path):

@@ -1,25 +1,25 @@
 """What the user names as PAN and MS, as files for GDAL: images as they are, deliveries looked into."""
 
 import re
-from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import rasterio
 from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 
 from crossdiff_cli.errors import SceneError
+from crossdiff_cli.io.deliveries.archive import Archive, in_archive, opened
 from crossdiff_cli.io.deliveries.find import find_products
 from crossdiff_cli.io.deliveries.match import choose_one, choose_pair, one_acquisition
 from crossdiff_cli.io.deliveries.mosaic import open_names
-from crossdiff_cli.io.deliveries.product import RASTERS, Kind, Product
+from crossdiff_cli.io.deliveries.product import Kind, Product
 from crossdiff_cli.io.pairing import pairs_by_name
 from crossdiff_cli.system.paths import is_file, is_folder
 
 _METADATA = re.compile(r"\.(?:til|imd|dim|xml)$|_MTL\.(?:txt|json)$|_metadata\.(?:txt|json)$", re.IGNORECASE)
-_ARCHIVE = re.compile(r"\.(?:zip|tar|tgz|tar\.gz|7z|rar)$|^/vsi(?:zip|tar|7z|rar)/|^(?:zip|tar)://", re.IGNORECASE)
 _BELOW = 3
 """How far below a folder the partner of an image is looked for."""
 
@@ -39,7 +39,7 @@ class Inputs:
     ms_nodata: float | None = None
     remarks: tuple[str, ...] = ()
     memory: tuple[MemoryFile, ...] = ()
-    """ValidationSet as long as the pair is open."""
+    """Held as long as the pair is open."""
 
     def close(self) -> None:
         """Free the files in memory."""
@@ -50,7 +50,7 @@ class Inputs:
 def is_delivery(name: str) -> bool:
     """Whether a name is that of a folder, of a file that may be a delivery's metadata, or of an archive."""
     path = Path(name)
-    return is_folder(path) or (is_file(path) and _METADATA.search(path.name) is not None) or _in_archive(name)
+    return is_folder(path) or (is_file(path) and _METADATA.search(path.name) is not None) or in_archive(name)
 
 
 def resolve(pan: str, ms: Sequence[str]) -> Inputs:
@@ -72,8 +72,8 @@ def resolve(pan: str, ms: Sequence[str]) -> Inputs:
 
 def _whole(name: str) -> Inputs:
     path = Path(name)
-    if _in_archive(name):
-        raise _packed(name)
+    if in_archive(name):
+        return _archived(name)
     if not is_delivery(name):
         raise SceneError(f"{name} is neither a folder nor a metadata file of a delivery: name the MS after the PAN")
     if is_folder(path):
@@ -101,10 +101,14 @@ def _search(path: Path, products: list[Product]) -> tuple[Product, Product]:
 def _single(name: str, kind: Kind) -> Product | None:
     """The image of one kind that a folder or metadata file stands for; None for what is left to GDAL."""
     path = Path(name)
-    if _in_archive(name):
+    if in_archive(name):
         with suppress(RasterioError), rasterio.open(name.partition(",band=")[0]):
             return None
-        raise _packed(name)
+        with opened(name) as archive, _named(archive, name):
+            products = find_products(archive.searched)
+            if not products:
+                raise SceneError(f"{name} holds no delivery that is known: name the {kind.value} file in it")
+            return archive.product(choose_one(products, kind, archive.searched))
     if not is_delivery(name):
         return None
     folder = path if is_folder(path) else path.parent
@@ -118,18 +122,29 @@ def _single(name: str, kind: Kind) -> Product | None:
     return choose_one(products, kind, path)
 
 
-def _in_archive(name: str) -> bool:
-    """Whether a name is that of an archive, or of what lies in one and is no image by its name."""
-    if PurePosixPath(name.partition(",band=")[0]).suffix.lower() in RASTERS:
-        return False
-    return _ARCHIVE.search(name) is not None and not is_folder(Path(name))
+def _archived(name: str) -> Inputs:
+    """The pair of a delivery in an archive."""
+    with opened(name) as archive, _named(archive, name):
+        products = find_products(archive.searched)
+        if products:
+            pan, ms = choose_pair(products, archive.searched)
+            return _inputs(archive.product(pan), archive.product(ms))
+        found = _by_name(archive.searched)
+        pan_path, ms_paths = archive.real(Path(found.pan)), [archive.real(Path(path)) for path in found.ms]
+        line = found.delivery.replace(str(archive.folder), name)
+        return replace(found, pan=str(pan_path), ms=tuple(str(path) for path in ms_paths), delivery=line)
 
 
-def _packed(name: str) -> SceneError:
-    return SceneError(
-        f"{name} is an archive, or lies in one, where deliveries are not looked for: unpack it and name the folder, or "
-        "name the PAN and the MS image in it (/vsizip/ARCHIVE.zip/FOLDER/IMAGE.TIF)"
-    )
+@contextmanager
+def _named(archive: Archive, name: str) -> Iterator[None]:
+    """Let errors name the archive, not the folder that its metadata stand in."""
+    try:
+        yield
+    except SceneError as error:
+        line = str(error)
+        if str(archive.folder) not in line:
+            raise
+        raise SceneError(line.replace(str(archive.folder), name)) from error
 
 
 def _by_name(folder: Path) -> Inputs:

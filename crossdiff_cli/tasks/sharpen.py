@@ -3,7 +3,6 @@
 import copy
 import logging
 import math
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from crossdiff_cli.estimate.survey import SceneEstimates, survey
 from crossdiff_cli.geometry.patch import Patch
@@ -35,6 +33,7 @@ from crossdiff_cli.model.weights import WeightStore
 from crossdiff_cli.options import NetworkOptions, OutputOptions, RuntimeOptions, SharpenOptions
 from crossdiff_cli.sensors.definitions import file_key
 from crossdiff_cli.sensors.table import spectral_order
+from crossdiff_cli.system.progress import Progress
 from crossdiff_cli.system.weight_files import bundled_weights, find_adapted_head
 
 _log = logging.getLogger(__name__)
@@ -194,12 +193,14 @@ def _run(
     read: Callable[[Window], Patch] = pair.read
     # Closing the generator waits for its readers: the files they read from are closed only afterwards.
     with WriterThread() as encoder, closing(run_tiles(plan, read, workers, runtime.readers)) as parts:
-        shown = tqdm(parts, total=len(plan), unit="tile", file=sys.stderr, disable=None if runtime.progress else True)
-        for count, fused in enumerate(shown, 1):
+        progress = Progress(sum(tile.core.height * tile.core.width for tile in plan), shown=runtime.progress)
+        for count, fused in enumerate(parts, 1):
             if count % _TILES_PER_TRIM == 0:
                 trim_heap()
             encoder.submit(sink.write, fused)
             error, signal = error + fused.squared_error, signal + fused.squared_signal
+            progress.add(fused.tile.core.height * fused.tile.core.width)
+        progress.close()
     sink.report_clipped(pair.dtype)
     return math.sqrt(error / signal) if signal else 0.0
 

@@ -1,0 +1,46 @@
+"""Progress of a run in megapixels: a bar on a terminal, else a line of the log a minute."""
+
+import logging
+import sys
+import time
+
+from tqdm import tqdm
+
+_log = logging.getLogger(__name__)
+
+_LOG_EVERY_S = 60.0
+
+
+class Progress:
+    """How many of the pixels of a run are done, how many a second, and how long the rest takes."""
+
+    def __init__(self, pixels: int, *, shown: bool) -> None:
+        """Begin.
+
+        Args:
+            pixels: of the whole run.
+            shown: whether there is a bar, on a standard error that is a terminal.
+        """
+        self._pixels, self._done = pixels, 0
+        self._started = self._logged = time.monotonic()
+        self._bar = tqdm(
+            total=pixels / 1e6, unit="Mpx", file=sys.stderr, disable=None if shown else True,
+            bar_format="{l_bar}{bar}| {n:.1f}/{total:.1f} Mpx [{elapsed}<{remaining}, {rate_fmt}]",
+        )  # fmt: skip
+
+    def add(self, pixels: int) -> None:
+        """Count pixels that are done."""
+        self._done += pixels
+        self._bar.update(pixels / 1e6)
+        now = time.monotonic()
+        if self._bar.disable and now - self._logged >= _LOG_EVERY_S:
+            self._logged, rate = now, self._done / (now - self._started)
+            _log.info(
+                "%.0f of %.0f Mpx (%.0f %%), %.2f Mpx/s, %.0f min left",
+                self._done / 1e6, self._pixels / 1e6, 100 * self._done / self._pixels, rate / 1e6,
+                (self._pixels - self._done) / rate / 60,
+            )  # fmt: skip
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        self._bar.close()
