@@ -1,4 +1,4 @@
-"""The rooms of the package and their ranks (docs/how-it-works.md): who may import whom, read with `ast`."""
+"""The rooms of the package and their ranks (docs/architecture.md): who may import whom, read with `ast`."""
 
 import ast
 import sys
