@@ -79,25 +79,13 @@ def fuse(
         CrossDiffError: as `sharpen`.
     """
     pan_dn, ms_dn = _numpy(pan), _numpy(ms)
-    if pan_dn.ndim != 2 or ms_dn.ndim != 3:
-        raise OptionError(
-            "fuse takes the PAN as (H, W) and the MS as (C, h, w)",
-            found=f"shapes {pan_dn.shape} and {ms_dn.shape}",
-            cure="drop or add axes, such as pan[0] or ms[None]",
-        )
-    for name, image in (("PAN", pan_dn), ("MS", ms_dn)):
-        if image.size == 0 or image.dtype.name not in DTYPES:
-            raise OptionError(
-                f"fuse cannot take this {name}",
-                found=f"shape {image.shape}, dtype {image.dtype}",
-                expected=f"pixels of dtype {', '.join(DTYPES)}",
-            )
+    _check_arrays(pan_dn, ms_dn)
     options = options or SharpenOptions()
     pair = replace(options.pair, sensor=sensor, bands=bands)
     output = OutputOptions(extent="pan")
     if ratio is None and is_labelled(pan) and is_labelled(ms) and (grid := grid_of(pan, ms)):
         ratio, offset = grid.ratio, grid.offset
-    if ratio is None:
+    elif ratio is None:
         ratio = (pan_dn.shape[0] / ms_dn.shape[1], pan_dn.shape[1] / ms_dn.shape[2])
     rows, columns = (ratio, ratio) if isinstance(ratio, (int, float)) else ratio
     place = Affine.translation(offset[1], offset[0]) @ Affine.scale(columns, rows)
@@ -176,6 +164,22 @@ def load_model(weights: File = "open", device: torch.device | str = "cpu") -> Cr
     """
     name = os.fspath(weights)
     return weight_file.load(bundled_weights(name) if name in BUNDLED else Path(name), device)[0]
+
+
+def _check_arrays(pan: np.ndarray[Any, Any], ms: np.ndarray[Any, Any]) -> None:
+    if pan.ndim != 2 or ms.ndim != 3:
+        raise OptionError(
+            "fuse takes the PAN as (H, W) and the MS as (C, h, w)",
+            found=f"shapes {pan.shape} and {ms.shape}",
+            cure="drop or add axes, such as pan[0] or ms[None]",
+        )
+    for name, image in (("PAN", pan), ("MS", ms)):
+        if image.size == 0 or image.dtype.name not in DTYPES:
+            raise OptionError(
+                f"fuse cannot take this {name}",
+                found=f"shape {image.shape}, dtype {image.dtype}",
+                expected=f"pixels of dtype {', '.join(DTYPES)}",
+            )
 
 
 def _paths(ms: File | Sequence[File]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from crossdiff_cli.estimate.matching import SampleWindow
 from crossdiff_cli.estimate.registration import Registration
-from crossdiff_cli.imaging.filters import local_mean
+from crossdiff_cli.imaging.filters import high_pass
 from crossdiff_cli.imaging.resample import Pixels, degrade, mtf_sigma
 
 GAIN_RANGE = (0.03, 0.9)
@@ -120,7 +120,7 @@ def _log_residuals(view: SampleWindow, ratio: Pixels, place: Registration, pan_n
         return None
     part = _bounding_box(usable)
     valid = _blocks(usable[None][:, *part].double())[:, 0].amin(dim=1) > 0
-    bands = _blocks(_high_pass(view.ms[None])[0][:, *part])[valid]
+    bands = _blocks(high_pass(view.ms[None], 1)[0][:, *part])[valid]
     energy = bands.square().sum(dim=2)
     noise = torch.tensor([_noise_share(gain, ratio) for gain in gains], dtype=torch.float64) * pan_noise**2 * _BLOCK**2
     row, col = place.offset(view.offset, view.origin)
@@ -131,7 +131,7 @@ def _log_residuals(view: SampleWindow, ratio: Pixels, place: Registration, pan_n
         own = [band for band, other in enumerate(shifts) if other == shift]
         images, shape = view.pan.expand(-1, len(gains), -1, -1), (view.mask.shape[0], view.mask.shape[1])
         seen = degrade(images, shape, ratio, (row + shift[0], col + shift[1]), gains)
-        pan = _blocks(_high_pass(seen)[0][:, *part])[valid]
+        pan = _blocks(high_pass(seen, 1)[0][:, *part])[valid]
         power = pan.square().sum(dim=2)
         textured &= (power > _MIN_SIGNAL * noise).all(dim=1)
         signal = torch.maximum(power - noise, _LEAST_SIGNAL * power)
@@ -150,10 +150,6 @@ def _noise_share(gain: float, ratio: Pixels) -> float:
     """Share of the power of white noise that a Gaussian kernel and the high-pass leave on the MS grid."""
     rows, cols = (2 * math.sqrt(math.pi) * mtf_sigma(gain, step) for step in ratio)
     return 8 / 9 / (max(rows, 1.0) * max(cols, 1.0))
-
-
-def _high_pass(images: Tensor) -> Tensor:
-    return images - local_mean(images, 1)
 
 
 def _eroded(mask: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from crossdiff_cli.geometry.grid import GridMapping, Pixels
-from crossdiff_cli.imaging.filters import local_mean
+from crossdiff_cli.imaging.filters import high_pass, local_mean
 from crossdiff_cli.imaging.limiter import limit
 from crossdiff_cli.imaging.resample import EXPAND_RADIUS, mtf_radius
 from crossdiff_cli.imaging.sensor_model import SensorModel, to_ms, to_pan
@@ -148,7 +148,7 @@ def residual_noise_power(ratio: Pixels, nyquist_gain: float, iteration: int) -> 
     shape = (round(size * ratio[0]), round(size * ratio[1]))
     for step in (1.0, *relaxation(iteration)):
         residual = residual - to_ms(to_pan(step * residual, shape, sensor_model), (size, size), sensor_model)
-    fine = residual - local_mean(residual, _COARSE_RADIUS)
+    fine = high_pass(residual, _COARSE_RADIUS)
     return float(fine.double().square().sum())
 
 

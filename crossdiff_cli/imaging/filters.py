@@ -28,6 +28,11 @@ def box_sum(x: Tensor, radius: int) -> Tensor:
     return x
 
 
+def high_pass(x: Tensor, radius: int) -> Tensor:
+    """Return the difference from the mean over windows of 2 radius + 1 pixels: (B, C, H, W)."""
+    return x - local_mean(x, radius)
+
+
 def local_mean(x: Tensor, radius: int) -> Tensor:
     """Return the mean over windows of 2 radius + 1 pixels, the border repeated: (B, C, H, W)."""
     total = box_sum(F.pad(x, [radius] * 4, mode="replicate"), radius)

@@ -34,7 +34,7 @@ def limit(hrms: Tensor, pan: Tensor, ms: Tensor, pan_ms: Tensor, sensor_model: S
     parts = []
     for offset, bands in sensor_model.grid.bands_by_offset(hrms.shape[1]):
         place = hrms.shape[2:], ms.shape[2:], offset, sensor_model.grid.ratio
-        rows, columns = (_nearest(*axis).to(hrms.device) for axis in zip(*place, strict=True))
+        rows, columns = (_nearest(*axis, hrms.device) for axis in zip(*place, strict=True))
         some = span(bands)
 
         def here(image: Tensor, rows: Tensor = rows, columns: Tensor = columns) -> Tensor:
@@ -65,7 +65,7 @@ def _range(image: Tensor) -> tuple[Tensor, Tensor]:
     return highest, lowest
 
 
-def _nearest(size: int, count: int, start: float, ratio: float) -> Tensor:
+def _nearest(size: int, count: int, start: float, ratio: float, device: torch.device) -> Tensor:
     """Return the MS pixel that holds the centre of each of `size` PAN pixels, the later one of a centre on an edge."""
-    centres = torch.arange(size, dtype=torch.float64) + 0.5
+    centres = torch.arange(size, dtype=torch.float64, device=device) + 0.5
     return ((centres - start) / ratio + _ROUNDING).floor().long().clamp(0, count - 1)
