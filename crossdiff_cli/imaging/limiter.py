@@ -27,23 +27,19 @@ def limit(hrms: Tensor, pan: Tensor, ms: Tensor, pan_ms: Tensor, sensor_model: S
     highest, lowest = _range(ms)
     margin = _TOLERANCE * (highest - lowest)
     pan_highest, pan_lowest = _range(pan_ms.mean(dim=1, keepdim=True))
-    limits = {"top": highest + margin, "bottom": lowest - margin}
+    top_ms, bottom_ms, saturated = highest + margin, lowest - margin, None
     if sensor_model.saturation:
-        level = ms.new_tensor(sensor_model.saturation)[:, None, None]
-        limits["saturation"] = torch.maximum(highest, level)
+        saturated = torch.maximum(highest, ms.new_tensor(sensor_model.saturation)[:, None, None])
     parts = []
     for offset, bands in sensor_model.grid.bands_by_offset(hrms.shape[1]):
         place = hrms.shape[2:], ms.shape[2:], offset, sensor_model.grid.ratio
         rows, columns = (_nearest(*axis, hrms.device) for axis in zip(*place, strict=True))
         some = span(bands)
-
-        def here(image: Tensor, rows: Tensor = rows, columns: Tensor = columns) -> Tensor:
-            return image[..., columns][..., rows, :]  # rows last: they are copied whole
-
-        top = here(limits["top"][:, some]).add_((pan - here(pan_highest)).clamp_min(0))
-        if "saturation" in limits:
-            top = torch.minimum(top, here(limits["saturation"][:, some]))
-        bottom = here(limits["bottom"][:, some]).add_((pan - here(pan_lowest)).clamp_max(0))
+        top, bottom = (_at(image[:, some], rows, columns) for image in (top_ms, bottom_ms))
+        top.add_((pan - _at(pan_highest, rows, columns)).clamp_min(0))
+        bottom.add_((pan - _at(pan_lowest, rows, columns)).clamp_max(0))
+        if saturated is not None:
+            top = torch.minimum(top, _at(saturated[:, some], rows, columns))
         parts.append((some, torch.clamp(hrms[:, some], bottom, top)))
     if len(parts) == 1:
         return parts[0][1]
@@ -51,6 +47,11 @@ def limit(hrms: Tensor, pan: Tensor, ms: Tensor, pan_ms: Tensor, sensor_model: S
     for some, part in parts:
         out[:, some] = part
     return out
+
+
+def _at(image: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Return the values of an image (B, C, h, w) at rows and columns, the rows last: they are copied whole."""
+    return image[..., columns][..., rows, :]
 
 
 def _range(image: Tensor) -> tuple[Tensor, Tensor]:
