@@ -174,7 +174,9 @@ def test_the_untrained_head_takes_the_detail_that_p2m_predicts():
     assert correction.abs().max() > 1e-3
 
 
-def test_back_projection_brings_the_result_to_the_ms():
+def test_back_projection_brings_the_result_to_the_ms(monkeypatch):
+    """Without the limits, which keep a result from following an MS that PAN and MS nearby do not show."""
+    monkeypatch.setattr("crossdiff_cli.imaging.back_projection.limit", lambda hrms, *_: hrms)
     pan, ms = inputs(seed=3)
     ms = degrade(pan.expand(-1, 4, -1, -1) * 0.5, (24, 24), (4.0, 4.0), (0.0, 0.0), [0.3]) + 0.3
     start = small_model().fuse(pan, ms, SENSOR_MODEL, SPECTRUM, iterations=0)
@@ -187,7 +189,7 @@ def test_back_projection_brings_the_result_to_the_ms():
     errors = [error(back_project(start, pan, ms, pan_ms, SENSOR_MODEL, iterations)) for iterations in (0, 1, 2, 4)]
     assert errors == sorted(errors, reverse=True)
     assert errors[2] < 0.6 * errors[0]
-    assert errors[3] < 0.5 * errors[0]
+    assert errors[3] < 0.4 * errors[0]
 
 
 @pytest.mark.parametrize("period", [6, 8, 12])
