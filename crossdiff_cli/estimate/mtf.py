@@ -48,7 +48,7 @@ class EstimatedGain:
 
     gain: float
     standard_error: float
-    """Of the gain."""
+    """Standard error of the gain."""
 
 
 def estimate_nyquist_gains(

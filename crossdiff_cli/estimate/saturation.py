@@ -1,4 +1,4 @@
-"""The DN at which a band saturates, told by the sample windows: many pixels share the largest value."""
+"""Estimate the DN at which each band saturates from the sample windows: many pixels share the largest value."""
 
 import math
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ from crossdiff_cli.estimate.matching import SampleWindow
 _MIN_PIXELS = 16
 """Pixels of the largest value below which it is no saturation."""
 _SPIKE = 4.0
-"""By how much they must outnumber the pixels of each of the next lower values, on average."""
+"""Least ratio of their number to the mean number of pixels of each of the next lower values."""
 _LOWER = 8
-"""How many of the next lower values count."""
+"""Number of the next lower values that are compared."""
 
 
 def saturation_levels(samples: Sequence[SampleWindow]) -> tuple[float, ...]:

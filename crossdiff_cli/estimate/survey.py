@@ -31,7 +31,7 @@ _CHOSEN = 12
 
 
 MtfSource = Literal["scene", "table", "option"]
-"""Where a Nyquist gain comes from."""
+"""Origin of a Nyquist gain: estimated on the scene, from the sensor table, or given as an option."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class SceneEstimates:
     nyquist_gains: tuple[float, ...]
     """MTF gain of each MS band at the Nyquist frequency of the MS."""
     mtf_sources: tuple[MtfSource, ...]
-    """Where the gain of each band comes from."""
+    """Origin of the gain of each band."""
     saturation: tuple[float, ...]
     """DN at which each MS band saturates; infinite where it does not in the sample windows."""
 

@@ -1,4 +1,4 @@
-"""Whether memory of images that are no longer needed may be reused."""
+"""Decide whether the memory of images that are no longer needed is reused."""
 
 import torch
 

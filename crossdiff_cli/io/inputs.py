@@ -123,7 +123,7 @@ def _single(name: str, kind: Kind) -> Product | None:
 
 
 def _archived(name: str) -> Inputs:
-    """The pair of a delivery in an archive."""
+    """Return the pair of a delivery in an archive."""
     with opened(name) as archive, _named(archive, name):
         products = find_products(archive.searched)
         if products:

@@ -1,4 +1,4 @@
-"""Progress of a run in megapixels: a bar on a terminal, else a line of the log a minute."""
+"""Report the progress of a run in megapixels: a bar on a terminal, else one log line a minute."""
 
 import logging
 import sys
@@ -12,7 +12,7 @@ _LOG_EVERY_S = 60.0
 
 
 class Progress:
-    """How many of the pixels of a run are done, how many a second, and how long the rest takes."""
+    """Reports how many of the pixels of a run are done, how many a second, and how long the rest takes."""
 
     def __init__(self, pixels: int, *, shown: bool) -> None:
         """Begin.

@@ -54,9 +54,9 @@ class DegradeResult:
     shift_px: tuple[float, float]
     """(x, y), PAN pixels of the input."""
     nyquist_gains: tuple[float, ...]
-    """By which the MS bands were degraded."""
+    """MTF gain, at the Nyquist frequency of the degraded MS, by which each band was degraded."""
     mtf_source: tuple[str, ...]
-    """Where each comes from: `scene`, `table` or `option`."""
+    """Origin of each gain: `scene`, `table` or `option`."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types for JSON."""

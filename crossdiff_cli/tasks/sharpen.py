@@ -57,7 +57,7 @@ class SharpenResult:
     nyquist_gains: tuple[float, ...]
     """MTF gain of each band of the MS at its Nyquist frequency."""
     mtf_source: tuple[str, ...]
-    """Where each comes from: `scene`, `table` or `option`."""
+    """Origin of each gain: `scene`, `table` or `option`."""
     consistency: float
     """Relative RMS difference, over all bands, of the degraded result and the MS: 0.01 is one per cent."""
     seconds: float

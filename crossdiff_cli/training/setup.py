@@ -71,7 +71,7 @@ def make_folder(folder: Path) -> None:
 def provenance(
     budget: Budget, sources: SceneSources, scenes: Sequence[TrainingScene], weights: Path | None, before: dict[str, Any]
 ) -> dict[str, Any]:
-    """What the metadata of a weight file say of its training, the one `before` it and what resimulated its scenes."""
+    """Return the metadata of a weight file: its training, the one `before` it, and what resimulated its scenes."""
     earlier: dict[str, Any] = {"before": before} if before else {}
     if sources.resimulate:
         earlier["reimaged_by"] = digest(weights or bundled_weights())
