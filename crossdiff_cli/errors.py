@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Self
 
 _LONG_WORD = re.compile(r"\S{500,}")
 
@@ -47,6 +48,14 @@ class CrossDiffError(Exception):
         line += self.problem + (f" ({', '.join(values)})" if values else "")
         line += f"; {self.cure}" if self.cure else ""
         return _LONG_WORD.sub(lambda word: f"{word[0][:200]}...{word[0][-100:]}", line)
+
+    def renamed(self, folder: str, name: str) -> Self:
+        """Return the same error with `folder` written as `name` in every field."""
+        problem, path, found, cure = (
+            None if text is None else str(text).replace(folder, name)
+            for text in (self.problem, self.path, self.found, self.cure)
+        )
+        return type(self)(problem or "", path=path, found=found, expected=self.expected, cure=cure or "")
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle all fields: batch workers send errors to the process that reports them."""

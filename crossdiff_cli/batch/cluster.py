@@ -44,7 +44,9 @@ def on_cluster(
     try:
         from distributed import Client, as_completed
     except ImportError as error:
-        raise CrossDiffError("--scheduler needs dask.distributed: pip install 'crossdiff-cli[dask]'") from error
+        raise CrossDiffError(
+            "--scheduler needs dask.distributed", cure="install it with pip install 'crossdiff-cli[dask]'"
+        ) from error
     if not _log.isEnabledFor(logging.DEBUG):
         _mute()
     weights = None if options.network.weights is None else options.network.weights.absolute()
@@ -54,7 +56,7 @@ def on_cluster(
     try:
         client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:
-        raise CrossDiffError(f"no scheduler answers at {address}: {one_line(str(error))}") from error
+        raise CrossDiffError("no scheduler answers", path=address, found=one_line(str(error))) from error
     with client:
         numbers = numbers_on_host(client.scheduler_info(n_workers=-1)["workers"])
         futures = {client.submit(_attempt, scene, options, numbers, pure=False): scene for scene in scenes}

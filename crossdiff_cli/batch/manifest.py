@@ -57,11 +57,13 @@ def read_manifest(path: Path, folder: Path) -> list[Scene]:
         ManifestError: the file is missing or malformed.
     """
     if is_folder(path):
-        raise ManifestError(f"{path} is a folder, not a manifest: --pair-dir {path} looks for pairs in it")
+        raise ManifestError(
+            "it is a folder, not a manifest", path=path, cure=f"--pair-dir {path} looks for pairs in it"
+        )
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise ManifestError(f"cannot read the manifest {path}: {error}") from error
+        raise ManifestError("the manifest cannot be read", path=path, found=str(error)) from error
     start = text.lstrip()[:1]
     read = {"[": _from_list, "{": _from_lines}.get(start, _from_csv)
     scenes, unused = [], set()
@@ -69,7 +71,7 @@ def read_manifest(path: Path, folder: Path) -> list[Scene]:
         scenes.append(_scene(item, f"{path}, {place}", path.absolute().parent, folder.absolute()))
         unused |= item.keys() - {*_USED, *_OF_TRAINING, "files"}
     if not scenes:
-        raise ManifestError(f"{path} lists no scene")
+        raise ManifestError("it lists no scene", path=path)
     if unused:
         _log.info("%s: not used here: %s", path, ", ".join(sorted(unused)))
     return scenes
@@ -82,13 +84,15 @@ def scenes_of_pairs(pairs: Path, folder: Path) -> list[Scene]:
         ManifestError: there is none.
     """
     if not is_folder(pairs):
-        raise ManifestError(f"{pairs} is no folder")
+        raise ManifestError("it is not a folder", path=pairs)
     found, remarks = find_pairs(pairs.absolute())
     for remark in remarks:
         _log.warning("%s", remark)
     if not found:
         raise ManifestError(
-            f"{pairs} holds no PAN and MS whose names differ in one word (a_pan.tif, a_ms.tif): write a manifest"
+            "it holds no PAN and MS whose names differ in one word (a_pan.tif, a_ms.tif)",
+            path=pairs,
+            cure="write a manifest",
         )
     names = [scene_name(pair.pan) for pair in found]
     return [
@@ -109,15 +113,18 @@ def check_outputs(scenes: Sequence[Scene]) -> None:
         if place in first:
             other = scenes[first[place] - 1]
             raise ManifestError(
-                f"scenes {first[place]} ({other.pan}) and {number} ({scene.pan}) would both be written to "
-                f"{scene.output}; give them a `name` or an `output` in a manifest (--dry-run prints one)"
+                f"scenes {first[place]} ({other.pan}) and {number} ({scene.pan}) would both be written to it",
+                path=scene.output,
+                cure="give them a `name` or an `output` in a manifest (--dry-run prints one)",
             )
         first[place] = number
     for scene in scenes:
         for source in (scene.pan, *scene.ms):
             if os.path.realpath(source) in first:
                 raise ManifestError(
-                    f"scene {scene.name} reads {source}, which a result would overwrite; choose another -o"
+                    f"scene {scene.name} reads it, and a result would overwrite it",
+                    path=source,
+                    cure="choose another -o",
                 )
 
 
@@ -127,29 +134,33 @@ def _from_csv(text: str, path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
         header = [name.strip().lower() for name in next(rows, [])]
         if not {"pan", "ms"} <= set(header) and "delivery" not in header:
             raise ManifestError(
-                f"{path}: the first line must name the columns, pan and ms among them, separated by commas; it is "
-                f"{','.join(header)!r}"
+                "the first line must name the columns, pan and ms among them, separated by commas",
+                path=path,
+                found=repr(",".join(header)),
             )
         if len(named := [name for name in header if name]) != len(set(named)):
-            raise ManifestError(f"{path}: two columns go by one name: {','.join(header)}")
+            raise ManifestError("two columns have the same name", path=path, found=",".join(header))
         for row in rows:
             if any(cell.strip() for cell in row):
                 if len(row) > len(header):
                     raise ManifestError(
-                        f"{path}, line {rows.line_num}: {len(row)} cells under {len(header)} columns; several MS files "
-                        "or bands are separated by ;"
+                        "the row does not have as many cells as there are columns",
+                        path=f"{path}, line {rows.line_num}",
+                        found=len(row),
+                        expected=len(header),
+                        cure="separate several MS files or bands by semicolons",
                     )
                 cells = zip(header, row, strict=False)
                 yield f"line {rows.line_num}", {name: cell.strip() for name, cell in cells if cell.strip()}
     except csv.Error as error:
-        raise ManifestError(f"{path}, line {rows.line_num} is no CSV: {error}") from error
+        raise ManifestError("it is not CSV", path=f"{path}, line {rows.line_num}", found=str(error)) from error
 
 
 def _from_list(text: str, path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     try:
         items = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ManifestError(f"{path} begins like a JSON list and is none: {error}") from error
+        raise ManifestError("it begins like a JSON list but is none", path=path, found=str(error)) from error
     for number, item in enumerate(items, start=1):
         yield f"scene {number}", _mapping(item, f"{path}, scene {number}")
 
@@ -160,35 +171,37 @@ def _from_lines(text: str, path: Path) -> Iterator[tuple[str, Mapping[str, Any]]
             try:
                 item = json.loads(line)
             except (ValueError, RecursionError) as error:
-                raise ManifestError(f"{path}, line {number} is no JSON object: {error}") from error
+                raise ManifestError(
+                    "it is not a JSON object", path=f"{path}, line {number}", found=str(error)
+                ) from error
             yield f"line {number}", _mapping(item, f"{path}, line {number}")
 
 
 def _mapping(item: Any, place: str) -> Mapping[str, Any]:
     if not isinstance(item, dict):
-        raise ManifestError(f"{place} is no JSON object with pan and ms")
+        raise ManifestError("it is not a JSON object with pan and ms", path=place)
     return item
 
 
 def _scene(item: Mapping[str, Any], place: str, sources: Path, folder: Path) -> Scene:
     files = item.get("files") or {}
     if not isinstance(files, dict):
-        raise ManifestError(f"{place}: files is no JSON object with pan and ms")
+        raise ManifestError("`files` is not a JSON object with pan and ms", path=place)
     pan, ms, delivery = (_texts({**item, **files}, key, place, ";") for key in ("pan", "ms", "delivery"))
     if delivery:
         if len(delivery) != 1 or pan or ms:
-            raise ManifestError(f"{place}: one delivery stands for pan and ms, leave those out")
+            raise ManifestError("a delivery stands for both pan and ms", path=place, cure="leave pan and ms out")
         pan = delivery
     elif len(pan) != 1 or not ms:
         raise ManifestError(
-            f"{place} needs one pan and at least one ms file, or a delivery; it has {len(pan)} and {len(ms)}"
+            "it needs one pan and at least one ms file, or a delivery", path=place, found=f"{len(pan)} and {len(ms)}"
         )
     name = _text(item, "name", place) or scene_name(Path(pan[0].split(",band=")[0]))
     if not re.fullmatch(r"[^/\0\n\r]+", name) or name in (".", ".."):
-        raise ManifestError(f"{place}: the name {name!r} cannot be a file name")
+        raise ManifestError("the name cannot be a file name", path=place, found=repr(name))
     relative = Path(_text(item, "output", place) or f"{name}.tif")
     if relative.is_absolute() or ".." in relative.parts or "\0" in str(relative):
-        raise ManifestError(f"{place}: the output {str(relative)!r} does not lie below the result folder")
+        raise ManifestError("the output does not lie below the result folder", path=place, found=repr(str(relative)))
     bands = _texts(item, "bands", place, "[;, ]")
     located = [file if "://" in file or Path(file).is_absolute() else str(sources / file) for file in (*pan, *ms)]
     return Scene(
@@ -199,7 +212,7 @@ def _scene(item: Mapping[str, Any], place: str, sources: Path, folder: Path) -> 
 def _text(item: Mapping[str, Any], key: str, place: str) -> str | None:
     value = item.get(key)
     if value is not None and not isinstance(value, str):
-        raise ManifestError(f"{place}: {key} is {value!r}, not a text")
+        raise ManifestError(f"{key} is not a text", path=place, found=repr(value))
     return value or None
 
 
@@ -207,5 +220,5 @@ def _texts(item: Mapping[str, Any], key: str, place: str, separator: str) -> lis
     value = item.get(key)
     parts = re.split(separator, value) if isinstance(value, str) else [] if value is None else value
     if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
-        raise ManifestError(f"{place}: {key} is {value!r}, neither a text nor a list of texts")
+        raise ManifestError(f"{key} is neither a text nor a list of texts", path=place, found=repr(value))
     return [part.strip() for part in parts if part.strip()]

@@ -73,7 +73,7 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot make the folder {folder}: {error.strerror}") from error
+        raise OutputError("the folder cannot be made", path=folder, found=error.strerror) from error
 
 
 def one_line(text: str) -> str:

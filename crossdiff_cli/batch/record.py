@@ -35,9 +35,11 @@ class Record:
                 with path.open("a+b") as file:
                     file.seek(0)
                     if file.read(1) not in (b"", b"{"):
-                        raise OutputError(f"{path} holds no lines of JSON, which --results could add to: name another")
+                        raise OutputError(
+                            "it holds no lines of JSON that --results could add to", path=path, cure="name another file"
+                        )
             except OSError as error:
-                raise OutputError(f"cannot write the results to {path}: {error.strerror}") from error
+                raise OutputError("the results cannot be written", path=path, found=error.strerror) from error
 
     @property
     def done(self) -> int:

@@ -39,7 +39,7 @@ def read_facts(path: Path) -> dict[str, str]:
             return flatten_json(text)
         return flatten_lines(text) if path.name.lower().endswith("_metadata.txt") else flatten_groups(text)
     except (OSError, ValueError) as error:
-        raise SceneError(f"cannot read the metadata {path}: {error}") from error
+        raise SceneError("the metadata cannot be read", path=path, found=str(error)) from error
 
 
 def leaf(facts: Mapping[str, str] | Iterable[tuple[str, str]], *names: str) -> str | None:

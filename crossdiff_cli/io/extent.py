@@ -34,14 +34,16 @@ def extent_of(pair: ScenePair, extent: str, bounds: Bounds | None = None, bounds
     if bounds is None:
         return whole
     if not pair.pan.georeferenced:
-        raise SceneError(f"{pair.pan.path} has no georeference that --bounds could refer to")
+        raise SceneError("it has no georeference that --bounds could refer to", path=pair.pan.path)
     part = _pixels(pair, bounds if bounds_crs is None else _to_pan(pair, bounds, bounds_crs))
     inside = None if part is None else part.intersection(whole)
     if inside is None:
         covered = array_bounds(*whole.shape, pair.transform(whole))
         raise SceneError(
-            f"--bounds {_list(bounds)} ({bounds_crs or 'CRS of the PAN'}) takes no pixel of {pair.pan.path}: "
-            f"the scene covers {_list(covered)} ({_name(pair.crs)})"
+            "--bounds contains no pixel of it",
+            path=pair.pan.path,
+            found=f"{_list(bounds)} ({bounds_crs or 'CRS of the PAN'})",
+            expected=f"a part of {_list(covered)} ({_name(pair.crs)})",
         )
     return inside
 
@@ -59,9 +61,9 @@ def chosen_bands(pair: ScenePair, names: Sequence[str] | None) -> tuple[int, ...
     for name in names:
         meant = name if name in own else _standard_name(pair, name)
         if meant not in own:
-            raise SensorError(f"--out-bands: the MS has no band {name!r}, its bands are {','.join(own)}")
+            raise SensorError(f"--out-bands: the MS has no band {name!r}", expected=",".join(own))
         if own.index(meant) in places:
-            raise SensorError(f"--out-bands names the band {meant} twice: {','.join(names)}")
+            raise SensorError(f"--out-bands names the band {meant} twice", found=",".join(names))
         places.append(own.index(meant))
     return tuple(places)
 
@@ -74,15 +76,23 @@ def _standard_name(pair: ScenePair, name: str) -> str:
 
 def _to_pan(pair: ScenePair, bounds: Bounds, crs: str) -> Bounds:
     if pair.crs is None:
-        raise SceneError(f"{pair.pan.path} has no CRS: leave --bounds-crs out and give --bounds in its coordinates")
+        raise SceneError(
+            "it has no CRS", path=pair.pan.path, cure="leave --bounds-crs out and give --bounds in its coordinates"
+        )
     try:
         left, bottom, right, top = transform_bounds(CRS.from_user_input(crs), pair.crs, *bounds)
     except (CRSError, ValueError) as error:
-        raise SceneError(f"--bounds-crs {crs!r} is no CRS: write EPSG:4326, a WKT or a PROJ string") from error
+        raise SceneError(
+            "--bounds-crs is not a CRS", found=repr(crs), cure="write EPSG:4326, a WKT or a PROJ string"
+        ) from error
     except RasterioError as error:
-        raise SceneError(f"--bounds {_list(bounds)} of {crs} cannot be brought to {_name(pair.crs)}") from error
+        raise SceneError(
+            f"--bounds of {crs} cannot be transformed to {_name(pair.crs)}", path=pair.pan.path, found=_list(bounds)
+        ) from error
     if not all(math.isfinite(value) for value in (left, bottom, right, top)):
-        raise SceneError(f"--bounds {_list(bounds)} of {crs} has no place in {_name(pair.crs)}")
+        raise SceneError(
+            f"--bounds of {crs} has no place in {_name(pair.crs)}", path=pair.pan.path, found=_list(bounds)
+        )
     return left, bottom, right, top
 
 

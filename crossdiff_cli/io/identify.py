@@ -131,9 +131,13 @@ def _refuse_wrong_product(pan: Hints, ms: Sequence[Hints]) -> None:
             why = f"its file name says {named[0].strip('_-')}"
         else:
             continue
-        raise SceneError(f"{hints.path} is already pansharpened ({why}): give the original multispectral file")
+        raise SceneError(
+            f"it is already pansharpened: {why}", path=hints.path, cure="give the original multispectral file"
+        )
     if _spectral_mode(pan).startswith("M") and all(_spectral_mode(hints) in ("P", "PAN") for hints in ms):
-        raise SceneError(f"{pan.path} is the multispectral file and {ms[0].path} the panchromatic one: swap them")
+        raise SceneError(
+            f"it is the multispectral file, and {ms[0].path} the panchromatic one", path=pan.path, cure="swap them"
+        )
 
 
 def _spectral_mode(hints: Hints) -> str:
@@ -204,7 +208,12 @@ def _bands(
     """Return the bands and what told them: the user's names, or evidence for every band; (None, "") if neither."""
     if names:
         if len(names) != band_count:
-            raise SensorError(f"--bands names {len(names)} bands ({','.join(names)}), the MS has {band_count}")
+            raise SensorError(
+                "--bands does not name every band of the MS",
+                path=ms[0].path,
+                found=f"{len(names)} ({','.join(names)})",
+                expected=band_count,
+            )
         return sensor.select(names), "--bands"
     for read, told in _EVIDENCE:
         parts = [read(hints, sensor) for hints in ms]
@@ -217,7 +226,9 @@ def _bands(
 def _delivered(sensor: Sensor, ms: Sequence[Hints], band_count: int, ratio: float, guessed: bool) -> tuple[Band, ...]:
     """Take the sensor's usual file order, cut to the bands in use."""
     if any(re.search(r"_P?MS-X_", hints.name, re.IGNORECASE) for hints in ms):
-        raise SensorError(f"{ms[0].path} is a false-colour product without its DIMAP file: name its bands with --bands")
+        raise SensorError(
+            "it is a false-colour product without its DIMAP file", path=ms[0].path, cure="name its bands with --bands"
+        )
     delivered = [(n, i) for n, hints in enumerate(ms) for i in hints.spectral]
     used = [(n, i) for n, hints in enumerate(ms) for i in hints.indexes]
     if len(used) != band_count:
@@ -226,10 +237,14 @@ def _delivered(sensor: Sensor, ms: Sequence[Hints], band_count: int, ratio: floa
         layout = dict(zip(delivered, sensor.layout(len(delivered)), strict=True))
     except SensorError as error:
         if not guessed:
-            raise SensorError(f"{ms[0].path}: {error}") from None
+            raise SensorError(
+                error.problem, path=ms[0].path, found=error.found, expected=error.expected, cure=error.cure
+            ) from None
         raise SensorError(
-            f"{ms[0].path}: nothing tells what its {len(delivered)} bands are (PAN/MS ratio {ratio:.3g}, no metadata, "
-            "no known file name): say --sensor NAME, or name them in file order with --bands"
+            f"nothing tells what its {len(delivered)} bands are: no metadata, no known file name",
+            path=ms[0].path,
+            found=f"PAN/MS ratio {ratio:.3g}",
+            cure="give --sensor NAME, or name the bands in file order with --bands",
         ) from None
     return tuple(layout[place] for place in used)
 

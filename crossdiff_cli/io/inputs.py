@@ -64,7 +64,7 @@ def resolve(pan: str, ms: Sequence[str]) -> Inputs:
     first = _single(pan, Kind.PAN)
     products = [_single(name, Kind.MS) for name in ms]
     if len(ms) > 1 and any(products):
-        raise SceneError("give one MS delivery, or one file per band: not a delivery among other files")
+        raise SceneError("a delivery among other MS files", cure="give one MS delivery, or one file per band")
     if first is None and not any(products):
         return Inputs(pan, tuple(ms))
     return _inputs(first or pan, products[0] or tuple(ms))
@@ -75,7 +75,9 @@ def _whole(name: str) -> Inputs:
     if in_archive(name):
         return _archived(name)
     if not is_delivery(name):
-        raise SceneError(f"{name} is neither a folder nor a metadata file of a delivery: name the MS after the PAN")
+        raise SceneError(
+            "it is neither a folder nor a metadata file of a delivery", path=name, cure="name the MS after the PAN"
+        )
     if is_folder(path):
         products = find_products(path)
         if not products:
@@ -83,7 +85,7 @@ def _whole(name: str) -> Inputs:
         return _inputs(*choose_pair(products, path))
     products = find_products(path.parent, _BELOW)
     if not any(path in product.files for product in products):
-        raise SceneError(f"{name} is no metadata of a delivery that is known: name the PAN and the MS files")
+        raise SceneError("it is not the metadata of a known delivery", path=name, cure="name the PAN and the MS files")
     return _inputs(*_search(path, products))
 
 
@@ -107,7 +109,7 @@ def _single(name: str, kind: Kind) -> Product | None:
         with opened(name) as archive, _named(archive, name):
             products = find_products(archive.searched)
             if not products:
-                raise SceneError(f"{name} holds no delivery that is known: name the {kind.value} file in it")
+                raise SceneError("it holds no known delivery", path=name, cure=f"name the {kind.value} file in it")
             return archive.product(choose_one(products, kind, archive.searched))
     if not is_delivery(name):
         return None
@@ -118,7 +120,7 @@ def _single(name: str, kind: Kind) -> Product | None:
     if not products:
         with suppress(RasterioError), rasterio.open(name):
             return None
-        raise SceneError(f"the folder {name} holds no delivery that is known: name the {kind.value} file in it")
+        raise SceneError("the folder holds no known delivery", path=name, cure=f"name the {kind.value} file in it")
     return choose_one(products, kind, path)
 
 
@@ -141,10 +143,7 @@ def _named(archive: Archive, name: str) -> Iterator[None]:
     try:
         yield
     except SceneError as error:
-        line = str(error)
-        if str(archive.folder) not in line:
-            raise
-        raise SceneError(line.replace(str(archive.folder), name)) from error
+        raise error.renamed(str(archive.folder), name) from error
 
 
 def _by_name(folder: Path) -> Inputs:
@@ -154,7 +153,11 @@ def _by_name(folder: Path) -> Inputs:
         names = ", ".join(["..." if i == 4 else pair.name for i, pair in enumerate(pairs[:5])])
         found = f"{len(pairs)} pairs ({names})" if pairs else "no PAN and MS"
         more = f"; {remarks[0]}" if remarks and not pairs else ""
-        raise SceneError(f"{folder} holds {found} whose layout or names are known: name the PAN and the MS files{more}")
+        raise SceneError(
+            f"it holds {found} whose layout or names are known",
+            path=folder,
+            cure=f"name the PAN and the MS files{more}",
+        )
     pair = pairs[0]
     return Inputs(str(pair.pan), (str(pair.ms),), f"{folder}: PAN {pair.pan.name}, MS {pair.ms.name}, by their names")
 

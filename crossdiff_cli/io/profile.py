@@ -51,7 +51,11 @@ def profile_of(
     if nodata is None and extent.intersection(pair.footprint) != extent:
         nodata = 0.0
     if nodata is not None and not _fits(nodata, dtype):
-        raise OutputError(f"nodata {nodata:g} does not fit {dtype}: choose another with --nodata, or another --dtype")
+        raise OutputError(
+            f"the nodata value does not fit {dtype}",
+            found=f"{nodata:g}",
+            cure="choose another with --nodata, or another --dtype",
+        )
     imagery = {**pair.ms[0].imagery, **pair.pan.imagery}
     bands = [pair.bands[place] for place in chosen]
     scales = [scale for raster in pair.ms for scale in raster.scales]

@@ -51,7 +51,9 @@ def item_path(result: Path) -> Path:
     """
     path = result.with_suffix(".json")
     if path == result:
-        raise OutputError(f"{result} is the name that its STAC item would get: call the result .tif")
+        raise OutputError(
+            "the result would have the name of its own STAC item", path=result, cure="call the result .tif"
+        )
     return path
 
 
@@ -67,7 +69,9 @@ def write_item(result: Path, profile: OutputProfile, pair: ScenePair, consistenc
             text = json.dumps(item(result, profile, pair, consistency), indent=2, allow_nan=False)
             temporary.write_text(text + "\n", encoding="utf-8")
     except OSError as error:
-        raise OutputError(f"{result} is written, but not its STAC item {path}: {error.strerror}") from error
+        raise OutputError(
+            f"the STAC item of {result} cannot be written; the result is", path=path, found=error.strerror
+        ) from error
     return path
 
 

@@ -179,7 +179,9 @@ class Writer:
                 trial.write(np.zeros((len(block.bands), BLOCK, BLOCK), block.dtype), Window(0, 0, BLOCK, BLOCK))
         except OutputError as error:
             asked = ", ".join(f"{name}={value}" for name, value in block.creation.items())
-            raise OutputError(f"cannot write {self.path} with {asked}: {_reason(error.__cause__)}") from error
+            raise OutputError(
+                f"it cannot be written with {asked}", path=self.path, found=_reason(error.__cause__)
+            ) from error
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 

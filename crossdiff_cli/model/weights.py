@@ -61,10 +61,15 @@ def load(path: Path, device: torch.device | str = "cpu") -> tuple[CrossDiff, dic
             metadata = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError, ValueError) as error:
-        raise WeightsError(f"{path} is not a safetensors file or is damaged ({error}); fetch it again") from error
+        raise WeightsError(
+            "it is not a safetensors file or is damaged", path=path, found=str(error), cure="fetch it again"
+        ) from error
     if metadata.get("format") != FORMAT:
         raise WeightsError(
-            f"{path} holds weights of another program or version (format {metadata.get('format')!r}, not {FORMAT!r})"
+            "it holds weights of another program or version",
+            path=path,
+            found=f"format {metadata.get('format')!r}",
+            expected=repr(FORMAT),
         )
     try:
         architecture = Architecture.from_dict(json.loads(metadata["architecture"]))
@@ -77,7 +82,9 @@ def load(path: Path, device: torch.device | str = "cpu") -> tuple[CrossDiff, dic
         with torch.random.fork_rng(devices=[]):
             model = CrossDiff(architecture, encoders=encoders)
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
-        raise WeightsError(f"{path} describes no network that this version can build ({error})") from error
+        raise WeightsError(
+            "it describes no network that this version can build", path=path, found=str(error)
+        ) from error
     _fill(model, state, path)
     model.eval().requires_grad_(False)
     return model.to(device).channels_last(), provenance
@@ -122,12 +129,15 @@ def _check_file(path: Path) -> None:
     except FileNotFoundError as error:
         raise no_weights(path) from error
     except OSError as error:
-        raise WeightsError(f"cannot open the weight file {path}: {error}") from error
+        raise WeightsError("the weight file cannot be opened", path=path, found=str(error)) from error
     if not path.is_file():
-        raise WeightsError(f"{path} is a folder, pipe or device: name a .safetensors file")
+        raise WeightsError("it is a folder, pipe or device", path=path, cure="name a .safetensors file")
     if facts.st_size > _MAX_BYTES:
         raise WeightsError(
-            f"{path} holds {facts.st_size / 2**20:.0f} MiB, weights of CrossDiff at most {_MAX_BYTES // 2**20}"
+            "it is larger than weights of CrossDiff are",
+            path=path,
+            found=f"{facts.st_size / 2**20:.0f} MiB",
+            expected=f"at most {_MAX_BYTES // 2**20} MiB",
         )
 
 
@@ -136,15 +146,22 @@ def _fill(model: CrossDiff, state: dict[str, Tensor], path: Path) -> None:
     if state.keys() != wanted.keys():
         odd = sorted(state.keys() ^ wanted.keys())
         raise WeightsError(
-            f"{path} does not match its architecture: {len(odd)} tensors missing or foreign, first {odd[0]}"
+            "it does not match its architecture: tensors are missing or foreign",
+            path=path,
+            found=f"{len(odd)}, the first {odd[0]}",
         )
     for name, value in state.items():
         if value.shape != wanted[name].shape:
             raise WeightsError(
-                f"{path}: {name} is {tuple(value.shape)}, the architecture needs {tuple(wanted[name].shape)}"
+                f"the tensor {name} has a shape that its architecture does not have",
+                path=path,
+                found=tuple(value.shape),
+                expected=tuple(wanted[name].shape),
             )
         if not value.is_floating_point() or not torch.isfinite(value.float()).all():
-            raise WeightsError(f"{path}: {name} holds numbers that are not finite; fetch the file again")
+            raise WeightsError(
+                f"the tensor {name} holds numbers that are not finite", path=path, cure="fetch the file again"
+            )
     model.load_state_dict({name: value.float() for name, value in state.items()})
 
 

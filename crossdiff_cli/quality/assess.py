@@ -73,8 +73,9 @@ def assess(judged: Judged, window: int = WINDOW) -> QualityReport:
             truth.update(core)
     if not valid:
         raise SceneError(
-            f"none of the {judged.shape[0]} x {judged.shape[1]} pixels is valid in both the result and PAN: "
-            "check the nodata values"
+            "no pixel is valid in both the result and the PAN",
+            found=f"0 of {judged.shape[0]} x {judged.shape[1]}",
+            cure="check the nodata values",
         )
     for core in windows(judged.ms_shape, max(BLOCK, round(window / max(judged.grid.ratio)) // BLOCK * BLOCK)):
         if degraded := on_ms_grid(judged, core):

@@ -74,7 +74,9 @@ class JudgedFiles:
             self.place = self._place(self.fused, "result")
             extent = self.place.intersection(Window(0, 0, *self.pair.pan.shape))
             if extent is None:
-                raise SceneError(f"the result {fused} lies outside of {pan}: give the PAN that it was sharpened with")
+                raise SceneError(
+                    f"the result lies outside of {pan}", path=fused, cure="give the PAN that it was sharpened with"
+                )
             self.extent = extent
             self.estimates = self._survey(mtf)
             self.registration = self.estimates.registration if align and self.estimates else None
@@ -98,7 +100,9 @@ class JudgedFiles:
         report = assess(self.judged)
         if report.d_lambda is None and report.r_ergas is None:
             raise SceneError(
-                f"{self.pair.ms[0].path} has no valid pixel under the result {self.fused.path}: check the nodata values"
+                f"it has no valid pixel under the result {self.fused.path}",
+                path=self.pair.ms[0].path,
+                cure="check the nodata values",
             )
         return report
 
@@ -129,8 +133,11 @@ class JudgedFiles:
     def _check_bands(self, raster: Raster, role: str) -> None:
         if raster.count != self.pair.band_count:
             raise SceneError(
-                f"the {role} {raster.path} has {raster.count} bands, the MS {self.pair.band_count}: "
-                "give the MS that it was made from"
+                f"the {role} does not have the bands of the MS",
+                path=raster.path,
+                found=raster.count,
+                expected=self.pair.band_count,
+                cure="give the MS that it was made from",
             )
 
     def _place(self, raster: Raster, role: str) -> Window:
@@ -139,15 +146,18 @@ class JudgedFiles:
         if not (raster.georeferenced and pan.georeferenced):
             if raster.shape != pan.shape:
                 raise SceneError(
-                    f"the {role} {raster.path} ({raster.shape[1]} x {raster.shape[0]}) is not on the grid of "
-                    f"{pan.path} ({pan.shape[1]} x {pan.shape[0]}) and there is no georeference to place it by"
+                    f"the {role} does not have the size of {pan.path}, and there is no georeference to place it by",
+                    path=raster.path,
+                    found=f"{raster.shape[1]} x {raster.shape[0]}",
+                    expected=f"{pan.shape[1]} x {pan.shape[0]}",
                 )
             return Window(0, 0, *pan.shape)
         where = locate_on_grid(pan.transform, raster.transform, raster.shape)
         if where is None or (raster.crs and pan.crs and raster.crs != pan.crs):
             raise SceneError(
-                f"the {role} {raster.path} is not on the grid of {pan.path}: pixel size, rotation, CRS, or a shift of "
-                "a part of a pixel differ; give the PAN that it was sharpened with"
+                f"the {role} is not on the grid of {pan.path}: pixel size, rotation, CRS or the sub-pixel shift differ",
+                path=raster.path,
+                cure="give the PAN that it was sharpened with",
             )
         return where
 
@@ -157,8 +167,11 @@ class JudgedFiles:
         where = self._place(raster, "reference")
         if where.intersection(self.extent) != self.extent:
             raise SceneError(
-                f"the reference {path} ({raster.shape[1]} x {raster.shape[0]}) does not cover the result "
-                f"({self.extent.width} x {self.extent.height}): give one of the same size"
+                "the reference does not cover the result",
+                path=path,
+                found=f"{raster.shape[1]} x {raster.shape[0]}",
+                expected=f"{self.extent.width} x {self.extent.height}",
+                cure="give one of the same size",
             )
         return _reader([raster], _moved(self.extent, where))
 
@@ -169,7 +182,9 @@ class JudgedFiles:
         under = pair.grid.ms_window(extent, margin).intersection(Window(0, 0, *pair.ms_shape))
         if under is None:
             raise SceneError(
-                f"the result {self.fused.path} and {pair.ms[0].path} do not overlap: give the MS that it was made from"
+                f"the result and {pair.ms[0].path} do not overlap",
+                path=self.fused.path,
+                cure="give the MS that it was made from",
             )
         self.under = under
         table = tuple(band.nyquist_gain for band in pair.bands)

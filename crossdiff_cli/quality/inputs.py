@@ -86,19 +86,31 @@ def _check_shapes(
     rows, columns = fused.shape[1:]
     if tuple(pan.shape) != (1, rows, columns):
         raise SceneError(
-            f"the result has {rows} x {columns} pixels, PAN {pan.shape[0]} band(s) of {pan.shape[1]} x {pan.shape[2]}: "
-            "give the PAN that it was sharpened with"
+            "the PAN does not have the size of the result",
+            found=f"{pan.shape[0]} band(s) of {pan.shape[1]} x {pan.shape[2]}",
+            expected=f"1 of {rows} x {columns}",
+            cure="give the PAN that it was sharpened with",
         )
     if len(fused) != len(ms):
-        raise SceneError(f"the result has {len(fused)} bands, the MS {len(ms)}: give the MS that it was made from")
+        raise SceneError(
+            "the result does not have the bands of the MS",
+            found=len(fused),
+            expected=len(ms),
+            cure="give the MS that it was made from",
+        )
     if len(gains) not in (1, len(ms)):
-        raise SceneError(f"{len(gains)} Nyquist gains for {len(ms)} MS bands: give one each, or one for all")
+        raise SceneError(
+            "the number of Nyquist gains is not that of the MS bands", found=len(gains), expected=f"{len(ms)} or 1"
+        )
     if mask is not None and tuple(mask.shape) != (rows, columns):
-        raise SceneError(f"the mask has {tuple(mask.shape)} pixels, the result {rows} x {columns}: they must agree")
+        raise SceneError(
+            "the mask does not have the size of the result", found=tuple(mask.shape), expected=(rows, columns)
+        )
     if reference is not None and reference.shape != fused.shape:
         raise SceneError(
-            f"the reference has {len(reference)} bands of {reference.shape[1]} x {reference.shape[2]} pixels, "
-            f"the result {len(fused)} of {rows} x {columns}: give one with the same bands on the same grid"
+            "the reference does not have the bands and the size of the result",
+            found=f"{len(reference)} x {reference.shape[1]} x {reference.shape[2]}",
+            expected=f"{len(fused)} x {rows} x {columns}",
         )
 
 

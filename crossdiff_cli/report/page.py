@@ -53,7 +53,7 @@ def write_page(path: Path, files: JudgedFiles, report: QualityReport) -> None:
         with replacing(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+        raise OutputError("it cannot be written", path=path, found=error.strerror) from error
 
 
 def build_page(files: JudgedFiles, report: QualityReport) -> str:

@@ -41,7 +41,7 @@ def file_key(sensor: str) -> str:
     except SensorError:
         key = sensor.lower()
     if not _KEY.fullmatch(key):
-        raise SensorError(f"sensor name {sensor!r}: use letters, digits, '-', '_' and '.'")
+        raise SensorError("a sensor name may have letters, digits, '-', '_' and '.' only", found=repr(sensor))
     return key
 
 
@@ -98,7 +98,9 @@ def define(
     """
     for what, values in (("--wavelengths", wavelengths), ("--mtf", gains if len(gains) != 1 else ())):
         if values and len(values) != len(bands):
-            raise SensorError(f"{what} has {len(values)} values, --bands {len(bands)} ({','.join(bands)})")
+            raise SensorError(
+                f"{what} does not have one value per band ({','.join(bands)})", found=len(values), expected=len(bands)
+            )
     each = list(gains) * len(bands) if len(gains) == 1 else list(gains) or [DEFAULT_NYQUIST_GAIN] * len(bands)
     described: list[dict[str, Any]] = [
         {"name": band, "nyquist_gain": gain} for band, gain in zip(bands, each, strict=True)
@@ -117,17 +119,19 @@ def keep(sensor: Sensor, *, replace: bool = False) -> Path:
         OutputError: another definition is kept under that key and `replace` is not said, or it cannot be written.
     """
     if in_table(sensor.key):
-        raise SensorError(f"{sensor.key!r} is {find_sensor(sensor.key).name}: give your sensor another name")
+        raise SensorError(
+            f"the name {sensor.key!r} belongs to {find_sensor(sensor.key).name}", cure="give your sensor another name"
+        )
     path = user_folder() / "sensors" / f"{sensor.key}.toml"
     text = _toml(sensor)
     if exists(path) and not replace and path.read_text(encoding="utf-8") != text:
-        raise OutputError(f"{path} defines {sensor.key!r} otherwise; --force replaces it")
+        raise OutputError(f"it defines {sensor.key!r} otherwise", path=path, cure="--force replaces it")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+        raise OutputError("it cannot be written", path=path, found=error.strerror) from error
     return path
 
 
@@ -142,12 +146,14 @@ def read_definition(path: Path) -> Sensor:
     """
     try:
         if path.stat().st_size > _LARGEST_FILE:
-            raise SensorError(f"{path} is larger than {_LARGEST_FILE} bytes: no sensor definition")
+            raise SensorError(
+                "it is too large for a sensor definition", path=path, expected=f"at most {_LARGEST_FILE} bytes"
+            )
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise SensorError(f"cannot read the sensor definition {path}: {error.strerror}") from error
+        raise SensorError("the sensor definition cannot be read", path=path, found=error.strerror) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise SensorError(f"{path} is no TOML file: {error}") from error
+        raise SensorError("it is not a TOML file", path=path, found=str(error)) from error
     return _sensor({"key": path.stem.lower(), **table}, str(path))
 
 
@@ -159,20 +165,22 @@ def _sensor(table: dict[str, Any], where: str) -> Sensor:
     _known(table, _FIELDS, where)
     rows = table.get("bands")
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
-        raise SensorError(f"{where} defines no bands: write [[bands]] with a name for each, in file order")
+        raise SensorError("it defines no bands", path=where, cure="write [[bands]] with a name for each, in file order")
     bands = tuple(_band(row, where) for row in rows)
     names = tuple(band.name for band in bands)
     if len(set(names)) < len(names):
-        raise SensorError(f"{where} names a band twice: {','.join(names)}")
+        raise SensorError("it names a band twice", path=where, found=",".join(names))
     key = str(table["key"])
     if not _KEY.fullmatch(key):
-        raise SensorError(f"{where}: key {key!r} may have lower-case letters, digits, '-', '_' and '.' only")
+        raise SensorError(
+            "the key may have lower-case letters, digits, '-', '_' and '.' only", path=where, found=repr(key)
+        )
     pan = table.get("pan_nm", [450.0, 800.0])
     if not isinstance(pan, list) or len(pan) != 2:
-        raise SensorError(f"{where}: pan_nm is {pan!r}, not [low, high] in nm")
+        raise SensorError("pan_nm is not a range in nm", path=where, found=repr(pan), expected="[low, high]")
     low, high = (_number({"pan_nm": edge}, "pan_nm", where, _SHORTEST_NM, _LONGEST_NM) for edge in pan)
     if low >= high:
-        raise SensorError(f"{where}: pan_nm goes from {low:g} to {high:g} nm")
+        raise SensorError("pan_nm does not rise", path=where, found=f"{low:g} to {high:g} nm")
     return Sensor(
         key=key,
         name=str(table.get("name", key)),
@@ -190,11 +198,11 @@ def _sensor(table: dict[str, Any], where: str) -> Sensor:
 def _band(row: dict[str, Any], where: str) -> Band:
     name = row.get("name")
     if not isinstance(name, str) or not name.strip():
-        raise SensorError(f"{where} has a band without a name")
+        raise SensorError("a band has no name", path=where)
     _known(row, _BAND_FIELDS, f"{where}, band {name}")
     canonical = canonical_band(name)
     if canonical is None and not {"center_nm", "width_nm"} <= row.keys():
-        raise SensorError(f"{where}: band {name!r} is not a usual one: give its center_nm and width_nm")
+        raise SensorError(f"the band {name!r} is not a usual one", path=where, cure="give its center_nm and width_nm")
     usual = nominal_band(canonical) if canonical else Band(name, 0.0, 0.0)
     return Band(
         canonical or name,
@@ -206,7 +214,9 @@ def _band(row: dict[str, Any], where: str) -> Band:
 
 def _known(table: dict[str, Any], fields: set[str], where: str) -> None:
     if unknown := sorted(table.keys() - fields):
-        raise SensorError(f"{where} has unknown entries: {', '.join(unknown)}; known are {', '.join(sorted(fields))}")
+        raise SensorError(
+            "it has unknown entries", path=where, found=", ".join(unknown), expected=", ".join(sorted(fields))
+        )
 
 
 def _number(
@@ -214,7 +224,9 @@ def _number(
 ) -> float:
     value = table.get(field, default)
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise SensorError(f"{where}: {field} is {value!r}, not a number from {low:g} to {high:g}")
+        raise SensorError(
+            f"{field} is out of range", path=where, found=repr(value), expected=f"a number from {low:g} to {high:g}"
+        )
     return float(value)
 
 

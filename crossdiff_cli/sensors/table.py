@@ -71,7 +71,9 @@ class Sensor:
             band = self._band(name)
             if band in bands:
                 raise SensorError(
-                    f"band {name!r} of {self.name} is named twice in {','.join(names)}: each band once, in file order"
+                    f"the band {name!r} of {self.name} is named twice",
+                    found=",".join(names),
+                    expected="each band once, in file order",
                 )
             bands.append(band)
         return tuple(bands)
@@ -87,11 +89,16 @@ class Sensor:
                 return self.select(names)
         if not self.layouts:
             raise SensorError(
-                f"sensor {self.key!r} has no band order of its own: name the {count} MS bands with --bands"
+                f"the sensor {self.key!r} has no band order of its own", cure=f"name the {count} MS bands with --bands"
             )
         counts = [str(n) for n in sorted({len(names) for names in self.layouts}, reverse=True)]
         known = counts[0] if len(counts) == 1 else f"{', '.join(counts[:-1])} or {counts[-1]}"
-        raise SensorError(f"{self.name} is delivered with {known} bands, the MS has {count}; name them with --bands")
+        raise SensorError(
+            f"the MS does not have the bands that {self.name} is delivered with",
+            found=count,
+            expected=known,
+            cure="name them with --bands",
+        )
 
     def _band(self, name: str) -> Band:
         own = {band.name.upper(): band for band in self.bands}
@@ -103,7 +110,7 @@ class Sensor:
         if canonical is not None:
             return nominal_band(canonical)
         raise SensorError(
-            f"{self.name} has no band {name!r}: it has {', '.join(own)}; any of {', '.join(NOMINAL)} works too"
+            f"{self.name} has no band {name!r}", expected=f"one of {', '.join(own)}, or any of {', '.join(NOMINAL)}"
         )
 
 
@@ -135,7 +142,9 @@ def nominal_band(name: str) -> Band:
     """
     canonical = canonical_band(name)
     if canonical is None:
-        raise SensorError(f"unknown band {name!r}: known are {', '.join(NOMINAL)}; give others with --wavelengths")
+        raise SensorError(
+            f"unknown band {name!r}", expected=f"one of {', '.join(NOMINAL)}", cure="give others with --wavelengths"
+        )
     return NOMINAL[canonical]
 
 
@@ -151,8 +160,8 @@ def find_sensor(name: str) -> Sensor:
     close = dict.fromkeys(_BY_NAME[match].key for match in get_close_matches(folded, _BY_NAME, n=5, cutoff=0.6))
     hint = f"did you mean {', '.join(close)}?" if close else f"known are {', '.join(SENSORS)}."
     raise SensorError(
-        f"unknown sensor {name!r}: {hint} `crossdiff sensors` lists all; any other: --sensor FILE.toml, or --sensor "
-        "generic --bands ..."
+        f"unknown sensor {name!r}",
+        cure=f"{hint} `crossdiff sensors` lists all; any other: --sensor FILE.toml, or --sensor generic --bands ...",
     )
 
 

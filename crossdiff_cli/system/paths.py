@@ -73,4 +73,4 @@ def _mode(path: Path) -> int | None:
     except OSError as error:
         if error.errno in _NOTHING:
             return None
-        raise PathError(f"cannot look at {path}: {error.strerror}") from error
+        raise PathError("the path cannot be accessed", path=path, found=error.strerror) from error

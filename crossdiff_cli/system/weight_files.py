@@ -19,7 +19,7 @@ def bundled_weights(name: str = DEFAULT) -> Path:
     """
     with as_file(files("crossdiff_weights") / BUNDLED[name]) as path:
         if not path.is_file():
-            raise WeightsError(f"this installation has no {BUNDLED[name]}; name a weight file with --weights")
+            raise WeightsError(f"this installation has no {BUNDLED[name]}", cure="name a weight file with --weights")
         return path
 
 

@@ -80,7 +80,7 @@ def degrade(pan: str, ms: Sequence[str], folder: Path, options: DegradeOptions |
     """
     options = options or DegradeOptions()
     if exists(folder) and not is_folder(folder):
-        raise OutputError(f"{folder} is a file; name a folder")
+        raise OutputError("it is a file", path=folder, cure="name a folder")
     targets = [folder / name for name in NAMES]
     for target in targets:
         check_target(target if is_folder(folder) else folder, overwrite=options.overwrite)
@@ -128,8 +128,9 @@ def _plan(pair: ScenePair, place: Registration) -> _Plan:
         count = math.floor((last - first) / ratio + 1e-6)
         if count < _SMALLEST:
             raise SceneError(
-                f"only {max(last - first, 0)} pixels of {pair.ms[0].path} lie whole on {pair.pan.path}: "
-                f"too few to go down by a ratio of {ratio:.3g}"
+                f"too few of its pixels lie whole on {pair.pan.path} for a ratio of {ratio:.3g}",
+                path=pair.ms[0].path,
+                found=max(last - first, 0),
             )
         starts.append(first)
         coarse_shape.append(count)
@@ -270,7 +271,7 @@ def _together(folder: Path) -> Iterator[Path]:
                 remove_abandoned(folder / "degrade")
                 hidden.mkdir()
             except OSError as error:
-                raise OutputError(f"cannot make the folder {folder}: {error.strerror}") from error
+                raise OutputError("the folder cannot be made", path=folder, found=error.strerror) from error
             yield hidden
             for name in NAMES:
                 move_raster(hidden / name, folder / name)

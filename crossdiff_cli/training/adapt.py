@@ -46,7 +46,7 @@ def adapt(
         TrainingError: as `loop.fit`, or no loss term has a weight.
     """
     if not any(astuple(weights)):
-        raise TrainingError("every loss term has weight 0: nothing to learn from")
+        raise TrainingError("every loss term has weight 0")
     model.requires_grad_(False)
     model.head.requires_grad_(True)
     if model.p2m is not None and model.m2p is not None:

@@ -60,7 +60,10 @@ def save(path: Path, step: int, run: Mapping[str, str], state: State) -> None:
     except (OSError, SafetensorError) as error:
         kept = f"; {path} holds an earlier step, start again from there" if path.exists() else ""
         raise TrainingError(
-            f"cannot write the checkpoint of step {step} to {path} ({error}): make room on the disk{kept}"
+            f"the checkpoint of step {step} cannot be written",
+            path=path,
+            found=str(error),
+            cure=f"make room on the disk{kept}",
         ) from error
 
 
@@ -84,7 +87,7 @@ def resume(path: Path, run: Mapping[str, str], state: State) -> int:
         _log.info("resumed %s at step %d", candidate, step)
         return step
     if failures:
-        raise TrainingError(f"{'; '.join(failures)}: remove it to start anew")
+        raise TrainingError("; ".join(failures), cure="remove it to start anew")
     return 0
 
 
@@ -96,8 +99,11 @@ def _load(path: Path, run: Mapping[str, str], state: State) -> int:
     for key in {*stored, *run}:
         if stored.get(key) != run.get(key):
             raise TrainingError(
-                f"{path} is of a run with {key} {_short(stored.get(key))}, not {_short(run.get(key))}: "
-                "go on with that, or remove it"
+                f"it is of a run with another {key}",
+                path=path,
+                found=_short(stored.get(key)),
+                expected=_short(run.get(key)),
+                cure="go on with that run, or remove the file",
             )
     with torch.no_grad():
         for name, p in state.parameters.items():

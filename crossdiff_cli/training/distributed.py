@@ -70,7 +70,7 @@ def joined(kind: str) -> Iterator[Workers]:
     try:
         dist.init_process_group("nccl" if kind == "cuda" else "gloo")
     except (RuntimeError, ValueError) as error:
-        raise TrainingError(f"the {count} processes of torchrun do not find each other: {error}") from error
+        raise TrainingError(f"the {count} processes of torchrun do not find each other", found=str(error)) from error
     try:
         yield Workers(dist.get_rank(), count, int(os.environ.get("LOCAL_RANK", "0")))
     finally:

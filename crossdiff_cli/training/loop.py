@@ -165,7 +165,7 @@ def _descend(
     if not torch.isfinite(shared):
         kept = f"; the last good state is {plan.checkpoint}" if plan.checkpoint and plan.checkpoint.exists() else ""
         raise TrainingError(
-            f"the loss is not finite at step {n}: lower the learning rate ({plan.learning_rate:g}){kept}"
+            f"the loss is not finite at step {n}", cure=f"lower the learning rate ({plan.learning_rate:g}){kept}"
         )
     optimizer.zero_grad(set_to_none=True)
     total.backward()  # type: ignore[no-untyped-call]

@@ -32,17 +32,19 @@ def read_manifest(path: Path, split: str, *, required: bool = True) -> list[Entr
         TrainingError: the file is missing or malformed, or has no scene in that split.
     """
     if exists(path) and not is_file(path):
-        raise TrainingError(f"{path} is a folder, pipe or device, not a manifest")
+        raise TrainingError("it is a folder, pipe or device, not a manifest", path=path)
     try:
         items = json.loads(path.read_text(encoding="utf-8"))
         entries = [_entry(path.parent, item) for item in items]
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise TrainingError(
-            f"{path} is no manifest (a JSON list of scenes with files.pan and files.ms): {type(error).__name__} {error}"
+            "it is not a manifest (a JSON list of scenes with files.pan and files.ms)",
+            path=path,
+            found=f"{type(error).__name__} {error}",
         ) from error
     chosen = [entry for entry in entries if entry.split == split]
     if required and not chosen:
-        raise TrainingError(f"{path} lists {len(entries)} scenes, none with split {split!r}")
+        raise TrainingError(f"it lists no scene with split {split!r}", path=path, found=f"{len(entries)} scenes")
     return chosen
 
 

@@ -77,7 +77,8 @@ class PatchSampler:
             if example is not None:
                 return _augment(example, generator, self.jitter_px) if self.augment else example
         raise TrainingError(
-            f"no valid window of {self.size} pixels in the scenes, of which the first is {self.scenes[0].name}"
+            f"no window of {self.size} pixels in the scenes is valid",
+            found=f"{len(self.scenes)} scenes, the first {self.scenes[0].name}",
         )
 
     def shares(self) -> Tensor:

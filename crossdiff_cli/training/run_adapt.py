@@ -101,7 +101,7 @@ def _begin(source: Path, options: AdaptOptions) -> tuple[CrossDiff, dict[str, An
     model, facts = load(source)
     if options.features is not None:
         if model.p2m is None:
-            raise WeightsError(f"{source} holds no encoders whose features a head could take")
+            raise WeightsError("it holds no encoders whose features a head could take", path=source)
         model.take_m2p(options.features == "both")
     if options.restart:
         torch.manual_seed(options.budget.seed)
@@ -127,9 +127,14 @@ def _refuse_a_loss(target: Path, found: Score, windows: list[JudgedWindow], devi
     try:
         existing = score(load(target, device)[0], windows)
     except WeightsError as error:
-        raise OutputError(f"{target} exists and is no head ({error}): name another file, or --force") from error
+        raise OutputError(
+            "it exists and is not a head", path=target, found=str(error), cure="name another file, or --force"
+        ) from error
     if existing.hqnr > found.hqnr:
         raise OutputError(
-            f"{target} holds a better head: HQNR {existing.hqnr:.4f} against {found.hqnr:.4f} on the held-out windows; "
-            "--force overwrites it"
+            "it holds a better head by the held-out windows",
+            path=target,
+            found=f"HQNR {existing.hqnr:.4f}",
+            expected=f"less than {found.hqnr:.4f}",
+            cure="--force overwrites it",
         )

@@ -73,10 +73,13 @@ def _begin(options: PretrainOptions, architecture: Architecture) -> tuple[CrossD
     model, facts = load(options.weights)
     if model.architecture.objective != objective:
         raise TrainingError(
-            f"{options.weights} was trained with --objective {model.architecture.objective}, not {objective}"
+            "it was trained with another --objective",
+            path=options.weights,
+            found=model.architecture.objective,
+            expected=objective,
         )
     if model.p2m is None:
-        raise TrainingError(f"{options.weights} holds no encoders to go on with")
+        raise TrainingError("it holds no encoders to go on with", path=options.weights)
     return model.requires_grad_(True).train(), facts
 
 
@@ -117,7 +120,7 @@ def _journal(
             with path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
         except OSError as error:
-            raise OutputError(f"cannot write {path}: {error.strerror}") from error
+            raise OutputError("it cannot be written", path=path, found=error.strerror) from error
 
     return watch
 

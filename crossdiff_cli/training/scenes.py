@@ -39,11 +39,11 @@ def resolve(
         else:
             ms = next(remaining, None)
             if ms is None:
-                raise TrainingError(f"{source} is neither a manifest (.json) nor a folder, and no MS follows it")
+                raise TrainingError("it is neither a manifest (.json) nor a folder, and no MS follows it", path=source)
             if split == "train":
                 entries.append(Entry(ms, source, ms, None, sensor, bands, split))
     if split == "train" and not entries:
-        raise TrainingError("no scene to train on: name manifests, folders, or PAN and MS files in turn")
+        raise TrainingError("no scene to train on", cure="name manifests, folders, or PAN and MS files in turn")
     return entries
 
 
@@ -53,8 +53,9 @@ def _in_folder(folder: Path, sensor: str | None, bands: tuple[str, ...] | None) 
         _log.warning("%s", remark)
     if not found:
         raise TrainingError(
-            f"{folder} holds no PAN and MS of a delivery, and none whose names differ in one word (a_pan.tif, "
-            "a_ms.tif): name the files"
+            "it holds no PAN and MS of a delivery, and none whose names differ in one word (a_pan.tif, a_ms.tif)",
+            path=folder,
+            cure="name the files",
         )
     return [
         Entry(p.name, str(p.pan), str(p.ms), None if p.reference is None else str(p.reference), sensor, bands, "train")
@@ -78,5 +79,5 @@ def load_scenes(entries: Sequence[Entry], *, strict: bool = False) -> list[Train
                 raise
             _log.warning("%s is left out: %s", entry.name, error)
     if not scenes:
-        raise TrainingError(f"none of the {len(entries)} scenes can be read: the warnings above say why")
+        raise TrainingError("no scene can be read: the warnings above say why", found=f"0 of {len(entries)}")
     return scenes

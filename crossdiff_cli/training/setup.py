@@ -28,7 +28,7 @@ def training_scenes(sources: SceneSources, budget: Budget, weights: Path | None)
         WeightsError: scenes are to be resimulated and the weights cannot be used.
     """
     if budget.patch % STRIDE:
-        raise TrainingError(f"--patch {budget.patch} is no multiple of {STRIDE}")
+        raise TrainingError("--patch does not fit the network", found=budget.patch, expected=f"a multiple of {STRIDE}")
     tune_allocator()
     scenes = load_scenes(resolve(sources.scenes, "train", sources.sensor, sources.bands), strict=sources.strict)
     if sources.resimulate:
@@ -65,7 +65,7 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot make the folder {folder}: {error.strerror}") from error
+        raise OutputError("the folder cannot be made", path=folder, found=error.strerror) from error
 
 
 def provenance(

@@ -98,7 +98,7 @@ def _load(entry: Entry, cut: Callable[[ScenePair, SceneEstimates, str], list[_Pa
             return [scene for _, scene in parts]
         with Raster(entry.reference) as raster:
             if raster.shape != pair.pan.shape:
-                raise TrainingError(f"{entry.reference} is not on the grid of {entry.pan}")
+                raise TrainingError(f"it is not on the grid of {entry.pan}", path=entry.reference)
             truths = [torch.from_numpy(raster.read(window)[0])[_optical(pair)] for window, _ in parts]
     return [_with_reference(scene, truth, entry) for (_, scene), truth in zip(parts, truths, strict=True)]
 
@@ -127,7 +127,7 @@ def _parts(pair: ScenePair, found: SceneEstimates, name: str) -> list[_Part]:
         return _whole(pair, found, name)
     parts = most_detailed_windows(pair, found, name, _PART_MS_PX, _CANDIDATES, _PARTS)
     if not parts:
-        raise TrainingError(f"{name}: none of {_CANDIDATES} windows spread over it holds valid pixels")
+        raise TrainingError("none of the windows looked at holds valid pixels", path=name, found=f"0 of {_CANDIDATES}")
     _log.info("%s is large: its %d most detailed parts of %d MS pixels stand for it", name, len(parts), _PART_MS_PX)
     return parts
 

@@ -44,8 +44,9 @@ class ValidationSet:
                 found.append((scene.name, example))
         if not found:
             raise TrainingError(
-                f"no held-out scene has {size} x {size} valid MS pixels for validation: give larger ones, or a smaller "
-                "--patch"
+                "no held-out scene has enough valid MS pixels for validation",
+                expected=f"{size} x {size}",
+                cure="give larger scenes, or a smaller --patch",
             )
         return cls(tuple(found))
 

@@ -39,5 +39,10 @@ def _files(folder: Path, depth: int) -> list[Path]:
             folders.clear()
         files += [here / name for name in names if not name.startswith(".")]
         if len(files) > _MAX_FILES:
-            raise SceneError(f"{folder} holds more than {_MAX_FILES} files: name the folder of one delivery")
+            raise SceneError(
+                "it holds too many files to be searched",
+                path=folder,
+                expected=f"at most {_MAX_FILES}",
+                cure="name the folder of one delivery",
+            )
     return sorted(files)

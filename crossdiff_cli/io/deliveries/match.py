@@ -50,11 +50,13 @@ def choose_pair(products: Sequence[Product], where: Path) -> tuple[Product, Prod
     if pairs:
         shown = "; ".join(f"{pan.document.name} with {ms.document.name}" for pan, ms in pairs[:4])
         raise SceneError(
-            f"{where} holds {len(pairs)} pairs of PAN and MS ({shown}{'; ...' if len(pairs) > 4 else ''}): "
-            "name the metadata file of the one you want, or its PAN and MS files"
+            "it holds several pairs of PAN and MS",
+            path=where,
+            found=f"{len(pairs)}: {shown}{'; ...' if len(pairs) > 4 else ''}",
+            cure="name the metadata file of the one you want, or its PAN and MS files",
         )
     own = [product for product in products if whole or where in product.files] or list(products)
-    raise SceneError(_why_none(own if whole else list(products), own, where))
+    raise _why_none(own if whole else list(products), own, where)
 
 
 def choose_one(products: Sequence[Product], kind: Kind, where: Path) -> Product:
@@ -67,15 +69,19 @@ def choose_one(products: Sequence[Product], kind: Kind, where: Path) -> Product:
     of_kind = [product for product in own if product.kind is kind]
     if len(of_kind) > 1:
         names = ", ".join(str(product) for product in of_kind[:4])
-        raise SceneError(f"{where} holds {len(of_kind)} {kind.value} images ({names}): name one")
+        raise SceneError(
+            f"it holds several {kind.value} images", path=where, found=f"{len(of_kind)}: {names}", cure="name one"
+        )
     if not of_kind:
         for product in own:
             if product.fault:
                 raise SceneError(product.fault)
             if product.kind is Kind.SHARPENED and kind is Kind.MS:
-                raise SceneError(_sharpened(product))
+                raise _sharpened(product)
         names = ", ".join(f"{product} ({product.kind.value})" for product in own[:4])
-        raise SceneError(f"{where} holds no {kind.value} image, only {names}: are PAN and MS swapped?")
+        raise SceneError(
+            f"it holds no {kind.value} image", path=where, found=names, cure="check whether PAN and MS are swapped"
+        )
     if of_kind[0].fault:
         raise SceneError(of_kind[0].fault)
     return of_kind[0]
@@ -86,25 +92,32 @@ def _pairs(products: Sequence[Product]) -> list[tuple[Product, Product]]:
     return [(pan, ms) for pan in pans for ms in mss if one_acquisition(pan, ms)]
 
 
-def _why_none(products: Sequence[Product], own: Sequence[Product], where: Path) -> str:
+def _why_none(products: Sequence[Product], own: Sequence[Product], where: Path) -> SceneError:
     for product in (*own, *products):
         if product.fault:
-            return product.fault
+            return SceneError(product.fault)
     pans, mss, sharpened = ([p for p in products if p.kind is k] for k in (Kind.PAN, Kind.MS, Kind.SHARPENED))
     if pans and mss:
-        return (
-            f"the PAN {pans[0]} and the MS {mss[0]} in {where} are two acquisitions, between which the ground changes: "
-            "give a PAN and an MS of one time, or name the two files to sharpen them all the same"
+        return SceneError(
+            f"the PAN {pans[0]} and the MS {mss[0]} are two acquisitions, between which the ground changes",
+            path=where,
+            cure="give a PAN and an MS of one time, or name the two files to sharpen them all the same",
         )
     if sharpened and not mss:
         return _sharpened(sharpened[0])
     if pans:
-        return f"{where} holds the PAN {pans[0]} but no multispectral image: name that after it"
+        return SceneError(
+            "it holds a PAN but no multispectral image", path=where, found=pans[0], cure="name the MS after it"
+        )
     if mss:
         more = "; Level-2 products have no band 8: Level-1 has" if mss[0].vendor == "Landsat" else ""
-        return f"{where} holds the multispectral image {mss[0]} but no PAN: name the PAN before it{more}"
-    return f"{where} holds neither a PAN nor a multispectral image"
+        return SceneError(
+            "it holds a multispectral image but no PAN", path=where, found=mss[0], cure=f"name the PAN before it{more}"
+        )
+    return SceneError("it holds neither a PAN nor a multispectral image", path=where)
 
 
-def _sharpened(product: Product) -> str:
-    return f"{product.document} is already pansharpened: give the original PAN and multispectral files"
+def _sharpened(product: Product) -> SceneError:
+    return SceneError(
+        "it is already pansharpened", path=product.document, cure="give the original PAN and multispectral files"
+    )

@@ -60,7 +60,7 @@ def _vrt(product: Product) -> Element:
     base_row, base_col = (min(place[axis] for place in places) for axis in (0, 1))
     for header in headers:
         if (header["count"], header["dtype"], header["crs"]) != (first["count"], first["dtype"], first["crs"]):
-            raise SceneError(f"the tiles of {product.document} differ in bands, type or CRS: {header['path'].name}")
+            raise SceneError(f"its tiles differ in bands, type or CRS: {header['path'].name}", path=product.document)
     shape = [max(p[axis] + h["shape"][axis] for p, h in zip(places, headers, strict=True)) for axis in (0, 1)]
     root = Element("VRTDataset", rasterXSize=str(shape[1] - base_col), rasterYSize=str(shape[0] - base_row))
     if not first["transform"].is_identity:
@@ -85,13 +85,15 @@ def _header(tile: Tile) -> dict[str, Any]:
     try:
         with rasterio.open(tile.path) as file:
             if file.dtypes[0] not in _TYPES:
-                raise SceneError(f"{tile.path} holds {file.dtypes[0]} numbers; give an image of real numbers")
+                raise SceneError(
+                    "its numbers are complex", path=tile.path, found=file.dtypes[0], expected="real numbers"
+                )
             return {
                 "path": tile.path, "shape": file.shape, "count": file.count, "dtype": file.dtypes[0],
                 "crs": file.crs, "transform": file.transform,
             }  # fmt: skip
     except RasterioError as error:
-        raise SceneError(f"cannot open {tile.path}: {error}") from error
+        raise SceneError("it cannot be opened", path=tile.path, found=str(error)) from error
 
 
 def _place(tile: Tile, header: dict[str, Any], first: dict[str, Any], product: Product) -> tuple[int, int]:
@@ -100,11 +102,13 @@ def _place(tile: Tile, header: dict[str, Any], first: dict[str, Any], product: P
         return tile.place
     if header["transform"].is_identity:
         raise SceneError(
-            f"nothing places the tiles of {product.document}: its .TIL is missing, they have no georeference"
+            "nothing places the tiles: the .TIL file is missing and they have no georeference", path=product.document
         )
     col, row = ~first["transform"] @ (header["transform"] @ (0, 0))
     if max(abs(col - round(col)), abs(row - round(row))) > _NEAR_PX:
-        raise SceneError(f"{tile.path} does not lie on the grid of {first['path'].name}: bring them to one grid first")
+        raise SceneError(
+            f"it does not lie on the grid of {first['path'].name}", path=tile.path, cure="bring both to one grid first"
+        )
     return round(row), round(col)
 
 

@@ -112,7 +112,9 @@ def child(folder: Path, name: str) -> Path:
     parts = PurePosixPath(name.replace("\\", "/")).parts
     outside = not parts or ".." in parts or parts[0] == "/" or ":" in name or parts[0].lower().startswith("vsi")
     if outside or any(ord(letter) < 32 for letter in name):
-        raise SceneError(f"the metadata in {folder} names a file outside the delivery ({name[:100]!r}): not opened")
+        raise SceneError(
+            "its metadata names a file outside the delivery, which is not opened", path=folder, found=repr(name[:100])
+        )
     return folder.joinpath(*parts)
 
 
