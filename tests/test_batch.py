@@ -208,7 +208,7 @@ def test_what_would_fail_every_scene_fails_the_batch(tmp_path, monkeypatch):
         (["--weights", tmp_path / "none"], "no weight file"),
         (["--device", "cpu,cuda:77"], "cuda:77"),
         (["--device", "cpu,cpu", "--precision", "int8"], "--precision int8 needs a CPU with VNNI"),
-        (["--results", tmp_path / "no" / "r.jsonl"], "cannot write the results"),
+        (["--results", tmp_path / "no" / "r.jsonl"], "the results cannot be written"),
     ):
         done = CliRunner().invoke(main, ["batch", str(manifest), "-o", str(tmp_path / "out"), *map(str, arguments)])
         assert done.exit_code == 1, done.output
@@ -264,7 +264,7 @@ def test_results_are_appended_and_long_lists_of_failures_cut(tmp_path):
     assert summary[0].startswith("40 scenes: 0 sharpened, 0 skipped, 30 failed, 10 not finished")
     assert summary[1] == "  f0: reason 0"
     assert summary[-1] == "  ... and 10 more that failed"
-    with pytest.raises(OutputError, match="cannot write the results"):
+    with pytest.raises(OutputError, match="the results cannot be written"):
         Record(1, tmp_path)
     (tmp_path / "pan.tif").write_bytes(b"II*")
     with pytest.raises(OutputError, match="holds no lines of JSON"):

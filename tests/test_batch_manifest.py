@@ -89,30 +89,30 @@ MALFORMED = {
     "pan,ms\n": "lists no scene",
     "PAN;MS\na;b\n": "first line must name the columns",
     "a_pan.tif,a_ms.tif\n": "first line must name the columns",
-    "pan,ms,ms\na,b,c\n": "two columns go by one name",
-    "pan,ms\na,b,c,d\n": "line 2: 4 cells under 2 columns",
-    "pan,ms\na,b\nc,\n": "line 3 needs one pan and at least one ms",
-    "pan,ms\na;b,c\n": "line 2 needs one pan",
-    "pan,ms,delivery\na,b,c\n": "one delivery stands for pan and ms",
-    'pan,ms\n"a,b\n': "is no CSV",
+    "pan,ms,ms\na,b,c\n": "two columns have the same name",
+    "pan,ms\na,b,c,d\n": r"line 2: .*found 4, expected 2",
+    "pan,ms\na,b\nc,\n": "line 3: it needs one pan and at least one ms",
+    "pan,ms\na;b,c\n": "line 2: it needs one pan",
+    "pan,ms,delivery\na,b,c\n": "a delivery stands for both pan and ms",
+    'pan,ms\n"a,b\n': "it is not CSV",
     "pan,ms,name\na,b,../c\n": "cannot be a file name",
     "pan,ms,name\na,b,..\n": "cannot be a file name",
     "pan,ms,output\na,b,../c.tif\n": "does not lie below the result folder",
     "pan,ms,output\na,b,/c.tif\n": "does not lie below the result folder",
-    "pan,ms,name\na,b,x\nc,d,y\ne,f,x\n": r"scenes 1 \(.*/a\) and 3 \(.*/e\) would both be written to .*x\.tif",
-    "pan,ms,output\na,b,q.tif\nout/q.tif,c,r.tif\n": r"reads .*q\.tif, which a result would overwrite",
-    "pan,ms,output\na,b,q.tif\nc/../out/q.tif,c,r.tif\n": r"reads .*q\.tif, which a result would overwrite",
+    "pan,ms,name\na,b,x\nc,d,y\ne,f,x\n": r"x\.tif: scenes 1 \(.*/a\) and 3 \(.*/e\) would both",
+    "pan,ms,output\na,b,q.tif\nout/q.tif,c,r.tif\n": r"q\.tif: scene .* reads it, and a result would overwrite it",
+    "pan,ms,output\na,b,q.tif\nc/../out/q.tif,c,r.tif\n": r"q\.tif: scene .* reads it, and a result would overwrite it",
     "[": "begins like a JSON list",
-    "[1]": "scene 1 is no JSON object",
+    "[1]": "scene 1: it is not a JSON object",
     "[" * 100_000: "begins like a JSON list",
-    '[{"pan": 1, "ms": "m"}]': "scene 1: pan is 1",
+    '[{"pan": 1, "ms": "m"}]': r"scene 1: pan is .*found 1",
     '[{"pan": "p", "ms": ["m", 2]}]': "scene 1: ms is",
-    '[{"pan": "p", "ms": "m", "sensor": []}]': r"scene 1: sensor is \[\]",
-    '[{"files": "p"}]': "files is no JSON object",
-    '{"pan": "p", "ms": "m"}\n{"pan": "p"}\n': "line 2 needs one pan",
-    '{"pan": "p", "ms": "m"}\n["p", "m"]\n': "line 2 is no JSON object",
-    '{\n"pan": "p"}\n': "line 1 is no JSON object",
-    "\udcff": "cannot read the manifest",
+    '[{"pan": "p", "ms": "m", "sensor": []}]': r"scene 1: sensor is .*found \[\]",
+    '[{"files": "p"}]': "`files` is not a JSON object",
+    '{"pan": "p", "ms": "m"}\n{"pan": "p"}\n': "line 2: it needs one pan",
+    '{"pan": "p", "ms": "m"}\n["p", "m"]\n': "line 2: it is not a JSON object",
+    '{\n"pan": "p"}\n': "line 1: it is not a JSON object",
+    "\udcff": "the manifest cannot be read",
 }
 
 
@@ -130,13 +130,13 @@ def test_malformed_list_is_a_usage_error(tmp_path, text):
 
 
 def test_folders_without_a_batch_in_them(tmp_path):
-    with pytest.raises(ManifestError, match="cannot read the manifest"):
+    with pytest.raises(ManifestError, match="the manifest cannot be read"):
         read_manifest(tmp_path / "none.csv", tmp_path)
-    with pytest.raises(ManifestError, match="is a folder, not a manifest: --pair-dir"):
+    with pytest.raises(ManifestError, match="is a folder, not a manifest; --pair-dir"):
         read_manifest(tmp_path, tmp_path)
     with pytest.raises(ManifestError, match="holds no PAN and MS"):
         scenes_of_pairs(tmp_path, tmp_path)
-    with pytest.raises(ManifestError, match="is no folder"):
+    with pytest.raises(ManifestError, match="it is not a folder"):
         scenes_of_pairs(tmp_path / "none", tmp_path)
 
 

@@ -128,10 +128,10 @@ def test_nodata_only_where_the_bounds_leave_the_ms(tmp_path, options, read_all):
 @pytest.mark.parametrize(
     ("bounds", "crs", "text"),
     [
-        ((0.0, 0.0, 1.0, 1.0), None, "takes no pixel"),
-        ((500000.0, 4999999.0, 500000.1, 4999999.1), None, "takes no pixel"),
-        ((0.0, 0.0, 1.0, 1.0), "EPSG:nonsense", "is no CRS"),
-        ((0.0, 0.0, 1.0, 1.0), "EPSG:4326", "takes no pixel"),
+        ((0.0, 0.0, 1.0, 1.0), None, "contains no pixel"),
+        ((500000.0, 4999999.0, 500000.1, 4999999.1), None, "contains no pixel"),
+        ((0.0, 0.0, 1.0, 1.0), "EPSG:nonsense", "is not a CRS"),
+        ((0.0, 0.0, 1.0, 1.0), "EPSG:4326", "contains no pixel"),
     ],
 )
 def test_bounds_that_cannot_be(pair, bounds, crs, text):

@@ -172,7 +172,7 @@ def test_a_crs_that_leads_nowhere(make_pair, tmp_path):
 def test_manifests_that_are_none(tmp_path, content):
     path = tmp_path / "scenes.json"
     path.write_bytes(content.encode(errors="surrogatepass"))
-    with pytest.raises(TrainingError, match=r"scenes\.json is no manifest") as caught:
+    with pytest.raises(TrainingError, match=r"scenes\.json: it is not a manifest") as caught:
         read_manifest(path, "train")
     assert len(str(caught.value)) < 500
 

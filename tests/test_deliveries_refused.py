@@ -41,7 +41,7 @@ def remove(folder, pattern):
 def test_only_pan_or_only_ms(tmp_path):
     maxar(tmp_path)
     pan, ms = (next(tmp_path.rglob(f"*_{kind}")) for kind in ("PAN", "MUL"))
-    refused(pan, pan.name, "-P2AS-", "holds the PAN", "no multispectral image")
+    refused(pan, pan.name, "-P2AS-", "holds a PAN", "no multispectral image")
     refused(ms, ms.name, "-M2AS-", "holds the multispectral image", "no PAN")
     remove(tmp_path, "*M2AS*")
     refused(next(pan.glob("*.TIL")), "no multispectral image")
@@ -63,7 +63,7 @@ def test_a_folder_of_anything_else(tmp_path):
     (tmp_path / "readme.txt").write_text("nothing")
     refused(tmp_path, str(tmp_path), "no PAN and MS")
     (tmp_path / "page.xml").write_text("<html/>")
-    refused(tmp_path / "page.xml", "page.xml", "no metadata of a delivery")
+    refused(tmp_path / "page.xml", "page.xml", "not the metadata of a known delivery")
     refused(tmp_path, "holds no delivery", "name the PAN file", ms=["ms.tif"])
     refused(tmp_path / "gone.tif", "gone.tif", "neither a folder nor a metadata file")
 
@@ -110,7 +110,7 @@ def test_tiles_that_nothing_places(tmp_path):
     maxar_image(tmp_path, pan, 1, "P", letter="P", band_id="P", georeferenced=False)
     maxar_image(tmp_path, ms, 4, "B G R N", letter="M", band_id="Multi", georeferenced=False)
     remove(tmp_path, "*.TIL")
-    refused(tmp_path, "nothing places the tiles", ".TIL is missing")
+    refused(tmp_path, "nothing places the tiles", ".TIL file is missing")
 
 
 # Already pansharpened
@@ -171,13 +171,13 @@ def test_maxar_catalogue_numbers_tell_two_passes_apart(tmp_path):
 def test_several_pairs_are_listed(tmp_path):
     for part in ("P001", "P002"):
         maxar(tmp_path, part=part)
-    refused(tmp_path, "2 pairs", "P001.IMD", "P002.IMD", "name the metadata file")
+    refused(tmp_path, "several pairs", "P001.IMD", "P002.IMD", "name the metadata file")
 
 
 def test_several_images_of_a_kind_in_a_named_folder(tmp_path):
     for part in ("P001", "P002"):
         maxar(tmp_path, part=part)
-    refused(tmp_path, "2 PAN images", ms=[tmp_path])
+    refused(tmp_path, "several PAN images", ms=[tmp_path])
 
 
 def test_swapped_deliveries(tmp_path):

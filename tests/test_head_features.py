@@ -105,7 +105,7 @@ def test_adapt_can_be_told_whose_features_the_head_takes(make_pair, tmp_path, sm
 def test_no_encoders_no_features_to_choose_from(make_pair, tmp_path):
     save(CrossDiff(SMALL, encoders=False), tmp_path / "control.safetensors", {})
     files = make_pair()
-    with pytest.raises(WeightsError, match=r"control\.safetensors holds no encoders"):
+    with pytest.raises(WeightsError, match=r"control\.safetensors: it holds no encoders"):
         run_adapt(
             SceneSources(scenes=(files.pan, files.ms), sensor="vhr"),
             tmp_path / "h.safetensors",

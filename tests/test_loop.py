@@ -70,9 +70,9 @@ def test_a_resumed_run_is_bit_exact(tmp_path):
 def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     model, path = Toy(), tmp_path / "c"
     fit(model, draw, toy_step(model), Plan(steps=5, checkpoint=path, checkpoint_every=2, run={"scenes": "a, b"}))
-    with pytest.raises(TrainingError, match="seed 0, not 1"):
+    with pytest.raises(TrainingError, match="another seed .*found 0, expected 1"):
         fit(model, draw, toy_step(model), Plan(steps=5, checkpoint=path, seed=1, run={"scenes": "a, b"}))
-    with pytest.raises(TrainingError, match="scenes a, b, not a: go on with that, or remove it"):
+    with pytest.raises(TrainingError, match="another scenes .*found a, b, expected a.; go on with that run, or remove the file"):
         fit(model, draw, toy_step(model), Plan(steps=5, checkpoint=path, run={"scenes": "a"}))
 
 
@@ -110,7 +110,7 @@ def test_numbers_that_are_none_and_wrong_shapes_are_damage(tmp_path, caplog, dam
 def test_damage_without_an_older_checkpoint_is_said(tmp_path):
     model, path = Toy(), tmp_path / "c"
     path.write_bytes(b"nothing")
-    with pytest.raises(TrainingError, match=r"c is damaged .* remove it to start anew"):
+    with pytest.raises(TrainingError, match=r"c is damaged .*; remove it to start anew"):
         fit(model, draw, toy_step(model), Plan(steps=5, checkpoint=path))
     assert path.read_bytes() == b"nothing"
 
@@ -135,7 +135,7 @@ def test_a_diverged_loss_keeps_the_last_good_checkpoint(tmp_path):
         factor = float("nan") if len(list(tmp_path.iterdir())) == 2 else 1.0
         return {"error": toy_step(model)(x, generator)["error"] * factor}
 
-    with pytest.raises(TrainingError, match=rf"not finite at step 6: lower .* the last good state is {path}"):
+    with pytest.raises(TrainingError, match=rf"not finite at step 6; lower .* the last good state is {path}"):
         fit(model, draw, diverging, Plan(steps=20, checkpoint=path, checkpoint_every=3))
     resumed = []
     fit(model, draw, toy_step(model), Plan(steps=20, checkpoint=path), watch=lambda p: resumed.append(p.step))
@@ -156,7 +156,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
         return toy_step(model)(x, generator)
 
     try:
-        with pytest.raises(TrainingError, match=r"cannot write the checkpoint of step 6 .* make room"):
+        with pytest.raises(TrainingError, match=r"the checkpoint of step 6 cannot be written .* make room"):
             fit(model, draw, filling, plan)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -199,5 +199,5 @@ def test_an_error_while_drawing_is_raised(tmp_path):
     def empty(generator):
         raise TrainingError("no valid window")
 
-    with pytest.raises(TrainingError, match="no valid window"):
+    with pytest.raises(TrainingError, match="no window of .* is valid"):
         fit(Toy(), empty, toy_step(Toy()), Plan(steps=3))

@@ -210,7 +210,7 @@ def test_out_bands_are_those_of_the_whole_result(tmp_path, make_pair, small_weig
 
 
 @pytest.mark.parametrize(
-    ("names", "text"), [(("R", "Y"), "no band 'Y', its bands are B,G,R,NIR"), (("R", "red"), "band R twice")]
+    ("names", "text"), [(("R", "Y"), "no band 'Y' .*expected B,G,R,NIR"), (("R", "red"), "band R twice")]
 )
 def test_out_bands_that_are_not_there(tmp_path, make_pair, options, names, text):
     files = make_pair()

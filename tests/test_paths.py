@@ -45,7 +45,7 @@ def test_what_is_there_is_told_apart(tmp_path):
 
 
 def test_links_in_a_circle_are_an_error(circle):
-    with pytest.raises(PathError, match="cannot look at .*circle: Too many levels"):
+    with pytest.raises(PathError, match="circle: the path cannot be accessed .*Too many levels"):
         exists(circle)
 
 
@@ -55,8 +55,9 @@ def test_what_may_not_be_looked_at_is_an_error(monkeypatch, code):
         raise OSError(code, "no")
 
     monkeypatch.setattr(Path, "stat", refuse)
-    with pytest.raises(PathError, match="cannot look at x: no"):
+    with pytest.raises(PathError) as caught:
         is_file(Path("x"))
+    assert (caught.value.path, caught.value.found) == ("x", "no")
 
 
 @pytest.mark.parametrize("name", IMPOSSIBLE)
@@ -159,7 +160,7 @@ def test_scenes_at_impossible_paths_fail_alone(tmp_path, circle):
 def test_an_output_with_a_zero_byte_is_refused(tmp_path):
     manifest = tmp_path / "scenes.json"
     manifest.write_text(json.dumps([{"pan": PAN, "ms": MS, "output": "a\0b.tif"}]))
-    with pytest.raises(ManifestError, match=r"the output 'a\\x00b.tif' does not lie below the result folder"):
+    with pytest.raises(ManifestError, match="does not lie below the result folder"):
         read_manifest(manifest, tmp_path)
 
 

@@ -295,18 +295,18 @@ def test_bad_input_says_what_is_wrong() -> None:
     mask = torch.zeros(64, 64, dtype=torch.bool)
     for arguments, message in (
         ((truth, pan[:, :60], ms), "PAN"),
-        ((truth[:3], pan, ms), "3 bands, the MS 4"),
+        ((truth[:3], pan, ms), "the bands of the MS .*found 3, expected 4"),
         ((truth, truth[:2], ms), "2 band"),
     ):
         with pytest.raises(SceneError, match=message):
             assess_arrays(*arguments, 4, (0.0, 0.0), GAINS)
-    with pytest.raises(SceneError, match="2 Nyquist gains for 4"):
+    with pytest.raises(SceneError, match="Nyquist gains .*found 2, expected 4 or 1"):
         assess_arrays(truth, pan, ms, 4, (0.0, 0.0), GAINS[:2])
-    with pytest.raises(SceneError, match="none of the 64 x 64 pixels"):
+    with pytest.raises(SceneError, match="no pixel is valid .*found 0 of 64 x 64"):
         assess_arrays(truth, pan, ms, 4, (0.0, 0.0), GAINS, mask=mask)
-    with pytest.raises(SceneError, match="the mask has"):
+    with pytest.raises(SceneError, match="the mask does not have the size"):
         assess_arrays(truth, pan, ms, 4, (0.0, 0.0), GAINS, mask=mask[1:])
-    with pytest.raises(SceneError, match="the reference has 4 bands of 60 x 64"):
+    with pytest.raises(SceneError, match="the reference .*found 4 x 60 x 64, expected 4 x 64 x 64"):
         assess_arrays(truth, pan, ms, 4, (0.0, 0.0), GAINS, reference=truth[:, :60])
 
 

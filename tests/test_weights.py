@@ -83,8 +83,8 @@ def test_missing_foreign_misshapen_and_infinite_tensors(tmp_path, parts):
     name = "head.pan_stem.weight"
     cases = {
         "missing or foreign": {k: v for k, v in state.items() if k != name},
-        "missing or foreign, first zzz": {**state, "zzz": torch.zeros(1)},
-        "the architecture needs": {**state, name: torch.zeros(1, 2, 6, 6)},
+        "missing or foreign .*the first zzz": {**state, "zzz": torch.zeros(1)},
+        "a shape that its architecture does not have": {**state, name: torch.zeros(1, 2, 6, 6)},
         "not finite": {**state, name: torch.full_like(state[name], float("nan"))},
     }
     for text, tensors in cases.items():
@@ -127,7 +127,7 @@ def test_impossible_architectures_are_refused_before_memory_is_taken(tmp_path, p
 def test_metadata_that_is_no_description(tmp_path, parts, key, text):
     state, metadata = parts
     save_file(state, tmp_path / "x.safetensors", {**metadata, key: text})
-    with pytest.raises(WeightsError, match=r"x\.safetensors describes no network"):
+    with pytest.raises(WeightsError, match=r"x\.safetensors: it describes no network"):
         load(tmp_path / "x.safetensors")
 
 
@@ -137,7 +137,7 @@ def test_a_file_that_fills_the_memory_is_not_read(tmp_path, memory_limit):
     path.write_bytes(len(header).to_bytes(8, "little") + header)
     with path.open("r+b") as file:
         file.truncate(8 + len(header) + 2**40)
-    with pytest.raises(WeightsError, match="holds 1048576 MiB"):
+    with pytest.raises(WeightsError, match="found 1048576 MiB"):
         load(path)
 
 
