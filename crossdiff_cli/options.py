@@ -190,9 +190,9 @@ class Budget:
 class AdaptBudget(Budget):
     """The budget with the defaults of `adapt`."""
 
-    steps: int = 200
-    rate: float = 3e-4
-    checkpoint_every: int = 25
+    steps: int = 400
+    rate: float = 1e-3
+    checkpoint_every: int = 100
 
 
 @dataclass(frozen=True, slots=True)

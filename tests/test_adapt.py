@@ -223,7 +223,9 @@ def test_a_better_head_is_not_overwritten(files, tmp_path, small_weights, monkey
     hqnr = iter([0.5] + 6 * [0.6] + [0.7])
     forge_scores(monkeypatch, lambda *_: Score(next(hqnr), 0.1))
     sources = SceneSources(scenes=(files.pan, files.ms), sensor="vhr")
-    with pytest.raises(OutputError, match=r"holds a better head .*found HQNR 0\.7000, expected less than 0\.6000\); --force"):
+    with pytest.raises(
+        OutputError, match=r"holds a better head .*found HQNR 0\.7000, expected less than 0\.6000\); --force"
+    ):
         run_adapt(sources, target, AdaptOptions(BUDGET, small_weights))
     assert digest(target) == kept
     hqnr = iter([0.5] + 6 * [0.6])

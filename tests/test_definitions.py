@@ -93,9 +93,15 @@ def test_the_table_comes_first(home):
         ("bands = 3", "defines no bands"),
         ("[[bands]]\ncenter_nm = 3", "a band has no name"),
         ("[[bands]]\nname = 'foo'", "'foo' is not a usual one; give its center_nm and width_nm"),
-        ("[[bands]]\nname = 'B'\ncenter_nm = '480'", "center_nm is out of range .*found '480', expected a number from 100 to 30000"),
+        (
+            "[[bands]]\nname = 'B'\ncenter_nm = '480'",
+            "center_nm is out of range .*found '480', expected a number from 100 to 30000",
+        ),
         ("[[bands]]\nname = 'B'\ncenter_nm = nan", "center_nm is out of range .*found nan"),
-        ("[[bands]]\nname = 'B'\nnyquist_gain = 1.2", "nyquist_gain is out of range .*found 1.2, expected a number from 0.01 to 0.99"),
+        (
+            "[[bands]]\nname = 'B'\nnyquist_gain = 1.2",
+            "nyquist_gain is out of range .*found 1.2, expected a number from 0.01 to 0.99",
+        ),
         ("[[bands]]\nname = 'B'\nmtf = 0.3", "unknown entries .*found mtf, expected center_nm"),
         ("[[bands]]\nname = 'B'\n[[bands]]\nname = 'blue'", "names a band twice .*found B,B"),
         ("pan_nm = [800, 450]\n[[bands]]\nname = 'B'", "pan_nm does not rise .*found 800 to 450"),

@@ -72,7 +72,9 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     fit(model, draw, toy_step(model), Plan(steps=5, checkpoint=path, checkpoint_every=2, run={"scenes": "a, b"}))
     with pytest.raises(TrainingError, match="another seed .*found 0, expected 1"):
         fit(model, draw, toy_step(model), Plan(steps=5, checkpoint=path, seed=1, run={"scenes": "a, b"}))
-    with pytest.raises(TrainingError, match="another scenes .*found a, b, expected a.; go on with that run, or remove the file"):
+    with pytest.raises(
+        TrainingError, match="another scenes .*found a, b, expected a.; go on with that run, or remove the file"
+    ):
         fit(model, draw, toy_step(model), Plan(steps=5, checkpoint=path, run={"scenes": "a"}))
 
 

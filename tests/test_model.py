@@ -12,7 +12,6 @@ from crossdiff_cli.imaging.resample import degrade, expand
 from crossdiff_cli.imaging.sensor_model import SensorModel, pan_on_ms_grid, to_ms, to_pan
 from crossdiff_cli.model.blocks import add_projected
 from crossdiff_cli.model.crossdiff import CrossDiff
-from crossdiff_cli.model.fusion import limit_energy
 from crossdiff_cli.model.spectral import Spectrum, embed_wavelengths
 
 SPECTRUM = Spectrum(
@@ -161,7 +160,6 @@ def test_p2m_predicts_a_gain_on_the_detail_and_a_residual():
 
 
 def test_the_untrained_head_takes_the_detail_that_p2m_predicts():
-    """As far as the limiter lets it."""
     pan, ms = inputs()
     model = small_model(trained=False)
     torch.nn.init.normal_(model.p2m.ms_out.kernels.out.weight, std=0.02)
@@ -169,7 +167,7 @@ def test_the_untrained_head_takes_the_detail_that_p2m_predicts():
     detail = pan - pan_low
     decoded = model.p2m.decode(model.features(pan, ms_up, SPECTRUM).p2m)
     correction = model.p2m.correct(decoded, detail, SPECTRUM)
-    wanted = ms_up + limit_energy(detail + correction, detail)
+    wanted = ms_up + detail + correction
     assert torch.allclose(model(pan, pan_low, ms_up, beta, SPECTRUM), wanted, atol=1e-5)
     assert correction.abs().max() > 1e-3
 
@@ -230,17 +228,6 @@ def test_head_without_encoders_is_a_working_control():
     pan, ms = inputs()
     assert model.fuse(pan, ms, SENSOR_MODEL, SPECTRUM, iterations=1).shape == (1, 4, 96, 96)
     assert not any(name.startswith(("p2m", "m2p")) for name in model.state_dict())
-
-
-def test_no_band_gets_more_energy_than_the_detail_allows():
-    generator = torch.Generator().manual_seed(0)
-    detail = torch.randn(1, 2, 40, 40, generator=generator)
-    assert torch.equal(limit_energy(detail, detail), detail)
-    assert torch.allclose(limit_energy(0.3 * detail, detail), 0.3 * detail)
-    loud = limit_energy(5 * detail, detail)
-    assert 1.2 < float(loud.std() / detail.std()) < 1.3
-    unseen = limit_energy(detail, torch.zeros_like(detail))
-    assert 0.02 < float(unseen.std()) < 0.1
 
 
 def test_bands_that_lie_apart_are_read_where_they_lie():

@@ -7,18 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crossdiff_cli.imaging.filters import box_sum
 from crossdiff_cli.imaging.memory import may_overwrite
 from crossdiff_cli.model.blocks import Conditioning, ResBlock, add_projected, compact, convolve, in_place, silu
 from crossdiff_cli.model.spectral import BandOutput, BandStem, Spectrum
 from crossdiff_cli.model.upsample import upsample2
-
-LIMIT_REACH = 4
-"""Reach of the limiter, in PAN pixels."""
-_HEADROOM = 1.25
-"""RMS that a band may get, over that of the PAN detail."""
-_UNSEEN = 0.05
-"""RMS, in band deviations, that a band may get where the PAN shows nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,35 +58,11 @@ class Gate(nn.Module):
         return add_projected(out, m2p, self.m2p.weight.chunk(2)[half])
 
 
-def limit_energy(injected: Tensor, detail: Tensor) -> Tensor:
-    """Scale down, locally, what has more energy than the PAN detail allows, so that no noise of the PAN is amplified.
-
-    Args:
-        injected: (B, C, H, W), what a band is about to get.
-        detail: (B, C, H, W), the PAN detail at the band's contrast, which MTF-GLP injects.
-
-    Returns:
-        `injected`, overwritten where no gradient is asked for, with an RMS in windows of 6 x 6 pixels of at most about
-        `_HEADROOM` times that of `detail`: by a factor that is found for each 2 x 2 pixels and interpolated.
-    """
-    have, given = _energy(injected), _energy(detail)
-    allowed = _HEADROOM**2 * (given + 36 * _UNSEEN**2)
-    factor = upsample2(torch.sqrt(allowed / have.clamp_min(36e-12)).clamp(max=1.0))
-    return torch.mul(injected, factor, out=in_place(injected))
-
-
-def _energy(image: Tensor) -> Tensor:
-    """Sum of squares of each 2 x 2 pixels and those around them: (B, C, H, W) to (B, C, H/2, W/2)."""
-    squares = image.square()
-    rows = squares[:, :, 0::2] + squares[:, :, 1::2]
-    return box_sum(rows[..., 0::2] + rows[..., 1::2], 1)
-
-
 class FusionHead(nn.Module):
     """hrms = ms_up + (1 + g + c (beta - 1) + (1 + w) g') * detail + r + (1 + w) r'.
 
     g, c, w and the residual r are found per band at half the PAN grid, where P2M's gain g' and residual r' are, and the
-    two sums are interpolated. What is added is limited by `limit_energy`.
+    two sums are interpolated.
 
     Untrained, g = c = w = r = 0 and the head gives what P2M predicts, or MTF-GLP without encoders: the PAN detail with
     gain std(ms) / std(pan). With c = 1 it is the locally regressed MTF-GLP.
@@ -138,8 +106,8 @@ class FusionHead(nn.Module):
 
     @property
     def fine_radius(self) -> int:
-        """Reach of `maps` and `fine` beyond features at 1/2 of the PAN grid: block, stem, interpolation and limiter."""
-        return 2 * ResBlock.RADIUS + 4 + 2 + LIMIT_REACH
+        """Reach of `maps` and `fine` beyond features at 1/2 of the PAN grid: block, stem and interpolation."""
+        return 2 * ResBlock.RADIUS + 4 + 2
 
     def forward(
         self,
@@ -230,7 +198,6 @@ class FusionHead(nn.Module):
         """What is done at the PAN's own resolution, with what `maps` gives."""
         injected = upsample2(residual)
         injected = torch.addcmul(injected, upsample2(gain), detail, out=in_place(injected))
-        injected = limit_energy(injected, detail)
         return torch.add(injected, ms_up, out=in_place(injected))
 
     def _condition(self, image: Tensor, spectrum: Spectrum) -> Tensor:

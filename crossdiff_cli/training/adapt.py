@@ -1,8 +1,10 @@
 """Stage 2: freeze both encoders and fit the fusion head."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import astuple
 
+import torch
 from torch import Generator, Tensor
 
 from crossdiff_cli.errors import TrainingError
@@ -27,6 +29,7 @@ def adapt(
     weights: LossWeights,
     iterations: int = ITERATIONS,
     *,
+    dtype: torch.dtype = torch.float32,
     watch: Watch | None = None,
     kept: Mapping[str, Tensor] | None = None,
 ) -> None:
@@ -39,6 +42,7 @@ def adapt(
         groups: scenes per step.
         weights: of the loss terms.
         iterations: back-projections after the head, as in sharpening.
+        dtype: precision of the convolutions.
         watch: called at every checkpoint.
         kept: what it remembers, in the checkpoints too.
 
@@ -55,8 +59,10 @@ def adapt(
 
     device = next(model.head.parameters()).device
 
+    supervised = _supervised(weights, groups)
+
     def draw(generator: Generator) -> list[Example]:
-        return [sampler.draw(generator, reduced=weights.supervised > 0 and g % 2 == 0) for g in range(groups)]
+        return [sampler.draw(generator, reduced=g in supervised) for g in range(groups)]
 
     def step(examples: list[Example], _generator: Generator) -> dict[str, Tensor]:
         losses: dict[str, Tensor] = {}
@@ -66,15 +72,23 @@ def adapt(
 
         for group, drawn in enumerate(examples):
             example = drawn.to(device)
-            hrms = model.fuse(example.pan, example.ms, example.sensor_model, example.spectrum, iterations)
+            hrms = model.fuse(example.pan, example.ms, example.sensor_model, example.spectrum, iterations, dtype)
             if example.reference is not None and weights.supervised:
                 add("supervised", weights.supervised, (hrms - example.reference)[_INNER].abs().mean())
-            if not (weights.supervised and group % 2 == 0):
+            if group not in supervised:
                 for name, term in _without_reference(hrms, example, weights).items():
                     add(name, getattr(weights, name), term)
         return losses
 
     fit(model.head, draw, step, plan, watch=watch, kept=kept)
+
+
+def _supervised(weights: LossWeights, groups: int) -> range:
+    """Which groups of a step are Wald pairs: three quarters, or all where no term is for full resolution."""
+    if not weights.supervised:
+        return range(0)
+    unsupervised = bool(weights.spectral or weights.structural or weights.qnr)
+    return range(max(1, groups - unsupervised * math.ceil(groups / 4)))
 
 
 def _without_reference(hrms: Tensor, example: Example, weights: LossWeights) -> dict[str, Tensor]:

@@ -19,6 +19,10 @@ from crossdiff_cli.training.training_scene import TrainingScene
 
 _MARGIN = EXPAND_RADIUS + 1
 _TRIES = 50
+_NOISIEST = 1.3
+"""Largest noise of a Wald pair, over that of its scene."""
+_NOISELESS = 0.3
+"""Share of Wald pairs to which none is added."""
 _PROBES = 8
 _SIDES = (96, 64, 48, 32)
 """Sides of patches that are tried where the wanted one does not fit, in PAN pixels."""
@@ -60,6 +64,10 @@ class PatchSampler:
     """Standard deviation of the residual misregistration that is simulated, PAN pixels."""
     augment: bool = True
     """Whether windows are flipped and their bands, wavelengths and radiometry varied."""
+    one_sensor: bool = False
+    """Whether Wald pairs keep the ratio of their scene and all its bands; otherwise both vary."""
+    noise: bool = False
+    """Whether Wald pairs get noise as their scene has it, which degradation averages away."""
 
     def __post_init__(self) -> None:
         if self.size % STRIDE:
@@ -75,7 +83,7 @@ class PatchSampler:
         for _ in range(_TRIES):
             example = self.attempt(generator, reduced=reduced)
             if example is not None:
-                return _augment(example, generator, self.jitter_px) if self.augment else example
+                return self._augmented(example, generator) if self.augment else example
         raise TrainingError(
             f"no window of {self.size} pixels in the scenes is valid",
             found=f"{len(self.scenes)} scenes, the first {self.scenes[0].name}",
@@ -98,8 +106,12 @@ class PatchSampler:
             return _batch(scene, self.size, self.batch, _origins(scene, self.size, generator))
         if min(scene.ms_mask.shape) < self.size:
             return None
-        pair = _wald(scene, generator)
-        return _batch(pair, self.size, self.batch, _origins(pair, self.size, generator))
+        pair = _wald(scene, generator, own_ratio=self.one_sensor)
+        example = _batch(pair, self.size, self.batch, _origins(pair, self.size, generator))
+        return _noisy(example, scene.sensor_model, generator) if example and self.noise else example
+
+    def _augmented(self, example: Example, generator: Generator) -> Example:
+        return _augment(example, generator, self.jitter_px, all_bands=self.one_sensor)
 
 
 def fitting_patch(scenes: list[TrainingScene], largest: int, *, reduced: bool) -> int:
@@ -120,10 +132,28 @@ def fitting_patch(scenes: list[TrainingScene], largest: int, *, reduced: bool) -
     return 0
 
 
-def _wald(scene: TrainingScene, generator: Generator) -> TrainingScene:
-    """The Wald pair; its ratio is the scene's own half of the time, else 2, 3 or 4; the grid phase is random."""
+def _noisy(example: Example, sensor_model: SensorModel, generator: Generator) -> Example:
+    """Add the sensor's noise, which degradation averages away, at a random level up to `_NOISIEST` times its own.
+
+    `_NOISELESS` of the examples stay as they are. The noise level is known to the model of the example, as `survey`
+    would estimate it.
+    """
+    level = _NOISIEST * _uniform(generator) if _uniform(generator) >= _NOISELESS else 0.0
+    if not level or not (sensor_model.pan_noise or any(sensor_model.ms_noise)):
+        return example
+    pan_noise, ms_noise = level * sensor_model.pan_noise, tuple(level * noise for noise in sensor_model.ms_noise)
+    pan = example.pan + pan_noise * torch.randn(example.pan.shape, generator=generator)
+    ms = example.ms
+    if ms_noise:
+        ms = ms + torch.tensor(ms_noise)[:, None, None] * torch.randn(ms.shape, generator=generator)
+    noisy = replace(example.sensor_model, pan_noise=pan_noise, ms_noise=ms_noise)
+    return replace(example, pan=pan, ms=ms, sensor_model=noisy)
+
+
+def _wald(scene: TrainingScene, generator: Generator, *, own_ratio: bool) -> TrainingScene:
+    """The Wald pair at a random grid phase; its ratio is the scene's own at least half of the time, else 2, 3 or 4."""
     ratio = scene.spectrum.ratio
-    if _uniform(generator) < 0.5:
+    if not own_ratio and _uniform(generator) < 0.5:
         ratio = float(torch.randint(2, 5, (1,), generator=generator))
     offset = (_uniform(generator) * ratio - ratio, _uniform(generator) * ratio - ratio)
     return wald_pair(scene, ratio, offset)
@@ -236,12 +266,12 @@ def _alike(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
     return max(abs(x - y) for x, y in zip(a, b, strict=True)) < 1e-3
 
 
-def _augment(example: Example, generator: Generator, jitter_px: float) -> Example:
+def _augment(example: Example, generator: Generator, jitter_px: float, *, all_bands: bool) -> Example:
     """Flip, transpose, choose bands, jitter wavelengths, radiometry and registration."""
     pan, ms, reference = example.pan, example.ms, example.reference
     sensor_model, spectrum = example.sensor_model, example.spectrum
     bands = torch.arange(ms.shape[1])
-    if _uniform(generator) < 0.4:
+    if not all_bands and _uniform(generator) < 0.4:
         keep = int(torch.randint(1, len(bands) + 1, (1,), generator=generator))
         bands = torch.randperm(len(bands), generator=generator)[:keep]
     ms = ms[:, bands]

@@ -10,7 +10,7 @@ import torch
 from crossdiff_cli.errors import OutputError, TrainingError, WeightsError
 from crossdiff_cli.io.target import check_target
 from crossdiff_cli.model.crossdiff import CrossDiff
-from crossdiff_cli.model.device import choose_device
+from crossdiff_cli.model.device import choose_device, network_dtype
 from crossdiff_cli.model.weights import digest, load, save
 from crossdiff_cli.options import AdaptOptions, Budget, LossWeights, SceneSources
 from crossdiff_cli.system.paths import exists
@@ -80,8 +80,10 @@ def run_adapt(sources: SceneSources, target: Path, options: AdaptOptions) -> Ada
         "losses": str(losses),
     }
     plan = plan_of(budget, target.with_suffix(".checkpoint"), scenes, identity)
-    sampler = PatchSampler(scenes, budget.patch, budget.batch)
-    adapt(model, sampler, plan, budget.groups, losses, watch=choice.watch, kept=choice.kept)
+    one_sensor = len({scene.sensor for scene in scenes}) == 1
+    sampler = PatchSampler(scenes, budget.patch, budget.batch, one_sensor=one_sensor, noise=True)
+    dtype = network_dtype(device, "auto")
+    adapt(model, sampler, plan, budget.groups, losses, dtype=dtype, watch=choice.watch, kept=choice.kept)
     choice.settle()
     if windows and exists(target) and not options.force:
         _refuse_a_loss(target, choice.best, windows, device)

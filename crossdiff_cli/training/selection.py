@@ -22,18 +22,20 @@ EDGE = 16
 SIZES = (288, 224, 160, 96, 64)
 """Sides of the windows that are tried, in PAN pixels: whole blocks of the metrics inside the edge."""
 PER_SCENE = 3
+"""Windows at full resolution that are judged of a scene; of more than `_MANY` scenes one each."""
+_MANY = 6
 _SHARE = 0.25
 ROOM_FOR_TRUTH = 450
 """MS pixels along the longer side from which on the quarter held out has room for a window one ratio down."""
 _SHARPNESS = 1.05
-"""How much D_rho may grow where HQNR is gained: HQNR alone is won by not sharpening."""
+"""How much D_rho may grow: HQNR alone is won by not sharpening."""
 INTERPOLATION_FACTORS = (1.0, 0.5, 0.25)
 """Factors alpha of the judged heads alpha fitted + (1 - alpha) initial: interpolated weights generalise better than
 either (WiSE-FT, Wortsman et al. 2022, "Robust fine-tuning of zero-shot models")."""
 _UNKNOWN = -1.0
 """ERGAS, among figures that are kept, where there is none."""
-_TRUTH = 1.005
-"""How much ERGAS one ratio down may grow where HQNR is gained: HQNR can also be won by inventing."""
+_HQNR_LOSS = 0.005
+"""How much HQNR may fall where ERGAS one ratio down does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +77,14 @@ class Score:
     """One ratio down, against the MS; None where the held-out part is too small for that."""
 
     def beats(self, other: "Score", start: "Score") -> bool:
-        """Whether HQNR is higher than `other`'s, the picture not softer than at the `start` and as near the truth."""
-        sharp = self.d_rho <= _SHARPNESS * start.d_rho + 1e-4
-        true = self.ergas is None or start.ergas is None or self.ergas <= _TRUTH * start.ergas
-        return self.hqnr > other.hqnr and sharp and true
+        """Whether ERGAS one ratio down is lower than `other`'s; without a truth, whether HQNR is higher.
+
+        With a truth HQNR may not fall by more than `_HQNR_LOSS` against the `start`; without one D_rho may not rise,
+        which would be a softer picture.
+        """
+        if self.ergas is None or other.ergas is None:
+            return self.hqnr > other.hqnr and self.d_rho <= _SHARPNESS * start.d_rho + 1e-4
+        return self.ergas < other.ergas and self.hqnr >= start.hqnr - _HQNR_LOSS
 
 
 def score(model: CrossDiff, windows: Sequence[JudgedWindow]) -> Score:
@@ -173,21 +179,22 @@ def split(scenes: Sequence[TrainingScene], every: int) -> tuple[list[TrainingSce
     was imaged anew from a scene is split as that was.
     """
     rest, windows = [], []
+    per_scene = PER_SCENE if len(scenes) <= _MANY else 1
     for scene in scenes:
         if scene.parts >= every and scene.part % every == every - 1:
             windows += windows_to_judge(scene, 1)
             continue
-        trained, judged = (scene, []) if scene.parts >= every else hold_out(scene)
+        trained, judged = (scene, []) if scene.parts >= every else hold_out(scene, per_scene)
         rest.append(trained)
         windows += judged
     return rest, windows
 
 
-def hold_out(scene: TrainingScene) -> tuple[TrainingScene, list[JudgedWindow]]:
+def hold_out(scene: TrainingScene, count: int = PER_SCENE) -> tuple[TrainingScene, list[JudgedWindow]]:
     """Keep the right-hand quarter of a scene, the lower one where it is taller than wide, from training, to be judged.
 
     Returns:
-        The scene with that quarter masked, and up to `PER_SCENE` windows at full resolution and one with the MS as
+        The scene with that quarter masked, and up to `count` windows at full resolution and one with the MS as
         reference one ratio down where there is room; none where the quarter is too small, then the scene is returned
         as it is.
     """
@@ -197,7 +204,7 @@ def hold_out(scene: TrainingScene) -> tuple[TrainingScene, list[JudgedWindow]]:
     ms_mask, pan_mask = scene.ms_mask.clone(), scene.pan_mask.clone()
     ms_mask.narrow(axis, 0, cut_ms).fill_(False)
     pan_mask.narrow(axis, 0, cut_pan).fill_(False)
-    windows = windows_to_judge(replace(scene, ms_mask=ms_mask, pan_mask=pan_mask), PER_SCENE)
+    windows = windows_to_judge(replace(scene, ms_mask=ms_mask, pan_mask=pan_mask), count)
     if not windows:
         _log.warning("%s is too small to hold windows out of training", scene.name)
         return scene, []
