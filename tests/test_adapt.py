@@ -106,8 +106,9 @@ def test_a_softer_picture_does_not_win():
 
 def test_a_picture_farther_from_the_truth_does_not_win():
     start = Score(0.90, 0.100, 2.00)
-    assert Score(0.91, 0.100, 2.00).beats(start, start)
-    assert not Score(0.91, 0.100, 2.05).beats(start, start)
+    assert Score(0.90, 0.120, 1.99).beats(start, start)
+    assert not Score(0.95, 0.100, 2.01).beats(start, start)
+    assert not Score(0.89, 0.100, 1.90).beats(start, start)  # too little left of the spectral consistency
     assert Score(0.91, 0.100, None).beats(start, start)
 
 
@@ -151,7 +152,8 @@ def test_a_run_that_was_stopped_remembers_its_best_head(files, tmp_path, small_w
 
         def forged(model, windows):
             heads.append({n: v.clone() for n, v in model.head.state_dict().items()})
-            return Score(next(hqnr), 0.1, 2.0)
+            value = next(hqnr)
+            return Score(value, 0.1, 3 - value)
 
         forge_scores(monkeypatch, forged)
         options = AdaptOptions(replace(BUDGET, steps=6), small_weights)
@@ -161,7 +163,7 @@ def test_a_run_that_was_stopped_remembers_its_best_head(files, tmp_path, small_w
         run(0.5, 0.9)
     found = run(0.5, 0.7)
     assert len(heads) == 5  # start, first, second that was not told; start, third
-    assert (found.after.hqnr, found.after.ergas) == (0.9, 2.0)
+    assert (found.after.hqnr, found.after.ergas) == (0.9, 2.1)
     written, name = load(found.output)[0].head.state_dict(), "out.kernels.out.weight"
     assert torch.allclose(written[name], heads[1][name], atol=1e-2, rtol=1e-2)
     assert (heads[4][name] - heads[1][name]).abs().max() > 0
@@ -224,7 +226,8 @@ def test_a_better_head_is_not_overwritten(files, tmp_path, small_weights, monkey
     forge_scores(monkeypatch, lambda *_: Score(next(hqnr), 0.1))
     sources = SceneSources(scenes=(files.pan, files.ms), sensor="vhr")
     with pytest.raises(
-        OutputError, match=r"holds a better head .*found HQNR 0\.7000, expected less than 0\.6000\); --force"
+        OutputError,
+        match=r"holds a better head .*found HQNR 0\.7000, .*expected worse than HQNR 0\.6000, .*; --force",
     ):
         run_adapt(sources, target, AdaptOptions(BUDGET, small_weights))
     assert digest(target) == kept

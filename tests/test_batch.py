@@ -270,3 +270,22 @@ def test_results_are_appended_and_long_lists_of_failures_cut(tmp_path):
     with pytest.raises(OutputError, match="holds no lines of JSON"):
         Record(1, tmp_path / "pan.tif")
     assert (tmp_path / "pan.tif").read_bytes() == b"II*"
+
+
+def test_pages_of_all_scenes_with_an_index_and_a_table(run, make_pair, tmp_path):
+    good, other = make_pair(name="good", shape=(320, 320)), make_pair(name="other", shape=(320, 320), seed=1)
+    rows = [("a", good.pan, good.ms), ("b", good.pan, "none.tif"), ("c", other.pan, other.ms)]
+    results = tmp_path / "results.jsonl"
+    done = run(table(tmp_path / "m.csv", rows), "-o", tmp_path / "out", "--report", "--results", results)
+    assert done.exit_code == 1  # one scene cannot be read
+    kept = lines(results)
+    assert {name for name, line in kept.items() if "hqnr" in line} == {"a", "c"}
+    page = (tmp_path / "out" / "index.html").read_text()
+    for name in ("a", "c"):
+        assert f'<a href="{name}.html">{name}</a>' in page
+        assert f"{kept[name]['hqnr']:.4f}" in page
+        assert (tmp_path / "out" / f"{name}.html").read_text().startswith("<!doctype html>")
+        row = next(line for line in done.stderr.splitlines() if line.startswith(f"{name} "))
+        assert f"{kept[name]['hqnr']:.4f}" in row and "vhr" in row
+    assert '<tr class="failed"><td>b</td>' in page and "none.tif" in page
+    assert not (tmp_path / "out" / "b.html").exists()

@@ -88,6 +88,10 @@ def test_item_describes_the_file(tmp_path, options, driver):
             assert band["eo:center_wavelength"] == float(tags["CENTRAL_WAVELENGTH_UM"])
             assert band["eo:full_width_half_max"] == float(tags["FWHM_UM"])
         assert properties["crossdiff:weights"] == file.tags()["CROSSDIFF_WEIGHTS"]
+        assert len(properties["crossdiff:nyquist_gains"]) == len(properties["crossdiff:mtf_source"]) == 4
+        assert properties["crossdiff:nyquist_gains"] == [
+            float(gain) for gain in file.tags()["CROSSDIFF_NYQUIST_GAINS"].split(",")
+        ]
         corners = [file.transform @ corner for corner in ((0, 0), (0, 256), (256, 256), (256, 0))]
     assert properties["eo:cloud_cover"] == 7
     assert properties["platform"] == "worldview-4"
@@ -279,6 +283,6 @@ def test_an_item_that_cannot_be_written_is_said(tmp_path, options, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(OutputError, match="but not its STAC item .*No space left"):
+    with pytest.raises(OutputError, match="the STAC item cannot be written, while .*No space left"):
         sharpen(pan, [ms], tmp_path / "sharp.tif", options)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ms.tif", "pan.tif", "sharp.tif"]

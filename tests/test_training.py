@@ -48,6 +48,37 @@ def sampler(manifest):
     return PatchSampler([load_scene(entry) for entry in read_manifest(manifest, "train")], size=32, batch=2)
 
 
+def test_wald_pairs_of_one_sensor_keep_its_ratio_and_bands_and_get_its_noise(manifest):
+    """What was added is as strong as the model of the example says, in PAN and MS."""
+    scene = load_scene(read_manifest(manifest, "train")[1])
+    noise = replace(scene.sensor_model, pan_noise=0.3, ms_noise=(0.1, 0.2, 0.3, 0.4))
+    flat = replace(
+        scene,
+        pan=torch.zeros_like(scene.pan),
+        ms=torch.zeros_like(scene.ms),
+        pan_mask=torch.ones_like(scene.pan_mask),
+        ms_mask=torch.ones_like(scene.ms_mask),
+        sensor_model=noise,
+    )
+    sampler = PatchSampler([flat], 64, 8, one_sensor=True, noise=True)
+    levels = []
+    for seed in range(24):
+        example = sampler.attempt(torch.Generator().manual_seed(seed), reduced=True)
+        assert (example.spectrum.ratio, example.ms.shape[1]) == (2.0, 4)
+        assert torch.equal(example.reference, torch.zeros_like(example.reference))
+        model = example.sensor_model
+        levels.append(model.pan_noise / 0.3)
+        assert float(example.pan.std()) == pytest.approx(model.pan_noise, rel=0.05)
+        if levels[-1]:
+            assert model.ms_noise == pytest.approx([levels[-1] * each for each in noise.ms_noise])
+            assert example.ms.std(dim=(0, 2, 3)).tolist() == pytest.approx(model.ms_noise, rel=0.1)
+    assert 0.1 < sum(level == 0 for level in levels) / len(levels) < 0.6
+    assert 1.0 < max(levels) <= 1.3
+    varied = PatchSampler([flat], 32, 2)
+    ratios = {varied.draw(torch.Generator().manual_seed(seed), reduced=True).spectrum.ratio for seed in range(20)}
+    assert ratios > {2.0} and not float(varied.draw(torch.Generator(), reduced=True).pan.std())
+
+
 def test_manifest_splits_and_refusals(manifest, tmp_path):
     assert [entry.name for entry in read_manifest(manifest, "train")] == ["a", "b"]
     assert [entry.name for entry in read_manifest(manifest, "validation")] == ["held out"]

@@ -34,6 +34,8 @@ class Scene:
     sensor: str | None = None
     """None for what the command says."""
     bands: tuple[str, ...] | None = None
+    report: Path | None = None
+    """Where the HTML page about the result goes; None for no page."""
 
     def as_dict(self, folder: Path) -> dict[str, Any]:
         """A line of a manifest whose results go to `folder`."""

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from crossdiff_cli.batch.manifest import Scene
 from crossdiff_cli.errors import CrossDiffError, OutputError
 from crossdiff_cli.model.weights import WeightStore
-from crossdiff_cli.options import SharpenOptions
+from crossdiff_cli.options import PairOptions, SharpenOptions
 from crossdiff_cli.system.atomic import remove_leftovers
 from crossdiff_cli.tasks.sharpen import sharpen
 
@@ -29,7 +29,7 @@ class Outcome:
     """Why it failed or was skipped, one line."""
     seconds: float = 0.0
     facts: dict[str, Any] = field(default_factory=dict)
-    """`SharpenResult.as_dict()` of a scene that was sharpened."""
+    """`SharpenResult.as_dict()` of a scene that was sharpened, and where there is a page, its path and figures."""
     warnings: tuple[str, ...] = ()
     """What was assumed or looked odd."""
 
@@ -57,6 +57,7 @@ def attempt(scene: Scene, options: SharpenOptions, store: WeightStore) -> Outcom
             _make_folder(scene.output.parent)
             remove_leftovers(scene.output)
             result = sharpen(scene.pan, scene.ms, scene.output, replace(options, pair=pair), store)
+            facts = result.as_dict() | _page_facts(scene, pair)
         except CrossDiffError as error:
             reason = str(error)
         except MemoryError:
@@ -65,8 +66,19 @@ def attempt(scene: Scene, options: SharpenOptions, store: WeightStore) -> Outcom
             _log.debug("%s", scene.name, exc_info=True)
             reason = f"{type(error).__name__}: {error}"
         else:
-            return Outcome(scene.name, "ok", None, result.seconds, result.as_dict(), tuple(warnings))
+            return Outcome(scene.name, "ok", None, result.seconds, facts, tuple(warnings))
     return Outcome(scene.name, "failed", one_line(reason), time.monotonic() - started, {}, tuple(warnings))
+
+
+def _page_facts(scene: Scene, pair: PairOptions) -> dict[str, Any]:
+    """Write the page about a result, where there is to be one; return where it is and the figures on it."""
+    if scene.report is None:
+        return {}
+    from crossdiff_cli.report.page import report_on
+
+    report = report_on(scene.output, scene.pan, scene.ms, pair, scene.report)
+    figures = report.as_dict()
+    return {"report": str(scene.report), "hqnr": figures["hqnr"], "d_rho": figures["d_rho"]}
 
 
 def _make_folder(folder: Path) -> None:

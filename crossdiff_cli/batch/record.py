@@ -5,12 +5,15 @@ import logging
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from crossdiff_cli.batch.outcome import Outcome
 from crossdiff_cli.errors import OutputError
 
 _log = logging.getLogger(__name__)
 
+_TABLE = 60
+"""Scenes up to which the table is printed: results of more are read from --results."""
 _NAMED = 20
 """Failures that the summary names."""
 
@@ -26,6 +29,8 @@ class Record:
         """
         self.scenes = scenes
         self.failures: list[Outcome] = []
+        self.lines: list[dict[str, Any]] = []
+        """`Outcome.as_dict()` of each scene so far."""
         self._counts: Counter[str] = Counter()
         self._warned = 0
         self._begun = time.monotonic()
@@ -52,7 +57,8 @@ class Record:
         if outcome.status == "failed":
             self.failures.append(outcome)
         self._warned += bool(outcome.warnings)
-        line = json.dumps(outcome.as_dict())
+        self.lines.append(outcome.as_dict())
+        line = json.dumps(self.lines[-1])
         if self._path is not None:
             try:
                 # One unbuffered write to the end: several shards may share the file.
@@ -61,6 +67,24 @@ class Record:
             except OSError as error:
                 _log.error("cannot write the result of %s to %s: %s", outcome.name, self._path, error.strerror)
         return line
+
+    def table(self) -> str:
+        """One line for each scene that was sharpened; empty for more than `_TABLE` of them."""
+        rows = [line for line in self.lines if line["status"] == "ok"]
+        if not rows or len(rows) > _TABLE:
+            return ""
+        width = max(5, *(len(line["name"]) for line in rows))
+        lines = [
+            f"{'scene':{width}}  {'sensor':9} {'bands':>5} {'ratio':>6} {'s':>7} {'Mpx/s':>6} {'HQNR':>7} warnings"
+        ]
+        for line in rows:
+            hqnr = line.get("hqnr")
+            lines.append(
+                f"{line['name']:{width}}  {line['sensor']:9} {len(line['bands']):5} {line['ratio']:6.4g} "
+                f"{line['seconds']:7.1f} {line['mpx_per_s']:6.2f} {'-' if hqnr is None else format(hqnr, '.4f'):>7} "
+                f"{len(line['warnings'])}"
+            )
+        return "\n".join(lines)
 
     def summary(self) -> str:
         """What became of the scenes, and the reason of each failure."""

@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,7 @@ from crossdiff_cli.system.signals import undone_by
 
 if TYPE_CHECKING:
     from crossdiff_cli.batch.manifest import Scene
+    from crossdiff_cli.batch.record import Record
 
 _log = logging.getLogger(__name__)
 
@@ -54,6 +56,7 @@ _log = logging.getLogger(__name__)
 )
 @click.option("--results", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
               help="Append one JSON line per scene to FILE.")  # fmt: skip
+@click.option("--report", is_flag=True, help="Write an HTML page beside each result, and index.html of all.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON line per scene on stdout.")
 @click.option("--dry-run", is_flag=True, help="Print the scenes as a manifest of JSON lines, and do nothing.")
 @verbosity_options
@@ -70,6 +73,7 @@ def batch(
     output: OutputOptions,
     runtime: RuntimeOptions,
     batch: BatchOptions,
+    report: bool,
     as_json: bool,
     dry_run: bool,
 ) -> None:
@@ -88,6 +92,8 @@ def batch(
         raise click.UsageError("name either a MANIFEST or a folder of pairs with --pair-dir")
     if output.overwrite and batch.skip_existing:
         raise click.UsageError("--overwrite and --skip-existing exclude each other")
+    if report and output.bands is not None:
+        raise click.UsageError("--report judges every band of the MS: give it without --out-bands")
     if batch.scheduler and (batch.timeout or batch.jobs > 1):
         raise click.UsageError("--jobs and --timeout are for processes of this machine, not for --scheduler")
     with one_line_errors():
@@ -104,16 +110,23 @@ def batch(
             for scene in scenes:
                 click.echo(json.dumps(scene.as_dict(folder)))
             return
+        if report:
+            scenes = [replace(scene, report=scene.output.with_suffix(".html")) for scene in scenes]
         options = SharpenOptions(pair, estimate, network, output, runtime)
-        failed = _run(scenes, options, batch, results, as_json=as_json)
+        record = _run(scenes, options, batch, results, as_json=as_json)
+        if report and record.lines:
+            from crossdiff_cli.report.index import write_index
+
+            write_index(folder / "index.html", record.lines)
+        failed = bool(record.failures)
     if failed:
         raise SystemExit(1)
 
 
 def _run(
     scenes: Sequence["Scene"], options: SharpenOptions, batch: BatchOptions, results: Path | None, *, as_json: bool
-) -> bool:
-    """Run the scenes, report each and the sum, also when the run is interrupted; return whether one failed."""
+) -> "Record":
+    """Run the scenes, report each and the sum, also when the run is interrupted; return what became of them."""
     from crossdiff_cli.batch.record import Record
     from crossdiff_cli.batch.run import run_batch
 
@@ -131,6 +144,8 @@ def _run(
                 click.echo(f"[{record.done}/{record.scenes}] {outcome.line()}", err=True)
             for warning in outcome.warnings:
                 _log.debug("%s: %s", outcome.name, warning)
+    if not is_quiet() and (table := record.table()):
+        click.echo(table, err=True)
     if not is_quiet() or record.failures:
         print_summary()
-    return bool(record.failures)
+    return record

@@ -36,6 +36,7 @@ from crossdiff_cli.options import (
 @output_options
 @runtime_options
 @click.option("--report", type=click.Path(path_type=Path), help="Write an HTML page that shows how good the result is.")
+@click.option("--dry-run", is_flag=True, help="Write nothing; print tiles, memory, size of the output, estimated time.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON line about the result on stdout.")
 @verbosity_options
 def sharpen(
@@ -49,6 +50,7 @@ def sharpen(
     output: OutputOptions,
     runtime: RuntimeOptions,
     report: Path | None,
+    dry_run: bool,
     as_json: bool,
 ) -> None:
     """Fuse PAN and MS into a sharp MS image.
@@ -72,6 +74,12 @@ def sharpen(
 
         tune_allocator()
 
+        if dry_run:
+            from crossdiff_cli.tasks.dry_run import dry_run as forecast
+
+            found = forecast(pan, ms, target, options)
+            click.echo(json.dumps(found.as_dict()) if as_json else str(found))
+            return
         if report is not None:
             from crossdiff_cli.io.target import check_target
             from crossdiff_cli.report.page import KINDS

@@ -58,8 +58,7 @@ def plan_tiles(
     """
     gains = placed.nyquist_gains
     halo = model.halo(placed.registered_ratio(), gains, iterations) + math.ceil(placed.farthest(extent))
-    widest = max((worker.dtype for worker in workers), key=lambda dtype: dtype.itemsize)
-    pixels = max_window_pixels([worker.device for worker in workers], len(gains), widest)
+    pixels = max_window_pixels([worker.device for worker in workers], len(gains), _widest(workers))
     return list(tiles(extent, size or choose_tile_size(extent, halo, pixels, workers=len(workers)), halo, STRIDE))
 
 
@@ -121,12 +120,26 @@ def max_window_pixels(devices: Sequence[torch.device], bands: int, dtype: torch.
             shares.append(min(_SHARE * torch.cuda.mem_get_info(device)[0] / workers, _CUDA_BYTES))
         else:
             shares.append(min(_SHARE * _free(), _CPU_BYTES) / workers)
-    # Measured: peak memory of `fuse.fuse_core` per pixel of its window, of a head on P2M alone; one on both encoders
-    # takes up to a third more, for which `_SHARE` leaves room.
-    # A CPU that multiplies bf16 by way of float32 holds copies in float32.
+    return int(min(shares) / _bytes_per_pixel(devices, bands, dtype))
+
+
+def bytes_per_pixel(workers: Sequence[Worker], bands: int) -> int:
+    """Return the peak memory of fusing a window per PAN pixel of it."""
+    return _bytes_per_pixel([worker.device for worker in workers], bands, _widest(workers))
+
+
+def _bytes_per_pixel(devices: Sequence[torch.device], bands: int, dtype: torch.dtype) -> int:
+    """Measured on `fuse.fuse_core` with a head on P2M alone.
+
+    One on both encoders takes up to a third more, for which `_SHARE` leaves room. A CPU that multiplies bf16 by way of
+    float32 holds copies in float32.
+    """
     narrow = dtype == torch.bfloat16 and all(fast_in_bf16(device) for device in devices)
-    pixel = 96 + 18 * bands if narrow else 136 + 23 * bands
-    return int(min(shares) / pixel)
+    return 96 + 18 * bands if narrow else 136 + 23 * bands
+
+
+def _widest(workers: Sequence[Worker]) -> torch.dtype:
+    return max((worker.dtype for worker in workers), key=lambda dtype: dtype.itemsize)
 
 
 def _free() -> float:

@@ -70,7 +70,7 @@ def write_item(result: Path, profile: OutputProfile, pair: ScenePair, consistenc
             temporary.write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         raise OutputError(
-            f"the STAC item of {result} cannot be written; the result is", path=path, found=error.strerror
+            f"the STAC item cannot be written, while {result} is complete", path=path, found=error.strerror
         ) from error
     return path
 
@@ -99,6 +99,7 @@ def item(result: Path, profile: OutputProfile, pair: ScenePair, consistency: flo
         "processing:lineage": f"{', '.join(names[1:])} sharpened with {names[0]} by CrossDiff, weights {weights[:16]}",
         "crossdiff:weights": weights,
         "crossdiff:consistency": round(consistency, 6),
+        **_mtf(profile),
         "crossdiff:shift_px": [float(v) for v in profile.tags.get("CROSSDIFF_SHIFT_PX", "0,0").split(",")],
     }
     asset = {
@@ -124,6 +125,17 @@ def item(result: Path, profile: OutputProfile, pair: ScenePair, consistency: flo
             for source in sources
         ],
         "assets": {"data": asset},
+    }
+
+
+def _mtf(profile: OutputProfile) -> dict[str, Any]:
+    """Nyquist gain of each band of the MS and where it is from, as the tags of the result say."""
+    gains, sources = (profile.tags.get(f"CROSSDIFF_{name}", "") for name in ("NYQUIST_GAINS", "MTF_SOURCE"))
+    if not gains:
+        return {}
+    return {
+        "crossdiff:nyquist_gains": [float(gain) for gain in gains.split(",")],
+        "crossdiff:mtf_source": sources.split(","),
     }
 
 

@@ -30,14 +30,16 @@ KINDS = (".html", ".htm")
 """Endings of files that a page may replace."""
 
 
-def report_on(result: Path, pan: str, ms: Sequence[str], options: PairOptions, page: Path) -> None:
-    """Score a result and write the page about it.
+def report_on(result: Path, pan: str, ms: Sequence[str], options: PairOptions, page: Path) -> QualityReport:
+    """Score a result, write the page about it, return the figures.
 
     Raises:
         CrossDiffError: what `JudgedFiles` and `write_page` raise.
     """
     with JudgedFiles(str(result), pan, ms, options=options) as opened:
-        write_page(page, opened, opened.report())
+        report = opened.report()
+        write_page(page, opened, report)
+        return report
 
 
 def write_page(path: Path, files: JudgedFiles, report: QualityReport) -> None:

@@ -132,11 +132,11 @@ def _refuse_a_loss(target: Path, found: Score, windows: list[JudgedWindow], devi
         raise OutputError(
             "it exists and is not a head", path=target, found=str(error), cure="name another file, or --force"
         ) from error
-    if existing.hqnr > found.hqnr:
+    if existing.beats(found, found):
         raise OutputError(
             "it holds a better head by the held-out windows",
             path=target,
-            found=f"HQNR {existing.hqnr:.4f}",
-            expected=f"less than {found.hqnr:.4f}",
+            found=existing,
+            expected=f"worse than {found}",
             cure="--force overwrites it",
         )

@@ -76,6 +76,11 @@ class Score:
     ergas: float | None = None
     """One ratio down, against the MS; None where the held-out part is too small for that."""
 
+    def __str__(self) -> str:
+        """The figures with their names."""
+        truth = "" if self.ergas is None else f", ERGAS one ratio down {self.ergas:.3f}"
+        return f"HQNR {self.hqnr:.4f}, D_rho {self.d_rho:.4f}{truth}"
+
     def beats(self, other: "Score", start: "Score") -> bool:
         """Whether ERGAS one ratio down is lower than `other`'s; without a truth, whether HQNR is higher.
 
@@ -142,11 +147,7 @@ class CheckpointSelector:
         for factor in INTERPOLATION_FACTORS:
             self._put(self._interpolated(factor, fitted))
             found = score(self._model, self._windows)
-            truth = "" if found.ergas is None else f", ERGAS one ratio down {found.ergas:.3f}"
-            _log.info(
-                "step %d, interpolation factor %.2f: HQNR %.4f, D_rho %.4f%s on held-out windows",
-                progress.step, factor, found.hqnr, found.d_rho, truth,
-            )  # fmt: skip
+            _log.info("step %d, interpolation factor %.2f: %s on held-out windows", progress.step, factor, found)
             if found.beats(self.best, self.start):
                 self._keep(found)
         self._put(fitted)

@@ -7,6 +7,7 @@ from crossdiff_cli.errors import TrainingError
 from crossdiff_cli.estimate.survey import SceneEstimates
 from crossdiff_cli.io.pair import ScenePair
 from crossdiff_cli.model.crossdiff import CrossDiff
+from crossdiff_cli.model.device import network_dtype
 from crossdiff_cli.options import LossWeights
 from crossdiff_cli.training.adapt import adapt
 from crossdiff_cli.training.loop import Plan
@@ -62,7 +63,9 @@ def fine_tune(
     choice = CheckpointSelector(mine, windows)
     plan = Plan(steps, learning_rate=rate, ema_decay=0.95, seed=seed, checkpoint_every=max(1, steps // _CHECKS))
     try:
-        adapt(mine, PatchSampler(training, patch, 4), plan, 2, losses or LossWeights(), watch=choice.watch)
+        sampler = PatchSampler(training, patch, 4, one_sensor=True, noise=True)
+        dtype = network_dtype(next(mine.head.parameters()).device, "auto")
+        adapt(mine, sampler, plan, 2, losses or LossWeights(), dtype=dtype, watch=choice.watch)
     except TrainingError as error:
         _log.warning("the head is not fitted to %s: %s", pair.pan.path, error)
         return model
