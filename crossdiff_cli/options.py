@@ -267,6 +267,8 @@ class AdaptOptions:
     """Encoders, and the head to start from; None for the bundled `open`."""
     features: Literal["p2m", "both"] | None = None
     """Encoders whose features the head takes; None for those of the weights."""
+    stage: bool = True
+    """Whether a head that is fitted to scenes of one sensor gets a stage for its bands (`model.sensor_stage`)."""
     restart: bool = False
     """Whether to start from an untrained head."""
     select: bool = True

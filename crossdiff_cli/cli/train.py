@@ -207,6 +207,12 @@ def pretrain(
     ),
     setting(
         AdaptOptions,
+        "stage",
+        "--stage/--no-stage",
+        help="Add a network for the bands of this sensor to the head, where all scenes are of one sensor.",
+    ),
+    setting(
+        AdaptOptions,
         "restart",
         "--restart",
         is_flag=True,

@@ -122,6 +122,7 @@ def _network(
         detail, up = pan(outer) - pan_low(outer), ms_up(outer)
         gain, residual = _maps(model, p2m, m2p, coarse, local, pan(outer), detail, up, beta(outer), spectrum)
         fused = model.head.fine(gain, residual, detail, up)
+        fused = model.head.refine(fused, up, detail, pan(outer), spectrum, dtype)
         out = fused.new_empty(*fused.shape[:2], *keep.shape) if out is None else out
         strip.relative_to(keep).crop(out).copy_(strip.relative_to(outer).crop(fused))
     assert out is not None

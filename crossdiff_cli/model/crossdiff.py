@@ -51,6 +51,8 @@ class Architecture:
     """Timestep whose features are taken from M2P, fed with the PAN itself."""
     m2p_features: bool = True
     """Whether the head takes the features of M2P beside those of P2M."""
+    stage_nm: tuple[float, ...] = ()
+    """Centre wavelengths, rising, of the bands that the head's sensor stage was fitted to; empty without a stage."""
     objective: str = "x0"
     """What the encoders were asked for: x0, eps or v."""
 
@@ -84,7 +86,21 @@ class CrossDiff(nn.Module):
     def untrained_head(self) -> FusionHead:
         """A head for these encoders, or for none."""
         a = self.architecture
-        return FusionHead(a.widths, a.decoder_width, a.head_widths, encoders=self.p2m is not None, m2p=a.m2p_features)
+        return FusionHead(
+            a.widths,
+            a.decoder_width,
+            a.head_widths,
+            encoders=self.p2m is not None,
+            m2p=a.m2p_features,
+            stage_nm=a.stage_nm,
+        )
+
+    def add_sensor_stage(self, center_nm: Sequence[float]) -> None:
+        """Give the head an untrained stage for bands at these wavelengths, in place of any that it has."""
+        known = {name: value for name, value in self.head.state_dict().items() if not name.startswith("stage.")}
+        self.architecture = replace(self.architecture, stage_nm=tuple(sorted(center_nm)))
+        self.head = self.untrained_head()
+        self.head.load_state_dict(self.head.state_dict() | known)
 
     def take_m2p(self, taken: bool) -> None:
         """Let the head take M2P's features or not: its weights for them are cut away, or begin at zero."""

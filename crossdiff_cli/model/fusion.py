@@ -1,5 +1,6 @@
 """The fusion head: frozen feature pyramids, PAN and MS in; how much PAN detail each band takes out."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from crossdiff_cli.imaging.memory import may_overwrite
 from crossdiff_cli.model.blocks import Conditioning, ResBlock, add_projected, compact, convolve, in_place, silu
+from crossdiff_cli.model.sensor_stage import SensorStage
 from crossdiff_cli.model.spectral import BandOutput, BandStem, Spectrum
 from crossdiff_cli.model.upsample import upsample2
 
@@ -76,8 +78,11 @@ class FusionHead(nn.Module):
         *,
         encoders: bool = True,
         m2p: bool = True,
+        stage_nm: Sequence[float] = (),
     ) -> None:
         """`feature_widths` of one pyramid, `widths` of the head at 1/2, 1/4 and 1/8 of the PAN grid.
+
+        `stage_nm` are the centre wavelengths of the bands of a `SensorStage`; without them the head has none.
 
         Without `m2p` it takes the features of P2M alone. Without `encoders` it works on PAN and MS alone: the control
         of the encoders' worth.
@@ -97,6 +102,7 @@ class FusionHead(nn.Module):
         self.ups = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in pairwise(widths))
         self.blocks = nn.ModuleList(ResBlock(width, condition_width) for width in widths)
         self.out = BandOutput(widths[0], maps=4, zero=True)
+        self.stage = SensorStage(stage_nm) if stage_nm else None
 
     @property
     def receptive_field_radius(self) -> int:
@@ -106,8 +112,8 @@ class FusionHead(nn.Module):
 
     @property
     def fine_radius(self) -> int:
-        """Reach of `maps` and `fine` beyond features at 1/2 of the PAN grid: block, stem and interpolation."""
-        return 2 * ResBlock.RADIUS + 4 + 2
+        """Reach beyond features at 1/2 of the PAN grid, in PAN pixels: block, stem, interpolation and sensor stage."""
+        return 2 * ResBlock.RADIUS + 4 + 2 + (SensorStage.RADIUS if self.stage is not None else 0)
 
     def forward(
         self,
@@ -134,7 +140,9 @@ class FusionHead(nn.Module):
         coarse = None if features is None else self.coarse(features.p2m, features.m2p, spectrum)
         detail = pan - pan_low
         gain, residual = self.maps(features, coarse, pan, detail, ms_up, beta, spectrum)
-        return self.fine(gain, residual, detail, ms_up)
+        hrms = self.fine(gain, residual, detail, ms_up)
+        dtype = torch.float32 if features is None else features.decoded.dtype
+        return self.refine(hrms, ms_up, detail, pan, spectrum, dtype)
 
     def coarse(self, p2m: list[Tensor], m2p: list[Tensor] | None, spectrum: Spectrum) -> Tensor:
         """The levels below the first, of all pyramids: (B, widths[0], H/4, W/4)."""
@@ -199,6 +207,15 @@ class FusionHead(nn.Module):
         injected = upsample2(residual)
         injected = torch.addcmul(injected, upsample2(gain), detail, out=in_place(injected))
         return torch.add(injected, ms_up, out=in_place(injected))
+
+    def refine(
+        self, hrms: Tensor, ms_up: Tensor, detail: Tensor, pan: Tensor, spectrum: Spectrum, dtype: torch.dtype
+    ) -> Tensor:
+        """What the sensor stage makes of what `fine` gives; the same where there is none, or none for these bands."""
+        if self.stage is None or not self.stage.fits(spectrum.center_nm):
+            return hrms
+        refined: Tensor = self.stage(hrms, ms_up, detail, pan, spectrum.center_nm.argsort(), dtype)
+        return refined
 
     def _condition(self, image: Tensor, spectrum: Spectrum) -> Tensor:
         return self.conditioning(torch.ones(image.shape[0], device=image.device), spectrum)

@@ -176,6 +176,7 @@ def _check_architecture(a: Architecture) -> None:
         *((n, 1, _MAX_BLOCKS) for n in a.blocks),
         (a.timesteps, 1, _MAX_TIMESTEPS),
         *((n, 0, _MAX_TIMESTEPS) for n in (a.p2m_timestep, a.m2p_timestep)),
+        (len(a.stage_nm), 0, _MAX_CHANNELS),
     )
     odd = [n for n, low, high in limits if not isinstance(n, int) or not low <= n <= high]
     if odd or len(a.widths) > _MAX_LEVELS:

@@ -73,6 +73,7 @@ def prepared(
     with bounded_cache(), exact_float32(devices), open_pair(pan, ms, options.pair) as pair:
         estimates = _survey(pair, options)
         networks, tuned = _fine_tuned(network, pair, estimates, bundled, devices)
+        _check_stage(networks[0], pair)
         extent = extent_of(pair, output.extent, output.bounds, output.bounds_crs)
         bands = chosen_bands(pair, output.bands)
         workers = bind_workers(networks, _bound(pair, estimates), devices, runtime.precision, network.iterations)
@@ -125,6 +126,17 @@ def _fine_tuned(
         return [model for model, _ in bundled], {}
     tags = {"CROSSDIFF_ADAPTED": f"{network.fine_tune_steps} steps"}
     return [first, *(copy.deepcopy(first).to(device) for device in devices[1:])], tags
+
+
+def _check_stage(model: CrossDiff, pair: ScenePair) -> None:
+    """Warn where the head was adapted to a sensor's bands and the scene has others."""
+    stage = model.head.stage
+    if stage is not None and not stage.fits(torch.tensor([band.center_nm for band in pair.bands])):
+        _log.warning(
+            "the head was adapted to bands at %s nm, this scene has %s: its sensor stage is left out",
+            ", ".join(f"{center:.0f}" for center in stage.center_nm),
+            ", ".join(f"{band.name} at {band.center_nm:.0f}" for band in pair.bands),
+        )
 
 
 def _bound(pair: ScenePair, estimates: SceneEstimates) -> BoundScene:

@@ -65,6 +65,9 @@ def run_adapt(sources: SceneSources, target: Path, options: AdaptOptions) -> Ada
     windows: list[JudgedWindow] = []
     if options.select:
         scenes, windows = split(scenes, _HELD_OUT)
+    one_sensor = len({scene.sensor for scene in scenes}) == 1
+    if one_sensor and options.stage:
+        _add_stage(model, scenes)
     model.channels_last().to(device)
     choice = CheckpointSelector(model, windows)
     if windows and choice.start.ergas is None:
@@ -80,7 +83,6 @@ def run_adapt(sources: SceneSources, target: Path, options: AdaptOptions) -> Ada
         "losses": str(losses),
     }
     plan = plan_of(budget, target.with_suffix(".checkpoint"), scenes, identity)
-    one_sensor = len({scene.sensor for scene in scenes}) == 1
     sampler = PatchSampler(scenes, budget.patch, budget.batch, one_sensor=one_sensor, noise=True)
     dtype = network_dtype(device, "auto")
     adapt(model, sampler, plan, budget.groups, losses, dtype=dtype, watch=choice.watch, kept=choice.kept)
@@ -109,6 +111,18 @@ def _begin(source: Path, options: AdaptOptions) -> tuple[CrossDiff, dict[str, An
         torch.manual_seed(options.budget.seed)
         model.head = model.untrained_head()
     return model, facts
+
+
+def _add_stage(model: CrossDiff, scenes: list[TrainingScene]) -> None:
+    """Give the head a stage for the bands of these scenes, where all have the same and it has none for them."""
+    spectra = [sorted(scene.spectrum.center_nm.tolist()) for scene in scenes]
+    stage = model.head.stage
+    if any(spectrum != spectra[0] for spectrum in spectra) or (
+        stage is not None and stage.fits(scenes[0].spectrum.center_nm)
+    ):
+        return
+    torch.manual_seed(0)
+    model.add_sensor_stage(spectra[0])
 
 
 def _fitting(budget: Budget, losses: LossWeights, scenes: list[TrainingScene]) -> tuple[Budget, LossWeights]:
