@@ -61,7 +61,7 @@ def test_no_scheduler_is_one_clear_line(tmp_path, monkeypatch):
     command = ["batch", str(manifest), "-o", str(tmp_path / "out"), "--scheduler", "tcp://127.0.0.1:1"]
     done = CliRunner().invoke(main, command)
     assert done.exit_code == 1
-    assert done.stderr.splitlines()[-1].startswith("Error: no scheduler answers at tcp://127.0.0.1:1")
+    assert done.stderr.splitlines()[-1].startswith("Error: tcp://127.0.0.1:1: no scheduler answers")
 
 
 def test_without_dask_the_extra_is_named(monkeypatch):

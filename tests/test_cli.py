@@ -144,7 +144,7 @@ def bad_inputs(make_pair, tmp_path):
             1,
             "expected 4",
         ),
-        "unfit sensor": ([files.pan, five, *out, "--sensor", "wv3"], 1, "the MS has 5"),
+        "unfit sensor": ([files.pan, five, *out, "--sensor", "wv3"], 1, "found 5, expected 8, 4 or 3"),
         "unknown band": ([files.pan, files.ms, *out, "--bands", "B,G,R,Q"], 1, "Q"),
         "all masked": ([files.pan, dark, *out, *four], 1, "no valid pixel"),
         "no weights": ([files.pan, files.ms, *out, "--weights", tmp_path / "none"], 1, "no weight file"),

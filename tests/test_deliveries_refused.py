@@ -42,7 +42,7 @@ def test_only_pan_or_only_ms(tmp_path):
     maxar(tmp_path)
     pan, ms = (next(tmp_path.rglob(f"*_{kind}")) for kind in ("PAN", "MUL"))
     refused(pan, pan.name, "-P2AS-", "holds a PAN", "no multispectral image")
-    refused(ms, ms.name, "-M2AS-", "holds the multispectral image", "no PAN")
+    refused(ms, ms.name, "-M2AS-", "holds a multispectral image", "no PAN")
     remove(tmp_path, "*M2AS*")
     refused(next(pan.glob("*.TIL")), "no multispectral image")
 
@@ -64,7 +64,7 @@ def test_a_folder_of_anything_else(tmp_path):
     refused(tmp_path, str(tmp_path), "no PAN and MS")
     (tmp_path / "page.xml").write_text("<html/>")
     refused(tmp_path / "page.xml", "page.xml", "not the metadata of a known delivery")
-    refused(tmp_path, "holds no delivery", "name the PAN file", ms=["ms.tif"])
+    refused(tmp_path, "holds no known delivery", "name the PAN file", ms=["ms.tif"])
     refused(tmp_path / "gone.tif", "gone.tif", "neither a folder nor a metadata file")
 
 

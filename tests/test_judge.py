@@ -157,7 +157,7 @@ def bad_inputs(scene, make_pair, tmp_path):
         "elsewhere": ([fused, "--pan", far.pan, "--ms", far.ms], 1, "outside"),
         "no georeference": ([plain, *pair], 1, "no georeference"),
         "pair without georeference": ([small, "--pan", nowhere.pan, "--ms", nowhere.ms], 1, "no georeference"),
-        "band counts": ([three, *pair], 1, "has 3 bands, the MS 4"),
+        "band counts": ([three, *pair], 1, "found 3, expected 4"),
         "bands of the reference": ([fused, *pair, "--reference", three], 1, "reference"),
         "size of the reference": ([fused, *pair, "--reference", small], 1, "same size"),
         "result all masked": ([masked, *pair], 1, "valid"),

@@ -70,10 +70,10 @@ def test_a_resumed_run_is_bit_exact(tmp_path):
 def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     model, path = Toy(), tmp_path / "c"
     fit(model, draw, toy_step(model), Plan(steps=5, checkpoint=path, checkpoint_every=2, run={"scenes": "a, b"}))
-    with pytest.raises(TrainingError, match="another seed .*found 0, expected 1"):
+    with pytest.raises(TrainingError, match="seed differs .found 0, expected 1"):
         fit(model, draw, toy_step(model), Plan(steps=5, checkpoint=path, seed=1, run={"scenes": "a, b"}))
     with pytest.raises(
-        TrainingError, match="another scenes .*found a, b, expected a.; go on with that run, or remove the file"
+        TrainingError, match="scenes differs .found a, b, expected a.; go on with that run, or remove the file"
     ):
         fit(model, draw, toy_step(model), Plan(steps=5, checkpoint=path, run={"scenes": "a"}))
 
@@ -201,5 +201,5 @@ def test_an_error_while_drawing_is_raised(tmp_path):
     def empty(generator):
         raise TrainingError("no valid window")
 
-    with pytest.raises(TrainingError, match="no window of .* is valid"):
+    with pytest.raises(TrainingError, match="no valid window"):
         fit(Toy(), empty, toy_step(Toy()), Plan(steps=3))

@@ -48,7 +48,7 @@ def test_pretrain_writes_weights_and_a_journal(manifest, tmp_path):
     assert 0 <= lines[0]["waiting"] < 1
     again = CliRunner().invoke(main, [*arguments, "--steps", "3"])
     assert again.exit_code == 1
-    assert "steps 2, not 3" in again.output
+    assert "steps differs (found 2, expected 3)" in again.output
 
 
 def test_an_untrained_m2p_restores_the_prior(manifest, tmp_path):
@@ -75,8 +75,8 @@ def test_a_run_that_asks_otherwise_does_not_go_on_from_the_checkpoint(manifest, 
     arguments = ["pretrain", str(manifest), "-o", str(tmp_path / "run"), *SIZES, "--branch", "m2p"]
     assert CliRunner().invoke(main, arguments).exit_code == 0
     for asked, words in (
-        (["--condition-dropout", "0"], "is of a run with condition dropout 0.1, not 0.0"),
-        (["--branch", "both"], "is of a run with branch m2p, not both"),
+        (["--condition-dropout", "0"], "condition dropout differs (found 0.1, expected 0.0)"),
+        (["--branch", "both"], "branch differs (found m2p, expected both)"),
     ):
         other = CliRunner().invoke(main, [*arguments, *asked])
         assert other.exit_code == 1, other.output
@@ -85,7 +85,7 @@ def test_a_run_that_asks_otherwise_does_not_go_on_from_the_checkpoint(manifest, 
 
 def test_bad_choices_are_one_line(manifest, tmp_path):
     for arguments, code, words in (
-        (["--patch", "33"], 1, "no multiple of 8"),
+        (["--patch", "33"], 1, "found 33, expected a multiple of 8"),
         (["--objective", "x1"], 2, "Invalid value for '--objective'"),
         (["--patch", "512", "--steps", "1"], 1, "512"),
     ):
@@ -172,4 +172,4 @@ def test_going_on_from_weights_with_one_branch_leaves_the_other_alone(manifest, 
     assert facts["branch"] == "p2m"
     other = CliRunner().invoke(main, [*arguments, "--objective", "eps"])
     assert other.exit_code == 1
-    assert "was trained with --objective x0, not eps" in other.output
+    assert "another --objective (found x0, expected eps)" in other.output

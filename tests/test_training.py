@@ -82,7 +82,7 @@ def test_wald_pairs_of_one_sensor_keep_its_ratio_and_bands_and_get_its_noise(man
 def test_manifest_splits_and_refusals(manifest, tmp_path):
     assert [entry.name for entry in read_manifest(manifest, "train")] == ["a", "b"]
     assert [entry.name for entry in read_manifest(manifest, "validation")] == ["held out"]
-    with pytest.raises(TrainingError, match="none with split 'test'"):
+    with pytest.raises(TrainingError, match="no scene with split 'test'"):
         read_manifest(manifest, "test")
     for content in ("", "{}x", "[1]", '[{"files": {}}]', '{"a": 1}'):
         (tmp_path / "bad.json").write_text(content)
@@ -196,7 +196,7 @@ def test_masked_windows_are_not_drawn(make_pair):
         32,
         2,
     )
-    with pytest.raises(TrainingError, match="no valid window"):
+    with pytest.raises(TrainingError, match="no window of 32 pixels in the scenes is valid"):
         everything.draw(torch.Generator().manual_seed(0), reduced=False)
 
 
@@ -266,7 +266,7 @@ def test_stages_write_weights_that_load(manifest, tmp_path):
     assert final.before is None
     assert model.architecture == SMALL
     assert provenance["pretrain"]["scenes"] == provenance["adapt"]["scenes"] == ["a", "b"]
-    with pytest.raises(TrainingError, match="no multiple of 8"):
+    with pytest.raises(TrainingError, match="found 33, expected a multiple of 8"):
         run_pretrain(sources, tmp_path / "run", PretrainOptions(Budget(steps=2, patch=33)))
 
 

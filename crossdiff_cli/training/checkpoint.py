@@ -99,7 +99,7 @@ def _load(path: Path, run: Mapping[str, str], state: State) -> int:
     for key in {*stored, *run}:
         if stored.get(key) != run.get(key):
             raise TrainingError(
-                f"it is of a run with another {key}",
+                f"it is of another run: {key} differs",
                 path=path,
                 found=_short(stored.get(key)),
                 expected=_short(run.get(key)),

@@ -114,18 +114,18 @@ class PatchSampler:
         return _augment(example, generator, self.jitter_px, all_bands=self.one_sensor)
 
 
-def fitting_patch(scenes: list[TrainingScene], largest: int, *, reduced: bool) -> int:
+def fitting_patch(scenes: list[TrainingScene], largest: int, *, reduced: bool, one_sensor: bool) -> int:
     """The side of the largest patch, up to `largest`, that fits into what of the scenes is not held out; 0 for none.
 
     It must fit in half of a few attempts, so that no draw of a long run fails. `reduced` asks for room one ratio down,
-    as the supervised loss does.
+    as the supervised loss does; `one_sensor` is that of the sampler.
     """
     sides = [side for side in (largest, *_SIDES) if side <= largest]
     if reduced:
         room = max((min(scene.ms_mask.shape) - 10 * scene.spectrum.ratio for scene in scenes), default=0.0)
         sides = [side for side in sides if side <= room or any(scene.reference is not None for scene in scenes)]
     for side in sorted(set(sides), reverse=True):
-        sampler, generator = PatchSampler(scenes, side, 1), Generator().manual_seed(0)
+        sampler, generator = PatchSampler(scenes, side, 1, one_sensor=one_sensor), Generator().manual_seed(0)
         fit = [sampler.attempt(generator, reduced=reduced) is not None for _ in range(_PROBES)]
         if 2 * sum(fit) >= _PROBES:
             return side

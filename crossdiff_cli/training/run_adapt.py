@@ -76,7 +76,7 @@ def run_adapt(sources: SceneSources, target: Path, options: AdaptOptions) -> Ada
             "which can be won by inventing; some %d MS pixels along the longer side of one scene would do",
             ROOM_FOR_TRUTH,
         )
-    budget, losses = _fitting(budget, options.losses, scenes)
+    budget, losses = _fitting(budget, options.losses, scenes, one_sensor=one_sensor)
     identity = {
         "start": "untrained" if options.restart else digest(source),
         "features": "both" if model.architecture.m2p_features else "p2m",
@@ -125,15 +125,17 @@ def _add_stage(model: CrossDiff, scenes: list[TrainingScene]) -> None:
     model.add_sensor_stage(spectra[0])
 
 
-def _fitting(budget: Budget, losses: LossWeights, scenes: list[TrainingScene]) -> tuple[Budget, LossWeights]:
+def _fitting(
+    budget: Budget, losses: LossWeights, scenes: list[TrainingScene], *, one_sensor: bool
+) -> tuple[Budget, LossWeights]:
     """Patches, and where they must be the loss terms, for which the scenes are large enough."""
-    patch = fitting_patch(scenes, budget.patch, reduced=losses.supervised > 0)
+    patch = fitting_patch(scenes, budget.patch, reduced=losses.supervised > 0, one_sensor=one_sensor)
     if not patch and losses.supervised:
         _log.warning(
             "no scene is large enough for patches one ratio down: the head is fitted without the supervised term"
         )
         losses = replace(losses, supervised=0.0)
-        patch = fitting_patch(scenes, budget.patch, reduced=False)
+        patch = fitting_patch(scenes, budget.patch, reduced=False, one_sensor=one_sensor)
     if 0 < patch < budget.patch:
         _log.info("the scenes are small: patches of %d pixels instead of %d", patch, budget.patch)
     return replace(budget, patch=patch or budget.patch), losses

@@ -55,7 +55,7 @@ def fine_tune(
     """
     parts = most_detailed_windows(pair, found, pair.pan.path, _WINDOW_MS_PX, _CANDIDATES, _CHOSEN)
     training, windows = split([part for _, part in parts], _HELD_OUT)
-    patch = fitting_patch(training, _PATCH, reduced=True)
+    patch = fitting_patch(training, _PATCH, reduced=True, one_sensor=True)
     if not windows or not patch:
         _log.warning("%s is too small to fit the head to it: the head is unchanged", pair.pan.path)
         return model
