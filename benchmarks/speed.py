@@ -48,7 +48,7 @@ METHODS = ("sharpen", "plain", "gdal", "otb-rcs", "otb-lmvm", "otb-bayes")
 CREATION = {"TILED": "YES", "COMPRESS": "DEFLATE", "PREDICTOR": "2", "ZLEVEL": "1", "BIGTIFF": "IF_SAFER",
             "NUM_THREADS": "ALL_CPUS", "BLOCKXSIZE": "256", "BLOCKYSIZE": "256"}  # fmt: skip
 BUSY = 0.3
-"""Cores that others keep busy before a run, over which its time is not to be believed."""
+"""Cores that others keep busy before a run, over which its time cannot be relied on."""
 
 Row = dict[str, Any]
 

@@ -46,7 +46,7 @@ def cheap(words: list[str], home: str, weights: Path) -> list[str]:
     sensor = words[words.index("--sensor") + 1] if "--sensor" in words else "none"
     adapted = words[0] == "sharpen" and (Path(home) / "heads" / f"{sensor}.safetensors").exists()
     small = [] if "--weights" in words or adapted else ["--weights", str(weights)]
-    steps = ["--adapt-steps", "2"] if "--adapt-steps" in words else []
+    steps = ["--adapt-steps", "10"] if "--adapt-steps" in words else []
     added = {"sharpen": [*small, *steps], "batch": small, "adapt": [*small, *BUDGET], "pretrain": BUDGET}
     return [*words, *added.get(words[0], [])]
 
@@ -150,7 +150,7 @@ def test_a_sharpened_scene(visit):
 
 def test_a_head_for_the_scene(visit):
     folder, _, made = visit
-    assert read(folder / "fitted.tif")[2]["CROSSDIFF_ADAPTED"] == "2 steps"
+    assert read(folder / "fitted.tif")[2]["CROSSDIFF_ADAPTED"] == "10 steps"
     assert "windows not trained on" in said(made, "sharpen pan.tif ms.tif -o fitted.tif")
 
 

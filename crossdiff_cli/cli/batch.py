@@ -34,7 +34,6 @@ from crossdiff_cli.system.signals import undone_by
 
 if TYPE_CHECKING:
     from crossdiff_cli.batch.manifest import Scene
-    from crossdiff_cli.batch.record import Record
 
 _log = logging.getLogger(__name__)
 
@@ -113,20 +112,21 @@ def batch(
         if report:
             scenes = [replace(scene, report=scene.output.with_suffix(".html")) for scene in scenes]
         options = SharpenOptions(pair, estimate, network, output, runtime)
-        record = _run(scenes, options, batch, results, as_json=as_json)
-        if report and record.lines:
-            from crossdiff_cli.report.index import write_index
-
-            write_index(folder / "index.html", record.lines)
-        failed = bool(record.failures)
+        failed = _run(scenes, options, batch, results, folder / "index.html" if report else None, as_json=as_json)
     if failed:
         raise SystemExit(1)
 
 
 def _run(
-    scenes: Sequence["Scene"], options: SharpenOptions, batch: BatchOptions, results: Path | None, *, as_json: bool
-) -> "Record":
-    """Run the scenes, report each and the sum, also when the run is interrupted; return what became of them."""
+    scenes: Sequence["Scene"],
+    options: SharpenOptions,
+    batch: BatchOptions,
+    results: Path | None,
+    index: Path | None,
+    *,
+    as_json: bool,
+) -> bool:
+    """Run the scenes, report each and the sum, also when the run is interrupted; return whether one failed."""
     from crossdiff_cli.batch.record import Record
     from crossdiff_cli.batch.run import run_batch
 
@@ -148,4 +148,8 @@ def _run(
         click.echo(table, err=True)
     if not is_quiet() or record.failures:
         print_summary()
-    return record
+    if index is not None and record.lines:
+        from crossdiff_cli.report.index import write_index
+
+        write_index(index, record.lines)
+    return bool(record.failures)
