@@ -21,6 +21,7 @@ from crossdiff_cli.imaging.back_projection import ITERATIONS
 from crossdiff_cli.model.weights import digest, load, save
 from crossdiff_cli.options import AdaptOptions, Budget, LossWeights, SceneSources
 from crossdiff_cli.sensors.definitions import file_key
+from crossdiff_cli.sensors.table import SENSORS
 from crossdiff_cli.system.weight_files import adapted_head_path, find_adapted_head
 from crossdiff_cli.training.manifest import Entry
 from crossdiff_cli.training.patches import PatchSampler, fitting_patch
@@ -277,6 +278,21 @@ def test_a_checkpoint_of_other_losses_or_another_beginning_is_not_gone_on_from(
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("h")] == ["h.safetensors"]
 
 
+def test_a_head_for_one_sensor_gets_a_stage_for_its_bands(files, tmp_path, small_weights):
+    sources = SceneSources(scenes=(files.pan, files.ms), sensor="vhr")
+    options = AdaptOptions(BUDGET, small_weights, select=False)
+    staged = load(run_adapt(sources, tmp_path / "s.safetensors", options).output)[0]
+    wanted = sorted(band.center_nm for band in SENSORS["vhr"].layout(4))
+    assert list(staged.architecture.stage_nm) == wanted
+    assert staged.head.stage.out.weight.abs().max() > 0  # it learned
+    plain = load(run_adapt(sources, tmp_path / "p.safetensors", replace(options, stage=False)).output)[0]
+    assert plain.architecture.stage_nm == () and plain.head.stage is None
+    options = replace(options, weights=tmp_path / "s.safetensors")
+    again = load(run_adapt(sources, tmp_path / "t.safetensors", options).output)[0]
+    assert again.architecture == staged.architecture  # it is trained on, not replaced
+    assert torch.allclose(again.head.stage.stem.weight, staged.head.stage.stem.weight, atol=0.05)
+
+
 def test_only_the_head_learns_and_losses_can_be_left_out(files, tmp_path, small_weights):
     sources = SceneSources(scenes=(files.pan, files.ms), sensor="vhr")
     options = AdaptOptions(BUDGET, small_weights, select=False, losses=LossWeights(supervised=0.0))
@@ -414,9 +430,9 @@ def test_patches_that_fit_do_so_in_every_draw(scene):
 def test_small_scenes_get_smaller_patches_and_the_smallest_no_supervised_term(
     make_pair, tmp_path, small_weights, caplog
 ):
-    """What is not held out of 480 pixels leaves, one ratio down, room for 64; 200 pixels leave none."""
+    """What is not held out of 480 pixels leaves, one ratio down at ratio 4, room for 32; 200 pixels leave none."""
     caplog.set_level("INFO")
-    for side, wanted in ((480, "patches of 64 pixels instead of 96"), (200, "fitted without the supervised term")):
+    for side, wanted in ((480, "patches of 32 pixels instead of 96"), (200, "fitted without the supervised term")):
         files = make_pair(shape=(side, side), name=f"s{side}_")
         sources = SceneSources((files.pan, files.ms), sensor="vhr", bands=("B", "G", "R", "NIR"))
         target = tmp_path / f"{side}.safetensors"

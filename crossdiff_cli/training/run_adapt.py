@@ -67,7 +67,7 @@ def run_adapt(sources: SceneSources, target: Path, options: AdaptOptions) -> Ada
         scenes, windows = split(scenes, _HELD_OUT)
     one_sensor = len({scene.sensor for scene in scenes}) == 1
     if one_sensor and options.stage:
-        _add_stage(model, scenes)
+        _add_stage(model, scenes, budget.seed)
     model.channels_last().to(device)
     choice = CheckpointSelector(model, windows)
     if windows and choice.start.ergas is None:
@@ -113,7 +113,7 @@ def _begin(source: Path, options: AdaptOptions) -> tuple[CrossDiff, dict[str, An
     return model, facts
 
 
-def _add_stage(model: CrossDiff, scenes: list[TrainingScene]) -> None:
+def _add_stage(model: CrossDiff, scenes: list[TrainingScene], seed: int) -> None:
     """Give the head a stage for the bands of these scenes, where all have the same and it has none for them."""
     spectra = [sorted(scene.spectrum.center_nm.tolist()) for scene in scenes]
     stage = model.head.stage
@@ -121,8 +121,9 @@ def _add_stage(model: CrossDiff, scenes: list[TrainingScene]) -> None:
         stage is not None and stage.fits(scenes[0].spectrum.center_nm)
     ):
         return
-    torch.manual_seed(0)
-    model.add_sensor_stage(spectra[0])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model.add_sensor_stage(spectra[0])
 
 
 def _fitting(
