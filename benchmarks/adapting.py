@@ -27,13 +27,13 @@ from crossdiff_cli.io.open_pair import open_pair
 from crossdiff_cli.model.device import tune_allocator
 from crossdiff_cli.options import (
     AdaptOptions,
-    Budget,
     DegradeOptions,
     EstimateOptions,
     NetworkOptions,
     OutputOptions,
     SceneSources,
     SharpenOptions,
+    TrainingOptions,
 )
 from crossdiff_cli.quality.files import JudgedFiles
 from crossdiff_cli.sensors.definitions import define
@@ -87,7 +87,7 @@ def trial(name: str, train: Sequence[Case], judged: Sequence[Case], steps: int, 
     started = time.monotonic()
     first = train[0].options
     sources = SceneSources(tuple(f for c in train for f in (c.pan, c.ms)), sensor=first.sensor, bands=first.bands)
-    found = run_adapt(sources, folder / f"{name}.safetensors", AdaptOptions(Budget(steps, rate=3e-4,
+    found = run_adapt(sources, folder / f"{name}.safetensors", AdaptOptions(TrainingOptions(steps, rate=3e-4,
                       checkpoint_every=25)))  # fmt: skip
     seconds = round(time.monotonic() - started, 1)
     rows = []

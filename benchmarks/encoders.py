@@ -129,7 +129,7 @@ class Controlled(CrossDiff):
             p2m = [torch.zeros_like(x) for x in p2m]
         features = self.decoded(p2m, m2p, spectrum)
         if self.arm.only == "m2p" or self.arm.pyramids:
-            features = replace(features, correction=torch.zeros_like(features.correction))
+            features = replace(features, prediction=torch.zeros_like(features.prediction))
         return replace(features, decoded=torch.zeros_like(features.decoded)) if self.arm.pyramids else features
 
 

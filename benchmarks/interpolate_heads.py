@@ -21,7 +21,7 @@ def main(start: Path, fitted: Path, factor: float, output: Path, restart: int | 
     """Write FACTOR x the head of FITTED + (1 - FACTOR) x the head of START, with the encoders of FITTED."""
     initial, (model, facts) = load(start)[0], load(fitted)
     if initial.p2m is not None:
-        initial.take_m2p(model.architecture.m2p_features)
+        initial.with_m2p_features(model.architecture.m2p_features)
     if restart is not None:
         torch.manual_seed(restart)
         initial.head = initial.untrained_head()

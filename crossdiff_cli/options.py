@@ -169,7 +169,7 @@ class BatchOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
+class TrainingOptions:
     """How long a training stage lasts and on how many windows per step; the defaults are those of `pretrain`."""
 
     steps: int = 2000
@@ -187,7 +187,7 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
-class AdaptBudget(Budget):
+class AdaptTrainingOptions(TrainingOptions):
     """The budget with the defaults of `adapt`."""
 
     steps: int = 400
@@ -231,7 +231,7 @@ class DefinitionOptions:
 class PretrainOptions:
     """Stage 1: how the encoders are pretrained."""
 
-    budget: Budget = field(default_factory=Budget)
+    budget: TrainingOptions = field(default_factory=TrainingOptions)
     objective: Objective = "x0"
     branch: Branch = "both"
     """Which encoder is trained."""
@@ -262,7 +262,7 @@ class LossWeights:
 class AdaptOptions:
     """Stage 2: how the fusion head is fitted."""
 
-    budget: Budget = field(default_factory=AdaptBudget)
+    budget: TrainingOptions = field(default_factory=AdaptTrainingOptions)
     weights: Path | None = None
     """Encoders, and the head to start from; None for the bundled `open`."""
     features: Literal["p2m", "both"] | None = None

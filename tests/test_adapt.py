@@ -19,7 +19,7 @@ from crossdiff_cli.cli.main import main
 from crossdiff_cli.errors import OutputError, SensorError, TrainingError
 from crossdiff_cli.imaging.back_projection import ITERATIONS
 from crossdiff_cli.model.weights import digest, load, save
-from crossdiff_cli.options import AdaptOptions, Budget, LossWeights, SceneSources
+from crossdiff_cli.options import AdaptOptions, LossWeights, SceneSources, TrainingOptions
 from crossdiff_cli.sensors.definitions import file_key
 from crossdiff_cli.sensors.table import SENSORS
 from crossdiff_cli.system.weight_files import adapted_head_path, find_adapted_head
@@ -29,7 +29,7 @@ from crossdiff_cli.training.run_adapt import run_adapt
 from crossdiff_cli.training.selection import EDGE, Score, hold_out, score
 from crossdiff_cli.training.training_scene import load_scene
 
-BUDGET = Budget(steps=4, patch=32, batch=1, groups=2, rate=1e-3, checkpoint_every=2)
+BUDGET = TrainingOptions(steps=4, patch=32, batch=1, groups=2, rate=1e-3, checkpoint_every=2)
 
 
 @pytest.fixture
@@ -436,7 +436,7 @@ def test_small_scenes_get_smaller_patches_and_the_smallest_no_supervised_term(
         files = make_pair(shape=(side, side), name=f"s{side}_")
         sources = SceneSources((files.pan, files.ms), sensor="vhr", bands=("B", "G", "R", "NIR"))
         target = tmp_path / f"{side}.safetensors"
-        run_adapt(sources, target, AdaptOptions(Budget(steps=1, batch=1, groups=1), weights=small_weights))
+        run_adapt(sources, target, AdaptOptions(TrainingOptions(steps=1, batch=1, groups=1), weights=small_weights))
         assert wanted in caplog.text
         load(target)
 

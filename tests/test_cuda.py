@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import sharpen_options
 
-from crossdiff_cli.options import AdaptOptions, Budget, PairOptions, PretrainOptions, SceneSources
+from crossdiff_cli.options import AdaptOptions, PairOptions, PretrainOptions, SceneSources, TrainingOptions
 from crossdiff_cli.tasks.sharpen import sharpen
 from crossdiff_cli.training.run_adapt import run_adapt
 from crossdiff_cli.training.run_pretrain import run_pretrain
@@ -52,7 +52,7 @@ def test_tiles_and_streams_do_not_show(result, precision):
 def test_adapt_and_pretrain_run(make_pair, tmp_path, small_weights):
     files = make_pair(shape=(640, 640))
     sources = SceneSources(scenes=(files.pan, files.ms), sensor="vhr", bands=FOUR.bands)
-    budget = Budget(steps=20, patch=64, batch=2, groups=2, checkpoint_every=10)
+    budget = TrainingOptions(steps=20, patch=64, batch=2, groups=2, checkpoint_every=10)
     head = tmp_path / "head.safetensors"
     assert run_adapt(sources, head, AdaptOptions(budget, weights=small_weights, device="cuda")).output == head
     options = PretrainOptions(budget, weights=small_weights, device="cuda")

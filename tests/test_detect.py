@@ -9,7 +9,7 @@ from vendor_files import band_list, detect, dimap2, hints, imd, order, tif
 
 from crossdiff_cli.errors import SceneError, SensorError
 from crossdiff_cli.io.documents import flatten_xml
-from crossdiff_cli.io.identify import Choice, Hints, detect_sensor
+from crossdiff_cli.io.identify import Hints, UserChoice, detect_sensor
 from crossdiff_cli.sensors.table import SENSORS
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -318,13 +318,13 @@ def test_false_colour_without_its_document_is_refused(tmp_path, pan):
 
 def test_choice_of_sensor_and_bands(tmp_path, pan):
     ms = tif(tmp_path / "WV02_x.tif", 4)
-    assert (found := detect(pan, ms, choice=Choice(sensor=SENSORS["phr"]))).source == "option"
+    assert (found := detect(pan, ms, choice=UserChoice(sensor=SENSORS["phr"]))).source == "option"
     assert (found.sensor.key, order(found), found.warning) == ("phr", "R,G,B,NIR", None)
-    assert order(detect(pan, ms, choice=Choice(bands=("nir", "blue", "R", "G")))) == "N1,B,R,G"
+    assert order(detect(pan, ms, choice=UserChoice(bands=("nir", "blue", "R", "G")))) == "N1,B,R,G"
     labelled = tif(tmp_path / "x.tif", 4, descriptions=("N", "R", "G", "B"))
-    assert order(detect(pan, labelled, choice=Choice(sensor=SENSORS["gf2"]))) == "NIR,R,G,B"
+    assert order(detect(pan, labelled, choice=UserChoice(sensor=SENSORS["gf2"]))) == "NIR,R,G,B"
     with pytest.raises(SensorError) as caught:
-        detect(pan, ms, choice=Choice(bands=("B", "G", "R")))
+        detect(pan, ms, choice=UserChoice(bands=("B", "G", "R")))
     assert (caught.value.found, caught.value.expected) == ("3 (B,G,R)", 4)
 
 
@@ -354,7 +354,7 @@ def test_pansharpened_products_are_refused(tmp_path, pan):
 )
 def test_pansharpened_by_name_is_refused(tmp_path, pan, name):
     with pytest.raises(SceneError, match="its file name says"):
-        detect(pan, tif(tmp_path / name, 4), choice=Choice(sensor=SENSORS["vhr"]))
+        detect(pan, tif(tmp_path / name, 4), choice=UserChoice(sensor=SENSORS["vhr"]))
 
 
 def test_swapped_files_are_told(tmp_path):

@@ -7,7 +7,7 @@ from crossdiff_cli.batch.cluster import numbers_on_host
 from crossdiff_cli.errors import DeviceError, TrainingError
 from crossdiff_cli.inference.run import _out_of_memory
 from crossdiff_cli.model.device import choose_device, choose_devices, exact_float32, inference_dtype, network_dtype
-from crossdiff_cli.options import AdaptOptions, Budget, SceneSources
+from crossdiff_cli.options import AdaptOptions, SceneSources, TrainingOptions
 from crossdiff_cli.training import distributed
 from crossdiff_cli.training.distributed import joined
 from crossdiff_cli.training.run_adapt import run_adapt
@@ -113,5 +113,5 @@ def test_the_backend_of_torchrun_follows_the_device(gpus, monkeypatch, kind, bac
 def test_adapt_refuses_several_processes(monkeypatch, tmp_path):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(TrainingError) as caught:
-        run_adapt(SceneSources(), tmp_path / "head.safetensors", AdaptOptions(Budget(steps=1)))
+        run_adapt(SceneSources(), tmp_path / "head.safetensors", AdaptOptions(TrainingOptions(steps=1)))
     assert caught.value.found == "2 processes of torchrun"

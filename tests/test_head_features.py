@@ -15,11 +15,11 @@ from crossdiff_cli.imaging.sensor_model import SensorModel
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.model.weights import load, save
-from crossdiff_cli.options import AdaptOptions, Budget, SceneSources
+from crossdiff_cli.options import AdaptOptions, SceneSources, TrainingOptions
 from crossdiff_cli.training.run_adapt import run_adapt
 
 SPECTRUM = Spectrum(torch.tensor([480.0, 850.0]), torch.tensor([60.0, 140.0]), torch.tensor([450.0, 800.0]), 4.0)
-BUDGET = Budget(steps=2, patch=64, batch=1, groups=2, checkpoint_every=1)
+BUDGET = TrainingOptions(steps=2, patch=64, batch=1, groups=2, checkpoint_every=1)
 
 
 def picture(model):
@@ -39,7 +39,7 @@ def deaf_to_m2p(model):
 
 def test_a_head_without_m2p_is_one_that_is_deaf_to_it():
     both, alone = small_model(), small_model()
-    alone.take_m2p(False)
+    alone.with_m2p_features(False)
     assert (picture(alone) - picture(both)).abs().max() > 1e-3
     assert torch.allclose(picture(alone), picture(deaf_to_m2p(both)), atol=1e-6)
     assert sum(x.numel() for x in alone.head.state_dict().values()) < sum(
@@ -49,7 +49,7 @@ def test_a_head_without_m2p_is_one_that_is_deaf_to_it():
 
 def test_m2p_is_not_asked_where_the_head_does_not_take_it():
     model = small_model()
-    model.take_m2p(False)
+    model.with_m2p_features(False)
     plain = picture(model)
     model.m2p = torch.nn.Identity()  # nothing that could be asked
     assert torch.equal(picture(model), plain)
@@ -57,9 +57,9 @@ def test_m2p_is_not_asked_where_the_head_does_not_take_it():
 
 def test_m2p_taken_anew_changes_nothing_until_it_is_trained():
     model = small_model()
-    model.take_m2p(False)
+    model.with_m2p_features(False)
     alone = picture(model)
-    model.take_m2p(True)
+    model.with_m2p_features(True)
     assert torch.allclose(picture(model), alone, atol=1e-6)
     for gate in model.head.gates:
         torch.nn.init.normal_(gate.m2p.weight)
@@ -68,7 +68,7 @@ def test_m2p_taken_anew_changes_nothing_until_it_is_trained():
 
 def test_the_file_says_whose_features_its_head_takes(tmp_path):
     model = small_model()
-    model.take_m2p(False)
+    model.with_m2p_features(False)
     save(model, tmp_path / "w.safetensors", {}, dtype=torch.float32)
     again = load(tmp_path / "w.safetensors")[0]
     assert again.architecture == replace(SMALL, m2p_features=False)

@@ -117,7 +117,7 @@ def test_training_and_inference_give_the_same(encoders):
     torch.manual_seed(0)
     model = CrossDiff(SMALL, encoders=encoders != "none").eval()
     if encoders == "p2m":
-        model.take_m2p(False)
+        model.with_m2p_features(False)
     for module in (model.head, model.p2m):
         if module is not None:
             torch.nn.init.normal_((module.out if module is model.head else module.ms_out).kernels.out.weight, std=0.05)

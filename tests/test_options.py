@@ -14,10 +14,9 @@ from crossdiff_cli.cli.train import adapt, pretrain
 from crossdiff_cli.errors import OptionError
 from crossdiff_cli.imaging.back_projection import ITERATIONS
 from crossdiff_cli.options import (
-    AdaptBudget,
     AdaptOptions,
+    AdaptTrainingOptions,
     BatchOptions,
-    Budget,
     DefinitionOptions,
     EstimateOptions,
     NetworkOptions,
@@ -27,6 +26,7 @@ from crossdiff_cli.options import (
     RuntimeOptions,
     SceneSources,
     SharpenOptions,
+    TrainingOptions,
 )
 
 GROUPS = (PairOptions, EstimateOptions, NetworkOptions, OutputOptions, RuntimeOptions)
@@ -119,12 +119,12 @@ def test_a_training_command_without_options_gives_the_defaults(monkeypatch, comm
     [
         (
             pretrain,
-            (Budget, SceneSources, PretrainOptions),
+            (TrainingOptions, SceneSources, PretrainOptions),
             {"scenesources_scenes", "scenesources_sensor", "scenesources_bands"},
         ),
         (
             adapt,
-            (AdaptBudget, SceneSources, AdaptOptions, DefinitionOptions),
+            (AdaptTrainingOptions, SceneSources, AdaptOptions, DefinitionOptions),
             {"scenesources_scenes", "scenesources_held_out"},
         ),
     ],

@@ -50,7 +50,7 @@ def test_the_core_alone_is_the_core_of_the_whole_window(iterations, encoders):
     torch.manual_seed(0)
     model = CrossDiff(small_model().architecture, encoders=False).eval() if encoders == "none" else small_model()
     if encoders == "p2m":
-        model.take_m2p(False)
+        model.with_m2p_features(False)
     reach = model.halo((4.0, 4.0), GAINS, iterations)
     margin = -(-reach // STRIDE) * STRIDE
     core = Window(margin, margin, 300, 92)

@@ -99,10 +99,10 @@ WORKER = """
 import sys
 from pathlib import Path
 from crossdiff_cli.model.crossdiff import Architecture
-from crossdiff_cli.options import Budget, PretrainOptions, SceneSources
+from crossdiff_cli.options import TrainingOptions, PretrainOptions, SceneSources
 from crossdiff_cli.training.run_pretrain import run_pretrain
 small = Architecture(widths=(8, 8, 8), blocks=(1, 1, 1), decoder_width=8, head_widths=(8, 8, 8))
-budget = Budget(steps=3, patch=32, batch=1, groups=2, checkpoint_every=3)
+budget = TrainingOptions(steps=3, patch=32, batch=1, groups=2, checkpoint_every=3)
 run_pretrain(SceneSources(scenes=(sys.argv[1],)), Path(sys.argv[2]), PretrainOptions(budget), small)
 """
 

@@ -14,7 +14,7 @@ from crossdiff_cli.imaging.resample import degrade, expand
 from crossdiff_cli.imaging.sensor_model import SensorModel
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.weights import digest, load
-from crossdiff_cli.options import AdaptOptions, Budget, LossWeights, PretrainOptions, SceneSources
+from crossdiff_cli.options import AdaptOptions, LossWeights, PretrainOptions, SceneSources, TrainingOptions
 from crossdiff_cli.training.adapt import adapt
 from crossdiff_cli.training.loop import Plan
 from crossdiff_cli.training.losses import local_correlation, qnr_loss, spectral_loss, structural_loss
@@ -257,7 +257,7 @@ def test_both_stages_learn_and_stage_two_leaves_the_encoders_alone(sampler):
 
 
 def test_stages_write_weights_that_load(manifest, tmp_path):
-    budget = Budget(steps=2, patch=32, batch=1, groups=2)
+    budget = TrainingOptions(steps=2, patch=32, batch=1, groups=2)
     sources = SceneSources(scenes=(str(manifest),))
     encoders = run_pretrain(sources, tmp_path / "run", PretrainOptions(budget), SMALL)
     options = AdaptOptions(budget, encoders, restart=True, select=False)
@@ -267,12 +267,12 @@ def test_stages_write_weights_that_load(manifest, tmp_path):
     assert model.architecture == SMALL
     assert provenance["pretrain"]["scenes"] == provenance["adapt"]["scenes"] == ["a", "b"]
     with pytest.raises(TrainingError, match="found 33, expected a multiple of 8"):
-        run_pretrain(sources, tmp_path / "run", PretrainOptions(Budget(steps=2, patch=33)))
+        run_pretrain(sources, tmp_path / "run", PretrainOptions(TrainingOptions(steps=2, patch=33)))
 
 
 def test_weights_name_what_they_went_on_from_and_what_reimaged_their_scenes(manifest, tmp_path):
     """A scene that another training has seen, or that weights of another training sharpened, is not forgotten."""
-    budget, sources = Budget(steps=1, patch=32, batch=1, groups=1), SceneSources(scenes=(str(manifest),))
+    budget, sources = TrainingOptions(steps=1, patch=32, batch=1, groups=1), SceneSources(scenes=(str(manifest),))
     again = replace(sources, resimulate=1)
     first = run_pretrain(sources, tmp_path / "first", PretrainOptions(budget), SMALL)
     second = run_pretrain(again, tmp_path / "second", PretrainOptions(budget, weights=first))

@@ -10,15 +10,15 @@ from crossdiff_cli.cli.failures import one_line_errors
 from crossdiff_cli.cli.options import Decorator, option_group, setting
 from crossdiff_cli.cli.types import INPUT, Loss, Names, Numbers, Pairs, Weights, complete_sensor, verbosity_options
 from crossdiff_cli.options import (
-    AdaptBudget,
     AdaptOptions,
+    AdaptTrainingOptions,
     Branch,
-    Budget,
     DefinitionOptions,
     LossWeights,
     Objective,
     PretrainOptions,
     SceneSources,
+    TrainingOptions,
 )
 
 _DEVICE = {"metavar": "auto|cpu|cuda[:N]", "help": "Where to train."}
@@ -30,7 +30,7 @@ _SOURCES = (
 )  # fmt: skip
 
 
-def _budget(cls: type[Budget]) -> tuple[tuple[type[Budget], str, Decorator], ...]:
+def _budget(cls: type[TrainingOptions]) -> tuple[tuple[type[TrainingOptions], str, Decorator], ...]:
     """The settings of a budget, with the defaults of its class."""
     return (
         setting(cls, "steps", "--steps", type=click.IntRange(1), help="Optimiser steps."),
@@ -47,7 +47,7 @@ def _budget(cls: type[Budget]) -> tuple[tuple[type[Budget], str, Decorator], ...
 @click.command(context_settings={"show_default": True})
 @click.argument("scenes", nargs=-1, required=True, type=INPUT)
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path, file_okay=False), help="Result folder.")
-@option_group("budget", *_budget(Budget))
+@option_group("budget", *_budget(TrainingOptions))
 @option_group(
     "sources",
     *_SOURCES,
@@ -97,7 +97,7 @@ def _budget(cls: type[Budget]) -> tuple[tuple[type[Budget], str, Decorator], ...
 )
 @verbosity_options
 def pretrain(
-    scenes: tuple[str, ...], output: Path, *, budget: Budget, sources: SceneSources, options: PretrainOptions
+    scenes: tuple[str, ...], output: Path, *, budget: TrainingOptions, sources: SceneSources, options: PretrainOptions
 ) -> None:
     """Stage 1: train the encoders on SCENES, without labels.
 
@@ -178,7 +178,7 @@ def pretrain(
     type=click.Path(path_type=Path, dir_okay=False),
     help="Weight file to write; default the one that `sharpen --sensor NAME` looks for.",
 )
-@option_group("budget", *_budget(AdaptBudget))
+@option_group("budget", *_budget(AdaptTrainingOptions))
 @option_group(
     "options",
     setting(
@@ -236,7 +236,7 @@ def adapt(
     output: Path | None,
     sources: SceneSources,
     definition: DefinitionOptions,
-    budget: Budget,
+    budget: TrainingOptions,
     options: AdaptOptions,
 ) -> None:
     """Stage 2: freeze the encoders and fit the fusion head to SCENES (as for `pretrain`), without a reference.

@@ -113,15 +113,15 @@ def _network(
         if model.architecture.m2p_features:
             m2p = _encode(model.m2p, images, m2p_time, spectrum, window, inner)
         del images
-        coarse = model.head.coarse(p2m, m2p, spectrum)
+        coarse = model.head.coarse_features(p2m, m2p, spectrum)
     out: Tensor | None = None
     for strip in keep.strips(STRIP):
         # Upsampling the coarsest level reaches one of its pixels farther than the stage itself.
-        outer = strip.grown_within(model.head.fine_radius + STRIDE, inner)
+        outer = strip.grown_within(model.head.inject_radius + STRIDE, inner)
         local = outer.relative_to(inner)
         detail, up = pan(outer) - pan_low(outer), ms_up(outer)
         gain, residual = _maps(model, p2m, m2p, coarse, local, pan(outer), detail, up, beta(outer), spectrum)
-        fused = model.head.fine(gain, residual, detail, up)
+        fused = model.head.inject(gain, residual, detail, up)
         fused = model.head.refine(fused, up, detail, pan(outer), spectrum, dtype)
         out = fused.new_empty(*fused.shape[:2], *keep.shape) if out is None else out
         strip.relative_to(keep).crop(out).copy_(strip.relative_to(outer).crop(fused))
@@ -141,15 +141,15 @@ def _maps(
     beta: Tensor,
     spectrum: Spectrum,
 ) -> tuple[Tensor, Tensor]:
-    """What `FusionHead.fine` starts from; all else that is made of the `part` of the pyramids is gone with this."""
+    """What `FusionHead.inject` starts from; all else that is made of the `part` of the pyramids is gone with this."""
     if coarse is None:
-        return model.head.maps(None, None, pan, detail, ms_up, beta, spectrum)
+        return model.head.injection_maps(None, None, pan, detail, ms_up, beta, spectrum)
 
     def cut(pyramid: list[Tensor]) -> list[Tensor]:
         return [compact(part.crop(x, 2 ** (level + 1))) for level, x in enumerate(pyramid)]
 
     features = model.decoded(cut(p2m), None if m2p is None else cut(m2p), spectrum)
-    return model.head.maps(features, part.crop(coarse, 4), pan, detail, ms_up, beta, spectrum)
+    return model.head.injection_maps(features, part.crop(coarse, 4), pan, detail, ms_up, beta, spectrum)
 
 
 def _encode(

@@ -9,7 +9,7 @@ from crossdiff_cli.errors import SceneError, SensorError
 from crossdiff_cli.io.hints import Hints, read_hints
 from crossdiff_cli.sensors.table import NOMINAL, SENSORS, Band, Sensor, canonical_band, find_sensor
 
-__all__ = ["Choice", "Detection", "Hints", "detect_sensor", "read_hints"]
+__all__ = ["Detection", "Hints", "UserChoice", "detect_sensor", "read_hints"]
 
 _SATELLITES = {
     "QB02": "qb", "IK0[12]": "ik", "GE01": "ge1", "WV02": "wv2", "WV03": "wv3", "WV04": "wv4", "LG0[1-8]": "lg",
@@ -51,7 +51,7 @@ _CURE = "if that is wrong, say --sensor NAME or --bands B,G,R,NIR (the file orde
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class UserChoice:
     """What is fixed: the sensor (`--sensor`) and the names of the MS bands in file order (`--bands`)."""
 
     sensor: Sensor | None = None
@@ -71,7 +71,7 @@ class Detection:
 
 
 def detect_sensor(
-    pan: Hints, ms: Sequence[Hints], band_count: int, ratio: float, choice: Choice | None = None
+    pan: Hints, ms: Sequence[Hints], band_count: int, ratio: float, choice: UserChoice | None = None
 ) -> Detection:
     """Find the sensor and the order of the MS bands.
 
@@ -90,7 +90,7 @@ def detect_sensor(
         SceneError: the MS is already pansharpened, or PAN and MS are swapped.
         SensorError: the bands cannot be told, or the user's names do not fit them.
     """
-    choice = choice or Choice()
+    choice = choice or UserChoice()
     _refuse_wrong_product(pan, ms)
     sensor, source, warnings = choice.sensor, choice.source, []
     if sensor is None:

@@ -10,7 +10,7 @@ from affine import Affine
 from crossdiff_cli.errors import NoOverlapError, RatioError, SceneError, SensorError
 from crossdiff_cli.geometry.grid import GridMapping
 from crossdiff_cli.io.hints import Hints
-from crossdiff_cli.io.identify import Choice, Detection, detect_sensor, read_hints
+from crossdiff_cli.io.identify import Detection, UserChoice, detect_sensor, read_hints
 from crossdiff_cli.io.inputs import Inputs, resolve
 from crossdiff_cli.io.nodata import check_range, detect_undeclared_nodata
 from crossdiff_cli.io.pair import ScenePair
@@ -127,7 +127,7 @@ def _identify(inputs: Inputs, options: PairOptions, hints: Sequence[Hints], coun
             "--bands does not name every band of the MS", path=inputs.ms[0],
             found=f"{len(options.bands)} names ({','.join(options.bands)})", expected=count,
         )  # fmt: skip
-    choice = Choice(None if options.sensor == "auto" else named_sensor(options.sensor), options.bands or ())
+    choice = UserChoice(None if options.sensor == "auto" else named_sensor(options.sensor), options.bands or ())
     if choice.sensor is None and inputs.sensor is not None:
         choice = replace(choice, sensor=find_sensor(inputs.sensor), source="delivery")
     if not choice.bands and choice.sensor is not None and inputs.bands:

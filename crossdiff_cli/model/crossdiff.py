@@ -26,7 +26,7 @@ from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.model.unet import UNet
 
 _TOWARDS_X_0 = {"x0": 1.0, "v": -1.0, "eps": 0.0}
-"""What P2M's correction at t = T means for x_0, by objective; noise says nothing of it there."""
+"""What P2M's output at t = T means for x_0, by objective; noise says nothing of it there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ class CrossDiff(nn.Module):
         self.head = self.untrained_head()
         self.head.load_state_dict(self.head.state_dict() | known)
 
-    def take_m2p(self, taken: bool) -> None:
+    def with_m2p_features(self, taken: bool) -> None:
         """Let the head take M2P's features or not: its weights for them are cut away, or begin at zero."""
         known, name = self.head.state_dict(), "decoded.weight"
         self.architecture = replace(self.architecture, m2p_features=taken)
@@ -125,7 +125,7 @@ class CrossDiff(nn.Module):
         # The head takes the pyramids at every level, what is decoded from them at its first.
         return max(
             self.p2m.receptive_field_radius + self.head.receptive_field_radius,
-            self.p2m.decoded_radius + self.head.fine_radius,
+            self.p2m.decoded_radius + self.head.inject_radius,
         )
 
     def features(
@@ -152,8 +152,8 @@ class CrossDiff(nn.Module):
         assert self.p2m.ms_out is not None
         mine = self.p2m.decode(p2m)
         everything = mine if m2p is None else torch.cat([mine, self.m2p.decode(m2p)], dim=1)
-        correction = _TOWARDS_X_0[self.architecture.objective] * self.p2m.ms_out(mine, spectrum)
-        return EncoderOutputs(p2m, m2p, everything, correction)
+        prediction = _TOWARDS_X_0[self.architecture.objective] * self.p2m.ms_out(mine, spectrum)
+        return EncoderOutputs(p2m, m2p, everything, prediction)
 
     def forward(
         self,
@@ -207,5 +207,5 @@ class CrossDiff(nn.Module):
         around = math.ceil((BETA_RADIUS + 1 + EXPAND_RADIUS) * largest)
         beta = degraded + around + 4  # found at half of the grid and interpolated
         ms_up = math.ceil(EXPAND_RADIUS * largest)
-        network = max(self.receptive_field_radius + ms_up, self.head.fine_radius + beta)
+        network = max(self.receptive_field_radius + ms_up, self.head.inject_radius + beta)
         return WIENER_RADIUS + network + back_projection_radius(ratio, nyquist_gains, iterations)

@@ -25,7 +25,7 @@ class EncoderOutputs:
     """The same of M2P; None where the head does not take it."""
     decoded: Tensor
     """(B, decoder_width, H/2, W/2), or twice as many channels with M2P: the light decoders."""
-    correction: Tensor
+    prediction: Tensor
     """(B, 2, C, H/2, W/2), float32: what P2M would add to the detail of MTF-GLP, as a gain on it and a residual."""
 
 
@@ -106,12 +106,12 @@ class FusionHead(nn.Module):
 
     @property
     def receptive_field_radius(self) -> int:
-        """Reach of the head beyond its input features, in PAN pixels: blocks, upsampling and `fine_radius`."""
+        """Reach of the head beyond its input features, in PAN pixels: blocks, upsampling and `inject_radius`."""
         scales = [2 ** (level + 1) for level in range(1, len(self.widths))]
-        return sum(s * (ResBlock.RADIUS + 1) for s in scales) + self.fine_radius
+        return sum(s * (ResBlock.RADIUS + 1) for s in scales) + self.inject_radius
 
     @property
-    def fine_radius(self) -> int:
+    def inject_radius(self) -> int:
         """Reach beyond features at 1/2 of the PAN grid, in PAN pixels: block, stem, interpolation and sensor stage."""
         return 2 * ResBlock.RADIUS + 4 + 2 + (SensorStage.RADIUS if self.stage is not None else 0)
 
@@ -137,14 +137,14 @@ class FusionHead(nn.Module):
         Returns:
             (B, C, H, W), normalised.
         """
-        coarse = None if features is None else self.coarse(features.p2m, features.m2p, spectrum)
+        coarse = None if features is None else self.coarse_features(features.p2m, features.m2p, spectrum)
         detail = pan - pan_low
-        gain, residual = self.maps(features, coarse, pan, detail, ms_up, beta, spectrum)
-        hrms = self.fine(gain, residual, detail, ms_up)
+        gain, residual = self.injection_maps(features, coarse, pan, detail, ms_up, beta, spectrum)
+        hrms = self.inject(gain, residual, detail, ms_up)
         dtype = torch.float32 if features is None else features.decoded.dtype
         return self.refine(hrms, ms_up, detail, pan, spectrum, dtype)
 
-    def coarse(self, p2m: list[Tensor], m2p: list[Tensor] | None, spectrum: Spectrum) -> Tensor:
+    def coarse_features(self, p2m: list[Tensor], m2p: list[Tensor] | None, spectrum: Spectrum) -> Tensor:
         """The levels below the first, of all pyramids: (B, widths[0], H/4, W/4)."""
         assert self.gates is not None
         condition = self._condition(p2m[0], spectrum)
@@ -156,7 +156,7 @@ class FusionHead(nn.Module):
         assert h is not None
         return h
 
-    def maps(
+    def injection_maps(
         self,
         features: EncoderOutputs | None,
         coarse: Tensor | None,
@@ -166,12 +166,12 @@ class FusionHead(nn.Module):
         beta: Tensor,
         spectrum: Spectrum,
     ) -> tuple[Tensor, Tensor]:
-        """Gain and residual, (B, C, H/2, W/2) each, float32; `coarse` is what the method of that name gives."""
+        """Gain and residual, (B, C, H/2, W/2) each, float32; `coarse` is what `coarse_features` gives."""
         h = self.blocks[0](self._sum(features, coarse, pan, detail, ms_up, spectrum), self._condition(detail, spectrum))
         g, c, w, residual = self.out(silu(h), spectrum).unbind(dim=1)
         gain = torch.addcmul(1 + g, c, beta - 1)
         if features is not None:
-            predicted_gain, predicted_residual = features.correction.unbind(dim=1)
+            predicted_gain, predicted_residual = features.prediction.unbind(dim=1)
             gain = torch.addcmul(gain, 1 + w, predicted_gain)
             residual = torch.addcmul(residual, 1 + w, predicted_residual)
         return gain, residual
@@ -202,8 +202,8 @@ class FusionHead(nn.Module):
             h = self.gates[0](features.p2m[0], finest, h).add_(upsample2(coarse))
         return h
 
-    def fine(self, gain: Tensor, residual: Tensor, detail: Tensor, ms_up: Tensor) -> Tensor:
-        """What is done at the PAN's own resolution, with what `maps` gives."""
+    def inject(self, gain: Tensor, residual: Tensor, detail: Tensor, ms_up: Tensor) -> Tensor:
+        """What is done at the PAN's own resolution, with what `injection_maps` gives."""
         injected = upsample2(residual)
         injected = torch.addcmul(injected, upsample2(gain), detail, out=in_place(injected))
         return torch.add(injected, ms_up, out=in_place(injected))
@@ -211,7 +211,7 @@ class FusionHead(nn.Module):
     def refine(
         self, hrms: Tensor, ms_up: Tensor, detail: Tensor, pan: Tensor, spectrum: Spectrum, dtype: torch.dtype
     ) -> Tensor:
-        """What the sensor stage makes of what `fine` gives; the same where there is none, or none for these bands."""
+        """What the sensor stage makes of what `inject` gives; the same where there is none, or none for these bands."""
         if self.stage is None or not self.stage.fits(spectrum.center_nm):
             return hrms
         refined: Tensor = self.stage(hrms, ms_up, detail, pan, spectrum.center_nm.argsort(), dtype)

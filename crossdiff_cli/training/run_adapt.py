@@ -12,7 +12,7 @@ from crossdiff_cli.io.target import check_target
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.device import choose_device, network_dtype
 from crossdiff_cli.model.weights import digest, load, save
-from crossdiff_cli.options import AdaptOptions, Budget, LossWeights, SceneSources
+from crossdiff_cli.options import AdaptOptions, LossWeights, SceneSources, TrainingOptions
 from crossdiff_cli.system.paths import exists
 from crossdiff_cli.system.weight_files import bundled_weights
 from crossdiff_cli.training.adapt import adapt
@@ -106,7 +106,7 @@ def _begin(source: Path, options: AdaptOptions) -> tuple[CrossDiff, dict[str, An
     if options.features is not None:
         if model.p2m is None:
             raise WeightsError("it holds no encoders whose features a head could take", path=source)
-        model.take_m2p(options.features == "both")
+        model.with_m2p_features(options.features == "both")
     if options.restart:
         torch.manual_seed(options.budget.seed)
         model.head = model.untrained_head()
@@ -127,8 +127,8 @@ def _add_stage(model: CrossDiff, scenes: list[TrainingScene], seed: int) -> None
 
 
 def _fitting(
-    budget: Budget, losses: LossWeights, scenes: list[TrainingScene], *, one_sensor: bool
-) -> tuple[Budget, LossWeights]:
+    budget: TrainingOptions, losses: LossWeights, scenes: list[TrainingScene], *, one_sensor: bool
+) -> tuple[TrainingOptions, LossWeights]:
     """Patches, and where they must be the loss terms, for which the scenes are large enough."""
     patch = fitting_patch(scenes, budget.patch, reduced=losses.supervised > 0, one_sensor=one_sensor)
     if not patch and losses.supervised:

@@ -12,7 +12,7 @@ from crossdiff_cli.errors import OutputError, TrainingError
 from crossdiff_cli.model.crossdiff import Architecture, CrossDiff
 from crossdiff_cli.model.device import choose_device, network_dtype
 from crossdiff_cli.model.weights import digest, load, save
-from crossdiff_cli.options import Budget, PretrainOptions, SceneSources
+from crossdiff_cli.options import PretrainOptions, SceneSources, TrainingOptions
 from crossdiff_cli.training.distributed import Workers, joined
 from crossdiff_cli.training.loop import Progress, Watch
 from crossdiff_cli.training.patches import PatchSampler
@@ -91,7 +91,7 @@ def _device(name: str, workers: Workers) -> torch.device:
     return device
 
 
-def _held(sources: SceneSources, budget: Budget) -> ValidationSet | None:
+def _held(sources: SceneSources, budget: TrainingOptions) -> ValidationSet | None:
     entries = resolve(sources.held_out or sources.scenes, "validation")
     if not entries:
         _log.info("no scenes of split `validation`: the pretext task is not validated")
@@ -100,7 +100,12 @@ def _held(sources: SceneSources, budget: Budget) -> ValidationSet | None:
 
 
 def _journal(
-    path: Path, model: CrossDiff, held: ValidationSet | None, pretext: Pretext, budget: Budget, workers: Workers
+    path: Path,
+    model: CrossDiff,
+    held: ValidationSet | None,
+    pretext: Pretext,
+    budget: TrainingOptions,
+    workers: Workers,
 ) -> Watch:
     """Appends a JSON line at every checkpoint: losses, throughput, errors on held-out scenes by timestep bucket."""
 

@@ -10,7 +10,7 @@ from crossdiff_cli.errors import OutputError, TrainingError
 from crossdiff_cli.geometry.window import STRIDE
 from crossdiff_cli.model.device import tune_allocator
 from crossdiff_cli.model.weights import digest
-from crossdiff_cli.options import Budget, SceneSources
+from crossdiff_cli.options import SceneSources, TrainingOptions
 from crossdiff_cli.system.weight_files import bundled_weights
 from crossdiff_cli.training.loop import Plan
 from crossdiff_cli.training.resimulate import resimulated
@@ -20,7 +20,7 @@ from crossdiff_cli.training.training_scene import TrainingScene
 _log = logging.getLogger(__name__)
 
 
-def training_scenes(sources: SceneSources, budget: Budget, weights: Path | None) -> list[TrainingScene]:
+def training_scenes(sources: SceneSources, budget: TrainingOptions, weights: Path | None) -> list[TrainingScene]:
     """Read what is trained on, resimulated scenes among it, which `weights` sharpen (None: the shipped ones).
 
     Raises:
@@ -39,7 +39,9 @@ def training_scenes(sources: SceneSources, budget: Budget, weights: Path | None)
     return scenes
 
 
-def plan_of(budget: Budget, checkpoint: Path, scenes: Sequence[TrainingScene], identity: Mapping[str, str]) -> Plan:
+def plan_of(
+    budget: TrainingOptions, checkpoint: Path, scenes: Sequence[TrainingScene], identity: Mapping[str, str]
+) -> Plan:
     """The plan of the loop, which knows by budget, scenes and `identity` whether a checkpoint is of the same run."""
     return Plan(
         steps=budget.steps,
@@ -69,7 +71,11 @@ def make_folder(folder: Path) -> None:
 
 
 def provenance(
-    budget: Budget, sources: SceneSources, scenes: Sequence[TrainingScene], weights: Path | None, before: dict[str, Any]
+    budget: TrainingOptions,
+    sources: SceneSources,
+    scenes: Sequence[TrainingScene],
+    weights: Path | None,
+    before: dict[str, Any],
 ) -> dict[str, Any]:
     """Return the metadata of a weight file: its training, the one `before` it, and what resimulated its scenes."""
     earlier: dict[str, Any] = {"before": before} if before else {}
