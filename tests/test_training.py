@@ -260,7 +260,7 @@ def test_stages_write_weights_that_load(manifest, tmp_path):
     budget = TrainingOptions(steps=2, patch=32, batch=1, groups=2)
     sources = SceneSources(scenes=(str(manifest),))
     encoders = run_pretrain(sources, tmp_path / "run", PretrainOptions(budget), SMALL)
-    options = AdaptOptions(budget, encoders, restart=True, select=False)
+    options = AdaptOptions(budget, encoders, restart=True, select=False, stage=False)
     final = run_adapt(sources, tmp_path / "run" / "head.safetensors", options)
     model, provenance = load(final.output)
     assert final.before is None
