@@ -269,6 +269,7 @@ def test_a_checkpoint_of_other_losses_or_another_beginning_is_not_gone_on_from(
         run_adapt(sources, target, options)
     for change, text in (
         ({"losses": LossWeights(qnr=1.0)}, "losses"),
+        ({"stage": False}, "stage differs .*expected none"),
         ({"restart": True}, "start differs .*expected untrained"),
         ({"budget": replace(BUDGET, rate=0.5)}, "rate differs .found 0.001, expected 0.5"),
     ):
@@ -419,7 +420,7 @@ def test_patches_that_fit_do_so_in_every_draw(scene):
         ms_mask, pan_mask = torch.zeros_like(scene.ms_mask), torch.zeros_like(scene.pan_mask)
         ms_mask[:rows, :cols], pan_mask[: 4 * rows, : 4 * cols] = True, True
         masked = replace(scene, ms_mask=ms_mask, pan_mask=pan_mask)
-        side = fitting_patch([masked], 96, reduced=True, one_sensor=False)
+        side = fitting_patch([masked], 96, reduced=True)
         sides.add(side)
         for seed in range(10 if side else 0):
             drawn = PatchSampler([masked], side, 4).draw(Generator().manual_seed(seed), reduced=True)
@@ -430,9 +431,9 @@ def test_patches_that_fit_do_so_in_every_draw(scene):
 def test_small_scenes_get_smaller_patches_and_the_smallest_no_supervised_term(
     make_pair, tmp_path, small_weights, caplog
 ):
-    """What is not held out of 480 pixels leaves, one ratio down at ratio 4, room for 32; 200 pixels leave none."""
+    """What is not held out of 480 pixels leaves, one ratio down, room for 64; 200 pixels leave none."""
     caplog.set_level("INFO")
-    for side, wanted in ((480, "patches of 32 pixels instead of 96"), (200, "fitted without the supervised term")):
+    for side, wanted in ((480, "patches of 64 pixels instead of 96"), (200, "fitted without the supervised term")):
         files = make_pair(shape=(side, side), name=f"s{side}_")
         sources = SceneSources((files.pan, files.ms), sensor="vhr", bands=("B", "G", "R", "NIR"))
         target = tmp_path / f"{side}.safetensors"

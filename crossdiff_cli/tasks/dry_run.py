@@ -39,7 +39,7 @@ class SharpenForecast:
     output_bytes: int
     """Size of the output before compression."""
     seconds: float
-    """Estimated time, from the tiles that were fused; 0 is never given."""
+    """Estimated time of the run, from the time of the tiles that were fused."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types for JSON."""

@@ -114,7 +114,17 @@ class PatchSampler:
         return _augment(example, generator, self.jitter_px, all_bands=self.one_sensor)
 
 
-def fitting_patch(scenes: list[TrainingScene], largest: int, *, reduced: bool, one_sensor: bool) -> int:
+def fitting_pairs(scenes: list[TrainingScene], largest: int, *, one_sensor: bool) -> tuple[int, bool]:
+    """Return the side of the largest patch for Wald pairs, 0 for none, and whether the pairs keep their scene's ratio.
+
+    They do where the scenes are of one sensor and large enough: at the ratio of the scene a patch needs more context
+    than at 2, and a smaller patch would teach less than another ratio.
+    """
+    side = fitting_patch(scenes, largest, reduced=True, one_sensor=False)
+    return side, one_sensor and fitting_patch(scenes, largest, reduced=True, one_sensor=True) == side > 0
+
+
+def fitting_patch(scenes: list[TrainingScene], largest: int, *, reduced: bool, one_sensor: bool = False) -> int:
     """The side of the largest patch, up to `largest`, that fits into what of the scenes is not held out; 0 for none.
 
     It must fit in half of a few attempts, so that no draw of a long run fails. `reduced` asks for room one ratio down,

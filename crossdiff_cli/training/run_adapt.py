@@ -17,7 +17,7 @@ from crossdiff_cli.system.paths import exists
 from crossdiff_cli.system.weight_files import bundled_weights
 from crossdiff_cli.training.adapt import adapt
 from crossdiff_cli.training.distributed import world_size
-from crossdiff_cli.training.patches import PatchSampler, fitting_patch
+from crossdiff_cli.training.patches import PatchSampler, fitting_pairs, fitting_patch
 from crossdiff_cli.training.selection import ROOM_FOR_TRUTH, CheckpointSelector, JudgedWindow, Score, score, split
 from crossdiff_cli.training.setup import make_folder, plan_of, provenance, training_scenes
 from crossdiff_cli.training.training_scene import TrainingScene
@@ -76,14 +76,15 @@ def run_adapt(sources: SceneSources, target: Path, options: AdaptOptions) -> Ada
             "which can be won by inventing; some %d MS pixels along the longer side of one scene would do",
             ROOM_FOR_TRUTH,
         )
-    budget, losses = _fitting(budget, options.losses, scenes, one_sensor=one_sensor)
+    budget, losses, own_ratio = _fitting(budget, options.losses, scenes, one_sensor=one_sensor)
     identity = {
         "start": "untrained" if options.restart else digest(source),
         "features": "both" if model.architecture.m2p_features else "p2m",
+        "stage": ", ".join(f"{center:.0f}" for center in model.architecture.stage_nm) or "none",
         "losses": str(losses),
     }
     plan = plan_of(budget, target.with_suffix(".checkpoint"), scenes, identity)
-    sampler = PatchSampler(scenes, budget.patch, budget.batch, one_sensor=one_sensor, noise=True)
+    sampler = PatchSampler(scenes, budget.patch, budget.batch, one_sensor=own_ratio, noise=True)
     dtype = network_dtype(device, "auto")
     adapt(model, sampler, plan, budget.groups, losses, dtype=dtype, watch=choice.watch, kept=choice.kept)
     choice.settle()
@@ -128,18 +129,19 @@ def _add_stage(model: CrossDiff, scenes: list[TrainingScene], seed: int) -> None
 
 def _fitting(
     budget: TrainingOptions, losses: LossWeights, scenes: list[TrainingScene], *, one_sensor: bool
-) -> tuple[TrainingOptions, LossWeights]:
-    """Patches, and where they must be the loss terms, for which the scenes are large enough."""
-    patch = fitting_patch(scenes, budget.patch, reduced=losses.supervised > 0, one_sensor=one_sensor)
+) -> tuple[TrainingOptions, LossWeights, bool]:
+    """Return patches and loss terms for which the scenes are large enough, and whether Wald pairs keep the ratio."""
+    patch, own_ratio = fitting_pairs(scenes, budget.patch, one_sensor=one_sensor) if losses.supervised else (0, False)
     if not patch and losses.supervised:
         _log.warning(
             "no scene is large enough for patches one ratio down: the head is fitted without the supervised term"
         )
         losses = replace(losses, supervised=0.0)
-        patch = fitting_patch(scenes, budget.patch, reduced=False, one_sensor=one_sensor)
+    if not patch:
+        patch = fitting_patch(scenes, budget.patch, reduced=False)
     if 0 < patch < budget.patch:
         _log.info("the scenes are small: patches of %d pixels instead of %d", patch, budget.patch)
-    return replace(budget, patch=patch or budget.patch), losses
+    return replace(budget, patch=patch or budget.patch), losses, own_ratio
 
 
 def _refuse_a_loss(target: Path, found: Score, windows: list[JudgedWindow], device: torch.device) -> None:

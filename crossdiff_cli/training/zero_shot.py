@@ -11,7 +11,7 @@ from crossdiff_cli.model.device import network_dtype
 from crossdiff_cli.options import LossWeights
 from crossdiff_cli.training.adapt import adapt
 from crossdiff_cli.training.loop import Plan
-from crossdiff_cli.training.patches import PatchSampler, fitting_patch
+from crossdiff_cli.training.patches import PatchSampler, fitting_pairs
 from crossdiff_cli.training.selection import CheckpointSelector, gain, split
 from crossdiff_cli.training.training_scene import most_detailed_windows
 
@@ -55,8 +55,7 @@ def fine_tune(
     """
     parts = most_detailed_windows(pair, found, pair.pan.path, _WINDOW_MS_PX, _CANDIDATES, _CHOSEN)
     training, windows = split([part for _, part in parts], _HELD_OUT)
-    own_ratio = fitting_patch(training, _PATCH, reduced=True, one_sensor=True)
-    patch = own_ratio or fitting_patch(training, _PATCH, reduced=True, one_sensor=False)
+    patch, own_ratio = fitting_pairs(training, _PATCH, one_sensor=True)
     if not windows or not patch:
         _log.warning("%s is too small to fit the head to it: the head is unchanged", pair.pan.path)
         return model
@@ -64,7 +63,7 @@ def fine_tune(
     choice = CheckpointSelector(mine, windows)
     plan = Plan(steps, learning_rate=rate, ema_decay=0.95, seed=seed, checkpoint_every=max(1, steps // _CHECKS))
     try:
-        sampler = PatchSampler(training, patch, 4, one_sensor=bool(own_ratio), noise=True)
+        sampler = PatchSampler(training, patch, 4, one_sensor=own_ratio, noise=True)
         dtype = network_dtype(next(mine.head.parameters()).device, "auto")
         adapt(mine, sampler, plan, 2, losses or LossWeights(), dtype=dtype, watch=choice.watch)
     except TrainingError as error:
