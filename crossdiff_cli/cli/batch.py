@@ -15,6 +15,7 @@ from crossdiff_cli.cli.options import (
     batch_options,
     batch_runtime_options,
     estimate_options,
+    need_all_bands,
     network_options,
     output_options,
     scene_options,
@@ -91,8 +92,8 @@ def batch(
         raise click.UsageError("name either a MANIFEST or a folder of pairs with --pair-dir")
     if output.overwrite and batch.skip_existing:
         raise click.UsageError("--overwrite and --skip-existing exclude each other")
-    if report and output.bands is not None:
-        raise click.UsageError("--report judges every band of the MS: give it without --out-bands")
+    if report:
+        need_all_bands(output)
     if batch.scheduler and (batch.timeout or batch.jobs > 1):
         raise click.UsageError("--jobs and --timeout are for processes of this machine, not for --scheduler")
     with one_line_errors():

@@ -172,6 +172,16 @@ batch_options = option_group(
 )  # fmt: skip
 
 
+def need_all_bands(output: OutputOptions) -> None:
+    """Refuse chosen bands where a page is asked for, which judges the result against every band of the MS.
+
+    Raises:
+        UsageError: bands were chosen.
+    """
+    if output.bands is not None:
+        raise click.UsageError("--report judges every band of the MS: give it without --out-bands")
+
+
 def need_ms(pan: str, ms: tuple[str, ...]) -> None:
     """Refuse a PAN alone, unless it is a delivery that may hold both.
 

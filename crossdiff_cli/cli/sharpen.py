@@ -10,6 +10,7 @@ from crossdiff_cli.cli.failures import one_line_errors
 from crossdiff_cli.cli.options import (
     estimate_options,
     files,
+    need_all_bands,
     need_ms,
     network_options,
     output_options,
@@ -65,8 +66,8 @@ def sharpen(
     crossdiff sharpen pan.tif ms.tif -o part.tif --bounds 470200,5543400,470400,5543600 --out-bands R,G,B
     """
     need_ms(pan, ms)
-    if report is not None and output.bands is not None:
-        raise click.UsageError("--report judges every band of the MS: give it without --out-bands")
+    if report:
+        need_all_bands(output)
     options = SharpenOptions(pair, estimate, network, output, replace(runtime, progress=not is_quiet()))
     with one_line_errors():
         from crossdiff_cli.model.device import tune_allocator
