@@ -18,8 +18,8 @@ from quality import evaluate, parser_of, validation_cases
 from quality_methods import Case, parse_methods, write
 
 from crossdiff_cli.estimate.survey import survey
+from crossdiff_cli.imaging.quantise import array_to_dtype
 from crossdiff_cli.io.open_pair import open_pair
-from crossdiff_cli.io.quantise import to_dtype
 
 LEVELS = (0.0, 0.03, 0.06, 0.12)
 _FIGURES = ("ergas", "sam", "scc")
@@ -32,7 +32,7 @@ def with_noise(case: Case, image: str, share: float, folder: Path) -> tuple[Case
         deviation = data[:, mask].std(axis=1)[:, None, None]
         noise = np.random.default_rng(0).normal(size=data.shape) * share * deviation
         path = folder / f"{case.scene}.{image}.{share}.tif"
-        whole = to_dtype((data + noise * mask).astype("float32"), mask, file.dtypes[0], file.nodata)
+        whole = array_to_dtype((data + noise * mask).astype("float32"), mask, file.dtypes[0], file.nodata)
         write(path, whole, file.transform, file.crs, file.nodata)
     noisy = replace(case, **{image: str(path)})
     with open_pair(noisy.pan, [noisy.ms], noisy.options) as pair:

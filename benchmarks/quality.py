@@ -27,8 +27,8 @@ from quality_table import REGISTERED, TRUTH, Row, markdown, summary
 from crossdiff_cli.errors import CrossDiffError
 from crossdiff_cli.estimate.survey import survey
 from crossdiff_cli.geometry.window import Window
+from crossdiff_cli.imaging.quantise import array_to_dtype
 from crossdiff_cli.io.open_pair import open_pair
-from crossdiff_cli.io.quantise import to_dtype
 from crossdiff_cli.io.raster import Raster
 from crossdiff_cli.model.device import tune_allocator
 from crossdiff_cli.options import DegradeOptions, EstimateOptions, Mtf, PairOptions
@@ -70,7 +70,7 @@ def _natural(full: Case, folder: Path) -> Case:
         with rasterio.open(path, "r+") as file:
             data, mask = file.read().astype("float32"), file.dataset_mask() > 0
             data += random.normal(size=data.shape) * np.array(levels)[:, None, None] * mask
-            file.write(to_dtype(data, mask, file.dtypes[0], file.nodata))
+            file.write(array_to_dtype(data, mask, file.dtypes[0], file.nodata))
     return case
 
 
@@ -108,7 +108,7 @@ def _full(entry: Entry, folder: Path) -> Case:
         for path, raster, where in ((paths[0], pair.pan, transform), (paths[1], pair.ms[0], coarse)):
             data, mask = raster.read(Window(0, 0, *raster.shape))
             value = nodata if not mask.all() else None
-            write(path, to_dtype(data, mask, raster.dtype, value), where, pair.crs or NOWHERE_CRS, value)
+            write(path, array_to_dtype(data, mask, raster.dtype, value), where, pair.crs or NOWHERE_CRS, value)
         bands = tuple(band.name for band in pair.bands)
         return Case(entry.name, pair.sensor.key, bands, "full", str(paths[0]), str(paths[1]), None)
 
@@ -118,7 +118,7 @@ def _reference(entry: Entry, full: Case, folder: Path) -> str:
     with Raster(entry.reference, [i + 1 for i in _kept(entry)] or None) as raster, rasterio.open(full.pan) as pan:
         data, mask = raster.read(Window(0, 0, *raster.shape))
         path = folder / "reference.tif"
-        write(path, to_dtype(data, mask, raster.dtype, None), pan.transform, pan.crs, None)
+        write(path, array_to_dtype(data, mask, raster.dtype, None), pan.transform, pan.crs, None)
     return str(path)
 
 

@@ -14,8 +14,8 @@ import torch
 from quality_table import TRUTH
 
 from crossdiff_cli.geometry.window import Window
+from crossdiff_cli.imaging.quantise import array_to_dtype
 from crossdiff_cli.io.open_pair import open_pair
-from crossdiff_cli.io.quantise import to_dtype
 from crossdiff_cli.options import (
     EstimateOptions,
     NetworkOptions,
@@ -107,7 +107,7 @@ def _baseline(name: str) -> Method:
                 torch.from_numpy(pan), torch.from_numpy(ms), pair.grid.ratio, pair.grid.offset, gains,
                 torch.from_numpy(mask),
             )  # fmt: skip
-            data = to_dtype(fused.float().numpy(), mask, pair.dtype, pair.nodata)
+            data = array_to_dtype(fused.float().numpy(), mask, pair.dtype, pair.nodata)
             write(out, data, pair.pan.transform, pair.crs, pair.nodata)
 
     return run

@@ -4,7 +4,8 @@
 
 Makes one scene per size and number of bands (noisy, as hard to compress as a real one), runs every method on it in a
 process of its own, and keeps the figures in `speed.json`, those of other sizes and methods included; `speed.md` is made
-from it, with the floor of what any program could reach and a cost model. `plain` reads the same files by windows and
+from it, with the floor of what any program could reach and a cost model. `sharpen-reference` is the plain module
+(`--backend reference`), `plain` reads the same files by windows and
 writes bands as large as the result, `gdal` is `gdal_pansharpen.py`, `otb` is Orfeo ToolBox by rcs, lmvm and bayes. All
 write tiled GeoTIFFs with DEFLATE. On a GPU: `--device cuda` or `--device cuda:0,cuda:1`.
 """
@@ -44,7 +45,7 @@ RATIO = 4
 BLOCK = 1024
 SENSORS = {4: ("vhr", "B,G,R,NIR"), 8: ("wv2", "CA,B,G,Y,R,RE,N1,N2")}
 OTB = "otbcli_BundleToPerfectSensor"
-METHODS = ("sharpen", "plain", "gdal", "otb-rcs", "otb-lmvm", "otb-bayes")
+METHODS = ("sharpen", "sharpen-reference", "plain", "gdal", "otb-rcs", "otb-lmvm", "otb-bayes")
 CREATION = {"TILED": "YES", "COMPRESS": "DEFLATE", "PREDICTOR": "2", "ZLEVEL": "1", "BIGTIFF": "IF_SAFER",
             "NUM_THREADS": "ALL_CPUS", "BLOCKXSIZE": "256", "BLOCKYSIZE": "256"}  # fmt: skip
 BUSY = 0.3
@@ -83,9 +84,11 @@ def commands(pan: Path, ms: Path, bands: int, device: str) -> dict[str, Callable
     sensor, names = SENSORS[bands]
     gdal = [part for key, value in CREATION.items() for part in ("-co", f"{key}={value}")]
     otb = "".join(f"&gdal:co:{key}={value}" for key, value in CREATION.items())
+    ours = [sys.executable, "-m", "crossdiff_cli", "-q", "sharpen", str(pan), str(ms), "--sensor", sensor,
+            "--bands", names, "--device", device]  # fmt: skip
     found: dict[str, Callable[[Path], list[str]]] = {
-        "sharpen": lambda out: [sys.executable, "-m", "crossdiff_cli", "-q", "sharpen", str(pan), str(ms),
-                                "-o", str(out), "--sensor", sensor, "--bands", names, "--device", device],
+        "sharpen": lambda out: [*ours, "-o", str(out)],
+        "sharpen-reference": lambda out: [*ours, "-o", str(out), "--backend", "reference"],
         "plain": lambda out: [sys.executable, str(Path(__file__).resolve()), "--plain", str(pan), str(ms), str(out)],
         "gdal": lambda out: ["gdal_pansharpen.py", "-q", "-threads", "ALL_CPUS", *gdal, str(pan), str(ms), str(out)],
     }  # fmt: skip
@@ -207,8 +210,8 @@ def run(sizes: list[int], bands: list[int], methods: list[str], device: str) -> 
 
 def installed(methods: list[str]) -> list[str]:
     """Those that can run here, `otb` spelt out; says which are left out."""
-    wanted = [one for method in methods for one in (METHODS[3:] if method == "otb" else (method,))]
-    tools = {method: "gdal_pansharpen.py" if method == "gdal" else OTB for method in METHODS[2:]}
+    wanted = [one for method in methods for one in (METHODS[4:] if method == "otb" else (method,))]
+    tools = {method: "gdal_pansharpen.py" if method == "gdal" else OTB for method in METHODS[3:]}
     missing = [method for method in wanted if method in tools and shutil.which(tools[method]) is None]
     for method in missing:
         print(f"{method} is left out: {tools[method]} is not installed", file=sys.stderr)

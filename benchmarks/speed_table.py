@@ -38,17 +38,21 @@ def page(machine: Row, rows: list[Row], busy: float) -> str:
 
 def _table(rows: list[Row], busy: float) -> list[str]:
     lines = [
-        "| PAN | bands | method | s | Mpx/s | CPU s/Mpx | peak MB | start s | MB out |",
-        "|---:|---:|---|---:|---:|---:|---:|---:|---:|",
+        "| PAN | bands | method | s | Mpx/s | CPU s/Mpx | peak MB | start s | MB out | x plain |",
+        "|---:|---:|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
+    plain = {(row["size"], row["bands"]): row["seconds"] for row in rows if row["method"] == "plain"}
     for row in sorted(rows, key=lambda r: (r["bands"], r["size"], r["method"] != "sharpen", r["method"], r["device"])):
         mpx = row["size"] ** 2 / 1e6
         name = row["method"] if row["device"] == "auto" or row["method"] != "sharpen" else f"sharpen, {row['device']}"
         star = "\\*" if row["load_before"] > busy else ""
         start = f"{row['start_seconds']:.1f}" if row["method"] == "sharpen" else ""
+        copy = plain.get((row["size"], row["bands"]))
+        times = "" if copy is None else f"{row['seconds'] / copy:.2f}"
         lines.append(
             f"| {row['size']} px | {row['bands']} | {name} | {row['seconds']:.1f}{star} | {_rate(row):.2f}{star} "
-            f"| {row['cpu_seconds'] / mpx:.2f} | {row['peak_mb']} | {start} | {row['bytes_out'] / 2**20:.0f} |"
+            f"| {row['cpu_seconds'] / mpx:.2f} | {row['peak_mb']} | {start} | {row['bytes_out'] / 2**20:.0f} "
+            f"| {times} |"
         )
     return lines
 

@@ -10,6 +10,7 @@ from crossdiff_cli.errors import OptionError
 Bounds = tuple[float, float, float, float]
 """Left, bottom, right, top."""
 Precision = Literal["auto", "fp32", "bf16", "int8"]
+Backend = Literal["auto", "strips", "whole", "reference"]
 Extent = Literal["intersection", "pan"]
 Driver = Literal["GTiff", "COG"]
 Objective = Literal["x0", "eps"]
@@ -119,6 +120,8 @@ class RuntimeOptions:
     """`auto`, `cpu`, `cuda[:i]`, or several with commas between."""
     precision: Precision = "auto"
     """Arithmetic of the network; `auto` is the fastest that the device has."""
+    backend: Backend = "auto"
+    """How the network is computed; `auto` is `whole` on a GPU, else `strips`."""
     tile: int | None = None
     """Side of a tile in PAN pixels, a multiple of 256; None for what the memory at hand allows."""
     readers: int = 2

@@ -163,8 +163,8 @@ def test_command_and_all_or_nothing(run, make_pair, tmp_path, monkeypatch):
             raise MemoryError
         return original(*arguments)
 
-    original = module.to_dtype
-    monkeypatch.setattr(module, "to_dtype", fail)
+    original = module.array_to_dtype
+    monkeypatch.setattr(module, "array_to_dtype", fail)
     assert run("-q", "degrade", files.pan, files.ms, "-o", folder, "--overwrite").exit_code == 1
     assert (folder / "pan.tif").read_bytes() == before
     assert sorted(p.name for p in folder.iterdir()) == sorted(NAMES)

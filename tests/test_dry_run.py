@@ -1,12 +1,15 @@
 """`sharpen --dry-run` says what the run then does, and writes nothing."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import rasterio
+import torch
 from click.testing import CliRunner
 
 from crossdiff_cli.cli.main import main
+from crossdiff_cli.inference.plan import window_bytes
 
 
 @pytest.fixture
@@ -41,8 +44,9 @@ def test_the_forecast_is_what_the_run_does(arguments, tmp_path):
         assert said["output_bytes"] == file.read().nbytes
     assert (said["tiles"], said["tile"]) == (6, [256, 256])
     assert said["seconds"] > 0
-    windows = said["tile_bytes"] / said["workers"] / (136 + 23 * 4)  # bytes of a pixel in float32
-    assert 256**2 < windows <= (256 + 2 * said["halo"]) ** 2
+    worker = SimpleNamespace(device=torch.device("cpu"), dtype=torch.float32)
+    least, most = (window_bytes([worker], 4, side**2) for side in (256, 256 + 2 * said["halo"]))
+    assert least < said["tile_bytes"] / said["workers"] <= most
 
 
 def test_it_is_printed_for_a_reader_and_refuses_as_the_run_does(arguments, tmp_path):

@@ -1,6 +1,5 @@
 """The network on whole numbers: exact where they are, the same picture, and only where the processor has them."""
 
-import copy
 import logging
 
 import numpy as np
@@ -12,8 +11,9 @@ from conftest import changed, sharpen_options, small_model
 
 from crossdiff_cli.errors import DeviceError
 from crossdiff_cli.geometry.grid import GridMapping
+from crossdiff_cli.geometry.window import Window
 from crossdiff_cli.imaging.sensor_model import SensorModel
-from crossdiff_cli.inference.calibration import in_int8
+from crossdiff_cli.inference.calibration import quantised
 from crossdiff_cli.inference.int8 import Int8Block, Int8Conv
 from crossdiff_cli.model import device as devices
 from crossdiff_cli.model.blocks import ResBlock
@@ -70,11 +70,12 @@ def test_a_block_keeps_what_it_adds_to():
     block = ResBlock(16, 8).eval().requires_grad_(False)
     torch.nn.init.normal_(block.film.weight, std=0.2)
     x, condition = torch.randn(1, 16, 32, 32), torch.randn(1, 8)
-    quick = Int8Block(copy.deepcopy(block))
+    quick = Int8Block(block, condition, torch.float32)
     with torch.inference_mode():
-        assert torch.equal(quick(x, condition), block(x, condition))
+        assert torch.equal(quick(x.clone()), block(x, condition))
         other = 50 * torch.randn(1, 16, 32, 32).contiguous(memory_format=torch.channels_last)
-        rounded, exact = quick(other, condition), block(other, condition)
+        exact = block(other, condition)
+        rounded = quick(other.clone(memory_format=torch.preserve_format))
     added, error = exact - other, rounded - exact
     assert 0 < error.square().mean().sqrt() < 0.03 * added.square().mean().sqrt()
     assert error.mean(dim=(2, 3)).abs().max() < 0.3 * error.square().mean().sqrt()
@@ -87,12 +88,12 @@ def test_what_lies_beyond_the_range_gets_its_end():
     for conv in (block.conv1, block.conv2):
         torch.nn.init.dirac_(conv.weight)
         torch.nn.init.zeros_(conv.bias)
-    quick, condition = Int8Block(block), torch.zeros(1, 8)
+    quick = Int8Block(block, torch.zeros(1, 8), torch.float32)
     with torch.inference_mode():
-        quick(torch.ones(1, 16, 8, 8), condition)
+        quick(torch.ones(1, 16, 8, 8))
         far = torch.zeros(1, 16, 8, 8)
         far[0, 0, 4, 4], far[0, 1, 4, 4] = 100.0, -100.0  # RMS 35: 2.8 times it
-        added = quick(far.clone().contiguous(memory_format=torch.channels_last), condition) - far
+        added = quick(far.clone().contiguous(memory_format=torch.channels_last)) - far
     assert float(added[0, 0, 4, 4]) == pytest.approx(1.5 * float(F.silu(torch.ones(()))), abs=0.02)
     assert float(added[0, 1, 4, 4]) == pytest.approx(float(F.silu(torch.tensor(-1.5))), abs=0.02)
 
@@ -107,26 +108,30 @@ def test_the_shipped_network_hardly_differs(bands):
     generator = torch.Generator().manual_seed(3)
     steps = F.interpolate(torch.randn(1, 1 + bands, 8, 8, generator=generator), size=(128, 128))
     pan, ms = steps[:, :1].clone(), F.avg_pool2d(steps[:, 1:] + steps[:, :1], 4)
-    quick = in_int8(model, spectrum, gains)
-    assert quick is not model
+    quick = quantised(model, spectrum, gains)
+    assert quick is not None
     with torch.inference_mode():
         sensor_model = SensorModel(GridMapping((4.0, 4.0), (0.0, 0.0)), gains)
-        exact, rounded = (m.fuse(pan, ms, sensor_model, spectrum, iterations=2) for m in (model, quick))
+        exact = model.fuse(pan, ms, sensor_model, spectrum, iterations=2)
+        rounded, _ = quick.fuse(pan, ms, sensor_model, Window(0, 0, 128, 128), 2)
     assert 0 < (rounded - exact).square().mean().sqrt() < 0.002 * exact.std()
 
 
 @with_vnni
-def test_ranges_do_not_depend_on_the_order_of_the_bands():
-    model = small_model().channels_last()
-    order = [2, 0, 3, 1]
-    turned = Spectrum(BANDS.center_nm[order], BANDS.width_nm[order], BANDS.pan_nm, 4.0)
-    one, other = in_int8(model, BANDS, GAINS), in_int8(model, turned, [GAINS[i] for i in order])
-    scales = [
-        [conv.scale for module in quick.modules() if isinstance(module, Int8Block) for conv in module._convs]
-        for quick in (one, other)
-    ]
-    assert len(scales[0]) == 2 * sum(isinstance(module, ResBlock) for module in model.modules())
-    assert scales[0] == scales[1]
+def test_the_order_of_the_bands_in_the_file_does_not_matter(make_pair, tmp_path, read_all):
+    """The ranges, which follow from the bands, are those of the bands in the order of their wavelengths."""
+    files, order = make_pair(), (2, 0, 3, 1)
+    with rasterio.open(files.ms) as file:
+        data, profile = file.read()[list(order)], file.profile
+    with rasterio.open(tmp_path / "turned.tif", "w", **profile) as file:
+        file.write(data)
+    for name, ms, bands in (("plain", files.ms, (0, 1, 2, 3)), ("turned", str(tmp_path / "turned.tif"), order)):
+        pair = PairOptions(sensor="vhr", bands=tuple("B G R NIR".split()[band] for band in bands))
+        sharpen(
+            files.pan, [ms], tmp_path / f"{name}_out.tif", sharpen_options(pair=pair, device="cpu", precision="int8")
+        )
+    plain, turned = (read_all(tmp_path / f"{name}_out.tif") for name in ("plain", "turned"))
+    assert np.array_equal(plain[list(order)], turned)
 
 
 @with_vnni
@@ -138,7 +143,7 @@ def test_weights_that_whole_numbers_would_falsify_stay_in_float32(caplog):
     block.conv1.weight[0] *= 1e4
     block.conv2.weight[:, 0] = 0
     with caplog.at_level(logging.WARNING):
-        assert in_int8(model, BANDS, GAINS) is model
+        assert quantised(model, BANDS, GAINS) is None
     assert "float32 is used" in caplog.text
 
 
@@ -146,10 +151,10 @@ def test_a_pytorch_with_other_operators_works_in_float32(caplog, monkeypatch):
     def refuse(*_):
         raise RuntimeError("qconv2d_pointwise() expected at most 3 arguments\nand a trace")
 
-    monkeypatch.setattr("crossdiff_cli.inference.calibration.to_int8", refuse)
+    monkeypatch.setattr("crossdiff_cli.inference.calibration._calibrate", refuse)
     model = small_model().channels_last()
     with caplog.at_level(logging.WARNING):
-        assert in_int8(model, BANDS, GAINS) is model
+        assert quantised(model, BANDS, GAINS) is None
     assert "expected at most 3 arguments): float32 is used" in caplog.text
 
 

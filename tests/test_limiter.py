@@ -4,12 +4,22 @@ import pytest
 import torch
 
 from crossdiff_cli.geometry.grid import GridMapping
-from crossdiff_cli.imaging.back_projection import expand_guided
-from crossdiff_cli.imaging.limiter import limit
-from crossdiff_cli.imaging.sensor_model import SensorModel, pan_on_ms_grid, to_ms
+from crossdiff_cli.geometry.window import Window
+from crossdiff_cli.imaging.back_projection import regress_on_pan
+from crossdiff_cli.imaging.limiter import Limits
+from crossdiff_cli.imaging.sensor_model import SensorModel, pan_on_ms_grid, to_ms, to_pan
 
 MODEL = SensorModel(GridMapping((4.0, 4.0), (0.0, 0.0)), (0.3, 0.3))
 FLAT = torch.zeros(1, 1, 64, 64), torch.zeros(1, 2, 16, 16)
+
+
+def limit(hrms, pan, ms, pan_ms, model):
+    return Limits.of(ms, pan_ms, model).clip(hrms, pan, model)
+
+
+def expand_guided(residual, pan, pan_ms):
+    left, slope = to_pan(regress_on_pan(residual, pan_ms), (64, 64), MODEL).chunk(2)
+    return left + slope * pan
 
 
 def random_ms(seed: int = 0) -> torch.Tensor:
@@ -66,10 +76,23 @@ def test_a_residual_is_expanded_along_the_edges_of_the_pan():
     pan[..., 33:] = 1.0
     pan_ms = pan_on_ms_grid(pan, (16, 16), MODEL)
     truth = 0.3 * pan.expand(-1, 2, -1, -1)
-    update = expand_guided(to_ms(truth, (16, 16), MODEL), pan, pan_ms, MODEL)
+    update = expand_guided(to_ms(truth, (16, 16), MODEL), pan, pan_ms)
     inner = (slice(None), slice(None), slice(16, -16), slice(16, -16))
-    plain = expand_guided(to_ms(truth, (16, 16), MODEL), FLAT[0], FLAT[1], MODEL)
+    plain = expand_guided(to_ms(truth, (16, 16), MODEL), FLAT[0], FLAT[1])
     error, other = ((x - truth)[inner].square().mean() for x in (update, plain))
     assert error < 0.3 * other
-    constant = expand_guided(torch.ones(1, 2, 16, 16), pan, pan_ms, MODEL)
+    constant = expand_guided(torch.ones(1, 2, 16, 16), pan, pan_ms)
     assert torch.allclose(constant, torch.ones(1, 2, 64, 64), atol=1e-5)
+
+
+def test_parts_are_limited_as_the_whole_is():
+    ms, hrms = random_ms(), 3 * torch.randn(1, 2, 64, 64, generator=torch.Generator().manual_seed(1))
+    pan = torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(2))
+    shifted = SensorModel(
+        GridMapping((4.0, 4.0), (-1.3, 0.6), ((0.0, 0.0), (0.7, 0.0))), (0.3, 0.3), saturation=(1.0, 2.0)
+    )
+    limits = Limits.of(ms, pan_on_ms_grid(pan, (16, 16), shifted), shifted)
+    whole, part = limits.clip(hrms, pan, shifted), Window(16, 8, 24, 40)
+    found = limits.clip(part.crop(hrms), part.crop(pan), shifted.crop(part))
+    assert torch.equal(found, part.crop(whole))
+    assert (whole != hrms).any()

@@ -3,6 +3,7 @@
 import threading
 import time
 from itertools import accumulate, cycle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,11 +16,16 @@ from crossdiff_cli.geometry.grid import GridMapping
 from crossdiff_cli.geometry.window import STRIDE, Tile, Window, tiles
 from crossdiff_cli.imaging.resample import degrade
 from crossdiff_cli.imaging.sensor_model import SensorModel
-from crossdiff_cli.inference.plan import choose_tile_size, max_window_pixels, workers_on
+from crossdiff_cli.inference.plan import (
+    choose_tile_size,
+    max_window_pixels,
+    most_pixels_to_overlap,
+    window_bytes,
+    workers_on,
+)
 from crossdiff_cli.inference.run import DeviceWorker, FusedTile, WriterThread, run_tiles
-from crossdiff_cli.inference.strips import fuse_core
+from crossdiff_cli.inference.strips import StripNetwork
 from crossdiff_cli.io.writer import Writer
-from crossdiff_cli.model.blocks import compact
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.device import choose_devices
 from crossdiff_cli.model.spectral import Spectrum
@@ -61,7 +67,7 @@ def test_the_core_alone_is_the_core_of_the_whole_window(iterations, encoders):
     pan, ms = torch.randn(1, 1, height, width), torch.randn(1, 4, height // 4 + 8, width // 4 + 8)
     with torch.inference_mode():
         whole = model.fuse(pan, ms, sensor_model, SPECTRUM, iterations)
-        part, left = fuse_core(model, pan, ms, sensor_model, SPECTRUM, iterations, core)
+        part, left = StripNetwork(model, SPECTRUM, torch.float32).fuse(pan, ms, sensor_model, core, iterations)
         wanted = ms - degrade(
             whole, (ms.shape[2], ms.shape[3]), sensor_model.grid.ratio, sensor_model.grid.offset, GAINS
         )
@@ -85,13 +91,6 @@ def test_regions():
     assert [(strip.row, strip.stop[0]) for strip in Window(8, 0, 80, 8).strips(64)] == [(8, 48), (48, 88)]
     image = torch.arange(64 * 96.0).reshape(1, 1, 64, 96)
     assert torch.equal(Window(8, 16, 48, 48).crop(image[..., ::2, ::2], 2), image[..., 8:56:2, 16:64:2])
-
-
-def test_one_channel_is_channels_last_too():
-    """The trap: of one channel, `contiguous` leaves the strides, and convolutions answer in the other layout."""
-    convolution = torch.nn.Conv2d(1, 8, 6, stride=2, padding=2)
-    out = convolution(compact(torch.randn(1, 1, 32, 32)))
-    assert out.stride(1) == 1
 
 
 def test_neither_devices_nor_tiles_nor_lack_of_memory_show_in_the_file(
@@ -256,12 +255,14 @@ def test_other_errors_of_the_network_are_not_taken_for_lack_of_memory(make_pair,
 def test_values_that_are_not_finite_are_an_error_that_tells_where(values, make_pair, tmp_path, options, monkeypatch):
     files = make_pair(shape=(512, 512))
 
-    def spoiled(model, pan, ms, sensor_model, spectrum, iterations, core, dtype):
-        hrms, left = fuse_core(model, pan, ms, sensor_model, spectrum, iterations, core, dtype)
+    fuse = StripNetwork.fuse
+
+    def spoiled(self, *arguments):
+        hrms, left = fuse(self, *arguments)
         hrms[0, 1, 5, : len(values)] = torch.tensor(values)
         return hrms, left
 
-    monkeypatch.setattr("crossdiff_cli.inference.run.fuse_core", spoiled)
+    monkeypatch.setattr(StripNetwork, "fuse", spoiled)
     with pytest.raises(SceneError) as caught:
         sharpen(files.pan, [files.ms], tmp_path / "out.tif", options)
     assert caught.value.path == files.pan
@@ -293,6 +294,17 @@ def test_no_lane_waits_while_another_works(side, workers, count):
     assert len(list(tiles(extent, size, 161, 8))) == count
 
 
+@pytest.mark.parametrize("shape", [(4096, 4096), (5000, 9000), (8192, 8192), (16384, 16384)])
+@pytest.mark.parametrize("workers", [2, 4])
+def test_a_gpu_gets_tiles_enough_to_overlap(shape, workers):
+    """Four a worker, of 1024 to 4096 pixels a side on average, but for a scene that four workers share."""
+    extent, halo = Window(0, 0, *shape), 168
+    rows, cols = choose_tile_size(extent, halo, most_pixels_to_overlap(extent, halo, workers), workers)
+    count = len(list(tiles(extent, (rows, cols), halo, 8)))
+    assert 700**2 < rows * cols <= 4400**2
+    assert count >= 4 * workers or rows * cols <= 1100**2
+
+
 def test_a_cpu_works_on_two_tiles_where_it_has_the_cores(monkeypatch):
     cpu = choose_devices("cpu", "auto")
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
@@ -319,7 +331,7 @@ def test_tiles_that_are_worked_on_together_share_a_network(make_pair, tmp_path, 
     plain = DeviceWorker._fuse
 
     def watched(self, tile, patch):
-        used.setdefault(id(self), self._model)
+        used.setdefault(id(self), self._network)
         return plain(self, tile, patch)
 
     monkeypatch.setattr(DeviceWorker, "_fuse", watched)
@@ -329,7 +341,7 @@ def test_tiles_that_are_worked_on_together_share_a_network(make_pair, tmp_path, 
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
         sharpen(files.pan, [files.ms], tmp_path / f"{threads}.tif", options)
         assert len(used) == threads
-        assert len({id(model) for model in used.values()}) == 1
+        assert len({id(network) for network in used.values()}) == 1
         with rasterio.open(tmp_path / f"{threads}.tif") as file:
             results.append(file.read())
     assert np.array_equal(*results)
@@ -344,8 +356,11 @@ def test_memory_sets_the_tile(monkeypatch):
     assert max_window_pixels(cpu, 4, torch.bfloat16) > 1.25 * plenty
     monkeypatch.setattr("crossdiff_cli.inference.plan.fast_in_bf16", lambda _device: False)
     assert max_window_pixels(cpu, 4, torch.bfloat16) == plenty
-    assert max_window_pixels(choose_devices("cpu,cpu", "auto"), 4, torch.float32) == pytest.approx(plenty / 2, abs=1)
-    monkeypatch.setattr("crossdiff_cli.inference.plan._free", lambda: 5e8)
+    pair = choose_devices("cpu,cpu", "auto")
+    each = max_window_pixels(pair, 4, torch.float32)
+    workers = [SimpleNamespace(device=device, dtype=torch.float32) for device in pair]
+    assert window_bytes(workers, 4, each) == pytest.approx(window_bytes(workers, 4, plenty) / 2, rel=1e-3)
+    monkeypatch.setattr("crossdiff_cli.inference.plan._free", lambda: 4e8)
     assert max_window_pixels(cpu, 4, torch.float32) < plenty / 2
 
 
@@ -360,16 +375,17 @@ def test_a_tile_takes_the_memory_it_was_chosen_by(dtype, bands, monkeypatch):
     margin = -(-model.halo((4.0, 4.0), sensor_model.nyquist_gains, 2) // STRIDE) * STRIDE
     size = 384 + 2 * margin
     pan, ms = torch.randn(1, 1, size, size), torch.randn(1, bands, size // 4, size // 4)
-    core = Window(margin, margin, 384, 384)
+    core, network = Window(margin, margin, 384, 384), StripNetwork(model, spectrum, dtype)
     with torch.inference_mode(), torch.profiler.profile(profile_memory=True) as profile:
-        fuse_core(model, pan, ms, sensor_model, spectrum, 2, core, dtype)
+        network.fuse(pan, ms, sensor_model, core, 2)
     changes = sorted(
         (e.start_ns(), e.nbytes()) for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"
     )
     peak = max(accumulate(change for _, change in changes)) / size**2
     monkeypatch.setattr("crossdiff_cli.inference.plan._free", lambda: 1e12)
-    chosen_by = 0.9e9 / max_window_pixels(choose_devices("cpu", "auto"), bands, dtype)
-    assert 0.6 * chosen_by < peak < chosen_by
+    monkeypatch.setattr("crossdiff_cli.inference.plan._CPU_BYTES", peak * size**2)
+    fitting = max_window_pixels(choose_devices("cpu", "auto"), bands, dtype)
+    assert 0.6 * size**2 < fitting < size**2
 
 
 @pytest.mark.parametrize("names", ["cpu,toaster", "cpu,", "cuda:99,cpu"])

@@ -14,7 +14,7 @@ from rasterio.transform import Affine
 
 from crossdiff_cli.errors import OutputError, OutputExistsError
 from crossdiff_cli.geometry.window import Window
-from crossdiff_cli.io.quantise import to_dtype
+from crossdiff_cli.imaging.quantise import array_to_dtype
 from crossdiff_cli.io.writer import OutputProfile, Writer
 from crossdiff_cli.sensors.table import find_sensor
 from crossdiff_cli.system import atomic
@@ -373,18 +373,20 @@ def test_valid_pixels_never_become_nodata(nodata, valid_becomes):
     data = np.full((1, 2, 2), float(nodata), "float32")
     data[0, 0, 1] = 100.4
     mask = np.array([[True, True], [False, True]])
-    out = to_dtype(data, mask, "uint8", float(nodata))
+    out = array_to_dtype(data, mask, "uint8", float(nodata))
     assert out.tolist() == [[[valid_becomes, 100], [nodata, valid_becomes]]]
 
 
 def test_rounding_and_saturation():
     data = np.array([[[-3.2, 0.5, 1.5, 254.6, 300.0]]], "float32")
-    assert to_dtype(data, np.ones((1, 5), bool), "uint8", None).tolist() == [[[0, 0, 2, 255, 255]]]
-    assert to_dtype(data, np.ones((1, 5), bool), "int16", None).tolist() == [[[-3, 0, 2, 255, 300]]]
+    assert array_to_dtype(data, np.ones((1, 5), bool), "uint8", None).tolist() == [[[0, 0, 2, 255, 255]]]
+    assert array_to_dtype(data, np.ones((1, 5), bool), "int16", None).tolist() == [[[-3, 0, 2, 255, 300]]]
 
 
 def test_float_keeps_values_and_moves_off_nodata():
-    out = to_dtype(np.array([[[-9999.0, 0.25, 1.0]]], "float32"), np.array([[True, True, False]]), "float32", -9999.0)
+    out = array_to_dtype(
+        np.array([[[-9999.0, 0.25, 1.0]]], "float32"), np.array([[True, True, False]]), "float32", -9999.0
+    )
     assert out[0, 0, 0] != -9999
     assert abs(out[0, 0, 0] + 9999) < 0.01
     assert out[0, 0, 1:].tolist() == [0.25, -9999.0]

@@ -23,6 +23,7 @@ from crossdiff_cli.cli.types import (
 )
 from crossdiff_cli.errors import OptionError
 from crossdiff_cli.options import (
+    Backend,
     BatchOptions,
     Driver,
     EstimateOptions,
@@ -149,6 +150,9 @@ _RUNTIME = (
             help="Where to compute; several with commas between."),
     setting(RuntimeOptions, "precision", "--precision", type=click.Choice(get_args(Precision)), show_default=True,
             help="Arithmetic of the network; auto is the fastest that the device has."),
+    setting(RuntimeOptions, "backend", "--backend", type=click.Choice(get_args(Backend)), show_default=True,
+            help="How the network is computed: strip by strip (auto on a CPU), in one piece (auto on a GPU), or by the "
+            "plain module, to compare with."),
     setting(RuntimeOptions, "tile", "--tile", type=TileSize(), default="auto", show_default=True,
             help="Side of a tile in PAN pixels; it sets the memory used."),
 )  # fmt: skip

@@ -11,8 +11,6 @@ from crossdiff_cli.estimate.matching import PanDegradation, SampleWindow
 from crossdiff_cli.estimate.registration import Registration
 from crossdiff_cli.imaging.resample import Pixels
 
-_MASK = torch.tensor([[1.0, -2.0, 1.0], [-2.0, 4.0, -2.0], [1.0, -2.0, 1.0]]).double()[None, None] / 6.0
-"""Takes out what is linear along rows or columns and keeps the deviation of white noise (Immerkaer 1996)."""
 _BLOCK = 12
 """Side of the blocks that are told apart, in pixels."""
 _MIN_BLOCKS = 16
@@ -29,6 +27,7 @@ def ms_noise(samples: Sequence[SampleWindow], degradation: PanDegradation, place
     images = [torch.cat([sample.ms, pan[None]]) for sample, pan in zip(samples, seen, strict=True)]
     blocks = torch.cat([_blocks(image, sample.mask) for image, sample in zip(images, samples, strict=True)])
     bands = blocks.shape[1] - 1
+    blocks = blocks.double()
     fine = _fine(blocks)
     covariance = torch.einsum("nirc,njrc->ij", fine, fine)
     levels = []
@@ -53,7 +52,9 @@ def _level(blocks: Tensor) -> float:
     over the blocks finds n and c; it takes relative errors, so that those decide in which noise is not lost in texture.
     """
     images = blocks[:, None]
-    powers = torch.stack([_fine(i).square().mean(dim=(1, 2, 3)) for i in (images, F.avg_pool2d(images, 2))], dim=1)
+    powers = torch.stack(
+        [_fine(i).square().mean(dim=(1, 2, 3)) for i in (images, F.avg_pool2d(images, 2))], dim=1
+    ).double()
     powers = powers[powers[:, 0] > 0]  # the others are saturated or filled
     if len(powers) < _MIN_BLOCKS:
         return 0.0
@@ -65,20 +66,26 @@ def _level(blocks: Tensor) -> float:
 
 
 def _fine(images: Tensor) -> Tensor:
-    """(N, C, H, W) high-passed, without its border."""
-    count, bands, height, width = images.shape
-    return F.conv2d(images.reshape(-1, 1, height, width), _MASK).reshape(count, bands, height - 2, width - 2)
+    """(..., H, W) high-passed, without its border, by the second differences along both axes (Immerkaer 1996).
+
+    They take out what is linear along rows or columns; a sixth of them keeps the deviation of white noise.
+    """
+    for axis in (-2, -1):
+        count = images.shape[axis] - 2
+        before, here, after = (images.narrow(axis, start, count) for start in range(3))
+        images = before - 2 * here + after
+    return images / 6
 
 
 def _blocks(image: Tensor, valid: Tensor) -> Tensor:
-    """Those blocks of an image (C, H, W) that are `valid` (H, W): (blocks, C, rows, columns), float64 of mean 0."""
+    """Those blocks of an image (C, H, W) that are `valid` (H, W): (blocks, C, rows, columns), of mean 0."""
 
     def cut(whole: Tensor) -> Tensor:
         rows, cols = (size // _BLOCK for size in whole.shape[1:])
         part = whole[:, : rows * _BLOCK, : cols * _BLOCK].reshape(len(whole), rows, _BLOCK, cols, _BLOCK)
         return part.permute(1, 3, 0, 2, 4).reshape(rows * cols, len(whole), _BLOCK, _BLOCK)
 
-    found = cut(image)[cut(valid[None]).flatten(1).all(dim=1)].double()
+    found = cut(image)[cut(valid[None]).flatten(1).all(dim=1)]
     return found - found.mean(dim=(2, 3), keepdim=True)
 
 

@@ -46,6 +46,12 @@ class GridMapping:
         """Return the mapping of some of the bands."""
         return replace(self, band_shifts=tuple(self.band_shifts[i] for i in bands) if self.band_shifts else ())
 
+    @property
+    def offsets(self) -> tuple[Pixels, ...]:
+        """Where each band lies, as `offset`; one for all where they lie alike."""
+        row, col = self.offset
+        return tuple((row + down, col + right) for down, right in self.band_shifts) or (self.offset,)
+
     def bands_by_offset(self, count: int) -> list[tuple[Pixels, list[int]]]:
         """Group the indices of `count` bands by their offset on the PAN grid."""
         groups: dict[Pixels, list[int]] = {}

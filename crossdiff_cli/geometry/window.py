@@ -53,6 +53,10 @@ class Window:
             slice(self.col // scale, (self.col + self.width) // scale),
         )
 
+    def halved(self) -> "Window":
+        """Return the same pixels on the grid of half of the resolution; all edges are even."""
+        return Window(self.row // 2, self.col // 2, self.height // 2, self.width // 2)
+
     def within(self, outer: "Window") -> tuple[slice, slice]:
         """Return the slices of this window in an array that holds `outer`."""
         return self.relative_to(outer).slices()

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from crossdiff_cli.geometry.grid import GridMapping, Pixels
+from crossdiff_cli.geometry.window import Window
 from crossdiff_cli.imaging.filters import high_pass, local_mean
-from crossdiff_cli.imaging.limiter import limit
+from crossdiff_cli.imaging.limiter import Limits
 from crossdiff_cli.imaging.resample import EXPAND_RADIUS, mtf_radius
-from crossdiff_cli.imaging.sensor_model import SensorModel, to_ms, to_pan
+from crossdiff_cli.imaging.sensor_model import Expansion, SensorModel, to_ms, to_pan
 
 ITERATIONS = 2
 """Default number of back-projection iterations; more gain less and cost as much each (benchmarks/choices.md)."""
@@ -48,13 +49,21 @@ def back_projection_radius(ratio: Pixels, nyquist_gains: Sequence[float], iterat
 
 
 def back_project(
-    hrms: Tensor, pan: Tensor, ms: Tensor, pan_ms: Tensor, sensor_model: SensorModel, iterations: int
+    hrms: Tensor,
+    pan: Tensor,
+    ms: Tensor,
+    pan_ms: Tensor,
+    sensor_model: SensorModel,
+    iterations: int,
+    rows: int | None = None,
 ) -> Tensor:
     """Make a result consistent with the MS, and keep it within the range that MS and PAN show nearby.
 
-    An iteration adds step * E(denoise_residual(ms - to_ms(hrms))). In the first one E is `expand_guided`, in later ones
-    `to_pan`. Degradation after interpolation has eigenvalues e in [0, 1], 1 for flat areas and the least at the Nyquist
-    frequency of the MS; without a guide, relaxation factors of 1 and 1.4 leave (1 - e)(1 - 1.4 e) of an error.
+    An iteration adds step * E(denoise_residual(ms - to_ms(hrms))). In the first one E is guided by the PAN
+    (`regress_on_pan`): the slope, interpolated, multiplies the PAN, so that edges of the residual lie where the PAN has
+    them; in later ones it is `to_pan`. Degradation after interpolation has eigenvalues e in [0, 1], 1 for
+    flat areas and the least at the Nyquist frequency of the MS; without a guide, relaxation factors of 1 and 1.4 leave
+    (1 - e)(1 - 1.4 e) of an error.
 
     Args:
         hrms: (B, C, H, W), normalised.
@@ -63,41 +72,49 @@ def back_project(
         pan_ms: (B, C, h, w), the PAN on the MS grid (`sensor_model.pan_on_ms_grid`).
         sensor_model: of the window.
         iterations: how often; 0 returns `hrms`.
+        rows: update `hrms` in place, in strips of as many rows, with little memory and without gradients; None returns
+            another image.
     """
-    shape = (hrms.shape[2], hrms.shape[3])
+    if not iterations:
+        return hrms
+    window = Window(0, 0, hrms.shape[2], hrms.shape[3])
+    strips = [window] if rows is None else list(window.strips(rows))
+    limits = Limits.of(ms, pan_ms, sensor_model)
     hrms = hrms.contiguous()  # as the images on the MS grid: sums of two layouts take three times as long
     for iteration, step in enumerate(relaxation(iterations)):
         residual = ms - to_ms(hrms, (ms.shape[2], ms.shape[3]), sensor_model)
         residual = step * denoise_residual(residual, sensor_model, iteration)
-        if iteration == 0:
-            hrms = hrms + expand_guided(residual, pan, pan_ms, sensor_model)
-        else:
-            hrms = hrms + to_pan(residual, shape, sensor_model)
-    return limit(hrms, pan, ms, pan_ms, sensor_model) if iterations else hrms
+        guided, last = iteration == 0, iteration == iterations - 1
+        added = Expansion(regress_on_pan(residual, pan_ms) if guided else residual, window.width, sensor_model)
+        for strip in strips:
+            sharp, update = strip.crop(pan), added(strip)
+            if guided:
+                left, slope = update.chunk(2)
+                update = torch.addcmul(left, slope, sharp)
+            updated = strip.crop(hrms) + update
+            updated = limits.clip(updated, sharp, sensor_model.crop(strip)) if last else updated
+            if len(strips) == 1:
+                hrms = updated
+            else:
+                strip.crop(hrms).copy_(updated)
+    return hrms
 
 
-def expand_guided(residual: Tensor, pan: Tensor, pan_ms: Tensor, sensor_model: SensorModel) -> Tensor:
-    """Interpolate a residual to the PAN grid as a local linear function of the PAN (guided upsampling, He et al. 2013).
-
-    The residual is regressed on the PAN in windows of 3 x 3 MS pixels; the slope, interpolated, multiplies the PAN, and
-    what the regression leaves is interpolated as it is: edges of the residual lie where the PAN has them.
+def regress_on_pan(residual: Tensor, pan_ms: Tensor) -> Tensor:
+    """Regress a residual on the PAN in windows of 3 x 3 MS pixels (guided filter, He et al. 2013).
 
     Args:
         residual: (B, C, h, w), normalised.
-        pan: (B, 1, H, W), normalised.
         pan_ms: (B, C, h, w), the PAN on the MS grid.
-        sensor_model: of the window.
 
     Returns:
-        (B, C, H, W).
+        (2 B, C, h, w): what the regression leaves, and the slope.
     """
     mean = local_mean(pan_ms, GUIDE_RADIUS)
     variance = (local_mean(pan_ms * pan_ms, GUIDE_RADIUS) - mean * mean).clamp_min(0)
     covariance = local_mean(residual * pan_ms, GUIDE_RADIUS) - local_mean(residual, GUIDE_RADIUS) * mean
     slope = (covariance / (variance + _GUIDE_SHRINKAGE)).clamp(-_LARGEST_GUIDE_GAIN, _LARGEST_GUIDE_GAIN)
-    shape = (pan.shape[2], pan.shape[3])
-    left = to_pan(residual - slope * pan_ms, shape, sensor_model)
-    return torch.addcmul(left, to_pan(slope, shape, sensor_model), pan)
+    return torch.cat([residual - slope * pan_ms, slope])
 
 
 def denoise_residual(residual: Tensor, sensor_model: SensorModel, iteration: int) -> Tensor:
@@ -116,11 +133,25 @@ def denoise_residual(residual: Tensor, sensor_model: SensorModel, iteration: int
     return wiener_filter(residual, residual.new_tensor(power)[:, None, None])
 
 
-def denoise_pan(pan: Tensor, sensor_model: SensorModel) -> Tensor:
-    """Suppress fluctuations of the PAN (B, 1, H, W), normalised, below its noise: they are no detail of any band."""
+def denoise_pan(pan: Tensor, sensor_model: SensorModel, rows: int | None = None) -> Tensor:
+    """Suppress fluctuations of the PAN (B, 1, H, W), normalised, below its noise: they are no detail of any band.
+
+    Args:
+        pan: of a window; H and W are multiples of the network's stride.
+        sensor_model: noise of the PAN.
+        rows: work in strips of as many rows, with little memory; None works on the whole.
+    """
     if not sensor_model.pan_noise:
         return pan
-    return wiener_filter(pan, pan.new_tensor(_HIGH_PASS_NOISE_SHARE * sensor_model.pan_noise**2))
+    power = pan.new_tensor(_HIGH_PASS_NOISE_SHARE * sensor_model.pan_noise**2)
+    if rows is None:
+        return wiener_filter(pan, power)
+    window, out = Window(0, 0, pan.shape[2], pan.shape[3]), torch.empty_like(pan)
+    for strip in window.strips(rows):
+        outer = strip.grown_within(WIENER_RADIUS, window)
+        filtered = wiener_filter(outer.crop(pan), power)
+        strip.crop(out).copy_(strip.relative_to(outer).crop(filtered))
+    return out
 
 
 def wiener_filter(image: Tensor, noise: Tensor) -> Tensor:

@@ -1,9 +1,14 @@
 """Limit a result to the range that MS and PAN show nearby: no halo, no ringing, no mottle beyond it."""
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from crossdiff_cli.geometry.grid import Pixels
 from crossdiff_cli.imaging.resample import span
 from crossdiff_cli.imaging.sensor_model import SensorModel
 
@@ -12,46 +17,57 @@ _TOLERANCE = 0.25
 _ROUNDING = 1e-6
 
 
-def limit(hrms: Tensor, pan: Tensor, ms: Tensor, pan_ms: Tensor, sensor_model: SensorModel) -> Tensor:
-    """Clip each band to the range of the 3 x 3 MS pixels around, widened by what the PAN shows beyond its own range.
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The range that MS and PAN show around each MS pixel."""
 
-    A band that saturates stays below its saturation, or what the MS shows nearby.
+    top: Tensor
+    """(B, C, h, w): highest value of the 3 x 3 MS pixels around, widened."""
+    bottom: Tensor
+    """(B, C, h, w): lowest value, widened."""
+    pan_top: Tensor
+    """(B, 1, h, w): highest value of the PAN on the MS grid."""
+    pan_bottom: Tensor
+    """(B, 1, h, w): lowest value."""
+    saturated: Tensor | None
+    """(B, C, h, w): where a band saturates, or what the MS shows nearby; None where none does."""
 
-    Args:
-        hrms: (B, C, H, W), normalised.
-        pan: (B, 1, H, W), normalised.
-        ms: (B, C, h, w), normalised.
-        pan_ms: (B, C, h, w), the PAN on the MS grid.
-        sensor_model: of the window.
-    """
-    highest, lowest = _range(ms)
-    margin = _TOLERANCE * (highest - lowest)
-    pan_highest, pan_lowest = _range(pan_ms.mean(dim=1, keepdim=True))
-    top_ms, bottom_ms, saturated = highest + margin, lowest - margin, None
-    if sensor_model.saturation:
-        saturated = torch.maximum(highest, ms.new_tensor(sensor_model.saturation)[:, None, None])
-    parts = []
-    for offset, bands in sensor_model.grid.bands_by_offset(hrms.shape[1]):
-        place = hrms.shape[2:], ms.shape[2:], offset, sensor_model.grid.ratio
-        rows, columns = (_nearest(*axis, hrms.device) for axis in zip(*place, strict=True))
-        some = span(bands)
-        top, bottom = (_at(image[:, some], rows, columns) for image in (top_ms, bottom_ms))
-        top.add_((pan - _at(pan_highest, rows, columns)).clamp_min(0))
-        bottom.add_((pan - _at(pan_lowest, rows, columns)).clamp_max(0))
-        if saturated is not None:
-            top = torch.minimum(top, _at(saturated[:, some], rows, columns))
-        parts.append((some, torch.clamp(hrms[:, some], bottom, top)))
-    if len(parts) == 1:
-        return parts[0][1]
-    out = torch.empty_like(hrms)
-    for some, part in parts:
-        out[:, some] = part
-    return out
+    @classmethod
+    def of(cls, ms: Tensor, pan_ms: Tensor, sensor_model: SensorModel) -> "Limits":
+        """Look for the range of `ms` (B, C, h, w) and of the PAN on its grid (B, C, h, w), both normalised."""
+        highest, lowest = _range(ms)
+        margin = _TOLERANCE * (highest - lowest)
+        saturated = None
+        if sensor_model.saturation:
+            saturated = torch.maximum(highest, ms.new_tensor(sensor_model.saturation)[:, None, None])
+        return cls(highest + margin, lowest - margin, *_range(pan_ms.mean(dim=1, keepdim=True)), saturated)
 
+    def clip(self, hrms: Tensor, pan: Tensor, sensor_model: SensorModel) -> Tensor:
+        """Clip each band to the range of the MS, widened by what the PAN shows beyond its own range.
 
-def _at(image: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Return the values of an image (B, C, h, w) at rows and columns, the rows last: they are copied whole."""
-    return image[..., columns][..., rows, :]
+        A band that saturates stays below its saturation, or what the MS shows nearby.
+
+        Args:
+            hrms: (B, C, H, W), normalised.
+            pan: (B, 1, H, W), normalised.
+            sensor_model: of the window.
+        """
+        parts = []
+        for offset, bands in sensor_model.grid.bands_by_offset(hrms.shape[1]):
+            at = _Nearest(hrms.shape[2:], self.top.shape[2:], offset, sensor_model.grid.ratio, hrms.device)
+            some = span(bands)
+            top, bottom = at(self.top[:, some]), at(self.bottom[:, some])
+            top.add_((pan - at(self.pan_top)).clamp_min(0))
+            bottom.add_((pan - at(self.pan_bottom)).clamp_max(0))
+            if self.saturated is not None:
+                top = torch.minimum(top, at(self.saturated[:, some]))
+            parts.append((some, torch.clamp(hrms[:, some], bottom, top)))
+        if len(parts) == 1:
+            return parts[0][1]
+        out = torch.empty_like(hrms)
+        for some, part in parts:
+            out[:, some] = part
+        return out
 
 
 def _range(image: Tensor) -> tuple[Tensor, Tensor]:
@@ -66,7 +82,30 @@ def _range(image: Tensor) -> tuple[Tensor, Tensor]:
     return highest, lowest
 
 
-def _nearest(size: int, count: int, start: float, ratio: float, device: torch.device) -> Tensor:
-    """Return the MS pixel that holds the centre of each of `size` PAN pixels, the later one of a centre on an edge."""
+class _Nearest:
+    """Takes the values of the MS pixels that hold the centres of PAN pixels."""
+
+    def __init__(
+        self, shape: Sequence[int], coarse: Sequence[int], offset: Pixels, ratio: Pixels, device: torch.device
+    ) -> None:
+        axes = [_containing(*axis, device) for axis in zip(shape, coarse, offset, ratio, strict=True)]
+        (self._row_span, self._rows), (self._column_span, self._columns) = axes
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """(B, C, h, w) to (B, C, H, W); the rows last: they are copied whole."""
+        return image[..., self._row_span, self._column_span][..., self._columns][..., self._rows, :]
+
+
+def _containing(size: int, count: int, start: float, ratio: float, device: torch.device) -> tuple[slice, Tensor]:
+    """Return which of `count` MS pixels hold the centres of `size` PAN pixels, and which of them each centre lies in.
+
+    A centre on an edge lies in the later one.
+    """
+
+    def pixel(index: int) -> int:
+        return min(max(math.floor((index + 0.5 - start) / ratio + _ROUNDING), 0), count - 1)
+
+    first, last = pixel(0), pixel(size - 1)
     centres = torch.arange(size, dtype=torch.float64, device=device) + 0.5
-    return ((centres - start) / ratio + _ROUNDING).floor().long().clamp(0, count - 1)
+    index = ((centres - start) / ratio + _ROUNDING).floor().long().clamp(first, last) - first
+    return slice(first, last + 1), index

@@ -2,27 +2,27 @@
 
 Both grids are described by continuous coordinates, so any ratio and any sub-pixel offset is exact. Pixel `j` of the PAN
 grid covers [j, j + 1); pixel `k` of the MS grid covers [offset + k * ratio, offset + (k + 1) * ratio) of it. Operators
-are separable and local, as banded matrices per axis that are applied band by band; beyond the border the edge pixel is
-repeated.
+are separable and local, as banded matrices per axis; beyond the border the edge pixel is repeated. The matrices of one
+geometry are a plan, which is made once.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
-
-from crossdiff_cli.imaging.memory import may_overwrite
 
 Pixels = tuple[float, float]
 """Rows and columns."""
 
 _Kind = tuple[torch.device, torch.dtype, int]
-"""Device, type and CUDA stream (0 on the CPU) of the images that a matrix is applied to. A matrix belongs to the stream
+"""Device, type and CUDA stream (0 on the CPU) of the images that a plan is applied to. A plan belongs to the stream
 that it was made on: another stream might still read it when its memory is handed on."""
 
 EXPAND_RADIUS = 3
@@ -34,12 +34,57 @@ _ROWS = 64
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
-    """Some rows of a banded matrix, over the columns where they are not zero."""
+class AxisPlan:
+    """A banded matrix (size, n) for each band or one for all, along one axis: blocks of rows, where they are not zero.
 
-    into: slice
+    All blocks reach as many columns, so that they can be one product.
+    """
+
+    size: int
+    first: tuple[int, ...]
+    """First column that each block reaches."""
+    index: Tensor
+    """(blocks, span), the columns."""
     weight: Tensor
-    """(rows, columns)."""
+    """(bands or 1, blocks, rows, span); the rows beyond `size` are zero."""
+
+    def down(self, x: Tensor) -> Tensor:
+        """Multiply the columns of (B, C, n, W): (B, C, size, W)."""
+        if not _in_blocks(x):
+            blocks = self.weight @ x[:, :, self.index]  # (B, C, blocks, rows, W)
+            return blocks.flatten(2, 3)[:, :, : self.size]
+        span = self.index.shape[1]
+        return self._collected(
+            2, (self.weight[:, k, : self._rows(k)] @ x[:, :, f : f + span] for k, f in enumerate(self.first)), x
+        )
+
+    def across(self, x: Tensor) -> Tensor:
+        """Multiply the rows of (B, C, H, n): (B, C, H, size)."""
+        if not _in_blocks(x):
+            blocks = x[..., self.index].transpose(2, 3) @ self.weight.transpose(2, 3)  # (B, C, blocks, H, rows)
+            return blocks.transpose(2, 3).flatten(3)[..., : self.size]
+        span, same = self.index.shape[1], len(self.weight) == 1
+        weights = self.weight[0] if same else self.weight  # a matrix for all bands is one product
+        parts = (
+            x[..., f : f + span] @ weights[..., k, : self._rows(k), :].transpose(-1, -2)
+            for k, f in enumerate(self.first)
+        )
+        return self._collected(3, parts, x)
+
+    def _rows(self, block: int) -> int:
+        return min(self.weight.shape[2], self.size - block * self.weight.shape[2])
+
+    def _collected(self, axis: int, parts: Iterator[Tensor], x: Tensor) -> Tensor:
+        """Put the products of all blocks together; each while it is still in the cache, unless gradients pass."""
+        if x.requires_grad:
+            return torch.cat(list(parts), dim=axis)
+        shape, start = [*x.shape], 0
+        shape[axis] = self.size
+        out = x.new_empty(shape)
+        for part in parts:
+            out.narrow(axis, start, part.shape[axis]).copy_(part)
+            start += part.shape[axis]
+        return out
 
 
 def mtf_sigma(nyquist_gain: float, ratio: float) -> float:
@@ -85,7 +130,7 @@ def degrade(
     image: Tensor,
     shape: tuple[int, int],
     ratio: Pixels,
-    offset: Pixels,
+    offset: Pixels | Sequence[Pixels],
     gains: Sequence[float],
 ) -> Tensor:
     """Bring an image on the PAN grid to the MS grid by the MTF of each band.
@@ -94,53 +139,34 @@ def degrade(
         image: (B, C, H, W) on the PAN grid.
         shape: rows and columns of the MS grid to fill.
         ratio: PAN pixels per MS pixel, (rows, columns).
-        offset: PAN coordinates (row, column) of the outer corner of MS pixel (0, 0).
+        offset: PAN coordinates (row, column) of the outer corner of MS pixel (0, 0); of each band, or one for all.
         gains: Nyquist gain of each of the C bands, or one for all.
 
     Returns:
         (B, C, *shape). A flat image stays flat; a ramp is sampled at the MS pixel centres, unshifted.
     """
-    channels = image.shape[1]
-    gains = list(gains) * channels if len(gains) == 1 else list(gains)
-    out = image.new_empty(image.shape[0], channels, *shape)
-    for gain, bands in _by_gain(gains).items():
-        kind = _kind(image)
-        rows = _degrade_matrix(image.shape[2], shape[0], ratio[0], offset[0], gain, kind)
-        columns = _degrade_matrix(image.shape[3], shape[1], ratio[1], offset[1], gain, kind)
-        some = span(bands)
-        out[:, some] = _multiply(rows, columns, image[:, some])
-    return out
+    distinct = tuple(map(float, gains))
+    distinct = distinct[:1] if len(set(distinct)) == 1 else distinct
+    rows, columns = (
+        _degrade_plan(image.shape[2 + axis], shape[axis], ratio[axis], _along(offset, axis), distinct, _kind(image))
+        for axis in (0, 1)
+    )
+    return columns.across(rows.down(image))
 
 
-def expand(ms: Tensor, shape: tuple[int, int], ratio: Pixels, offset: Pixels) -> Tensor:
+def expand(ms: Tensor, shape: tuple[int, int], ratio: Pixels, offset: Pixels | Sequence[Pixels]) -> Tensor:
     """Interpolate `ms` (B, C, h, w) to the PAN grid: (B, C, *shape). `ratio` and `offset` as in `degrade`."""
-    kind = _kind(ms)
-    rows = _expand_matrix(ms.shape[2], shape[0], ratio[0], offset[0], kind)
-    columns = _expand_matrix(ms.shape[3], shape[1], ratio[1], offset[1], kind)
-    return _multiply(rows, columns, ms)
+    return expand_rows(expand_columns(ms, shape[1], ratio, offset), shape[0], ratio, offset)
 
 
-def _multiply(rows: list[_Part], columns: list[_Part], image: Tensor) -> Tensor:
-    """`rows` @ image @ `columns`^T for every band of (B, C, H, W); columns, which are gathered, where it is smaller."""
-    first, last = min(part.into.start for part in rows), max(part.into.stop for part in rows)
-    image = image[:, :, first:last]
+def expand_columns(ms: Tensor, width: int, ratio: Pixels, offset: Pixels | Sequence[Pixels]) -> Tensor:
+    """Interpolate along the rows alone: (B, C, h, w) to (B, C, h, width). Arguments as in `expand`."""
+    return _expand_plan(ms.shape[3], width, ratio[1], _along(offset, 1), _kind(ms)).across(ms)
 
-    def down(x: Tensor) -> Tensor:
-        pieces = (p.weight @ x[:, :, p.into.start - first : p.into.stop - first] for p in rows)
-        if not may_overwrite():
-            return torch.cat(list(pieces), dim=2)
-        # Each is put in its place while it is still in the cache: two thirds of the time.
-        out, start = x.new_empty(*x.shape[:2], sum(len(part.weight) for part in rows), x.shape[3]), 0
-        for piece in pieces:
-            out[:, :, start : start + piece.shape[2]] = piece
-            start += piece.shape[2]
-        return out
 
-    def across(x: Tensor) -> Tensor:
-        return torch.cat([x[..., p.into] @ p.weight.T for p in columns], dim=3)
-
-    grows = sum(len(part.weight) for part in rows) > last - first
-    return down(across(image)) if grows else across(down(image))
+def expand_rows(ms: Tensor, height: int, ratio: Pixels, offset: Pixels | Sequence[Pixels]) -> Tensor:
+    """Interpolate along the columns alone: (B, C, h, W) to (B, C, height, W). Arguments as in `expand`."""
+    return _expand_plan(ms.shape[2], height, ratio[0], _along(offset, 0), _kind(ms)).down(ms)
 
 
 def span(bands: list[int]) -> slice | list[int]:
@@ -160,43 +186,70 @@ def _kind(image: Tensor) -> _Kind:
     return image.device, image.dtype, stream
 
 
-def _banded(index: np.ndarray, weight: np.ndarray, n_in: int, kind: _Kind) -> list[_Part]:
-    """The parts of an (n_out, n_in) matrix from taps; taps beyond the border fall on the edge pixel."""
-    index = np.clip(index, 0, n_in - 1)
-    parts = []
-    for start in range(0, len(index), _ROWS):
-        taps, values = index[start : start + _ROWS], weight[start : start + _ROWS]
-        first, last = int(taps.min()), int(taps.max()) + 1
-        matrix = np.zeros((len(taps), last - first))
-        np.add.at(matrix, (np.arange(len(taps))[:, None], taps - first), values)
-        # Kept for later calls, which may need gradients.
-        with torch.inference_mode(mode=False):
-            part = torch.from_numpy(matrix.astype(np.float32)).to(*kind[:2])
-        parts.append(_Part(slice(first, last), part))
-    return parts
+def _in_blocks(x: Tensor) -> bool:
+    """Return whether blocks are multiplied one after the other, so that they stay in the cache; a GPU takes all."""
+    return x.device.type == "cpu"
+
+
+def _along(offset: Pixels | Sequence[Pixels], axis: int) -> tuple[float, ...]:
+    """Return the offsets of the bands along an axis, or the one that all have."""
+    first = offset[axis] if len(offset) == 2 else None
+    pairs = cast("Sequence[Pixels]", [offset] if isinstance(first, float | int) else offset)
+    along = tuple(float(pair[axis]) for pair in pairs)
+    return along[:1] if len(set(along)) == 1 else along
+
+
+def _banded(first: NDArray[np.int64], weight: NDArray[np.float64], n_in: int, kind: _Kind) -> AxisPlan:
+    """Make a plan from taps: `weight` (bands, n_out, taps) on pixels `first` (bands, n_out) and after them.
+
+    Taps beyond the border fall on the edge pixel.
+    """
+    bands, n_out, taps = weight.shape
+    index = np.clip(first[:, :, None] + np.arange(taps), 0, n_in - 1)
+    blocks = -(-n_out // _ROWS)
+    starts = np.arange(0, n_out, _ROWS)
+    lowest = np.minimum.reduceat(index.min(axis=(0, 2)), starts)
+    highest = np.maximum.reduceat(index.max(axis=(0, 2)), starts)
+    reach = int((highest - lowest).max()) + 1
+    lowest = np.minimum(lowest, n_in - reach)
+    rows = min(_ROWS, n_out)
+    matrix = np.zeros((bands, blocks, rows, reach), np.float32)
+    band, row = np.arange(bands)[:, None, None], np.arange(n_out)[None, :, None]
+    place = index - lowest.repeat(rows)[:n_out, None]
+    np.add.at(matrix, (band, row // _ROWS, row % _ROWS, place), weight.astype(np.float32))
+    # Kept for later calls, which may need gradients.
+    with torch.inference_mode(mode=False):
+        spread = torch.from_numpy(lowest[:, None] + np.arange(reach)).to(kind[0])
+        return AxisPlan(n_out, tuple(map(int, lowest)), spread, torch.from_numpy(matrix).to(*kind[:2]))
 
 
 @lru_cache(maxsize=256)
-def _degrade_matrix(n_in: int, n_out: int, ratio: float, offset: float, gain: float, kind: _Kind) -> list[_Part]:
-    sigma, radius = mtf_sigma(gain, ratio), mtf_radius(gain, ratio)
-    centre = offset + (np.arange(n_out) + 0.5) * ratio - 0.5
-    index = np.floor(centre)[:, None].astype(np.int64) + np.arange(-radius, radius + 2)
-    distance = index - centre[:, None]
-    weight = np.exp(-0.5 * (distance / sigma) ** 2)
+def _degrade_plan(
+    n_in: int, n_out: int, ratio: float, offsets: tuple[float, ...], gains: tuple[float, ...], kind: _Kind
+) -> AxisPlan:
+    sigma = np.array([mtf_sigma(gain, ratio) for gain in gains])[:, None, None]
+    radius = max(mtf_radius(gain, ratio) for gain in gains)
+    centre = np.array(offsets)[:, None] + (np.arange(n_out) + 0.5) * ratio - 0.5
+    first = np.floor(centre).astype(np.int64)
+    tap = np.arange(-radius, radius + 2)
+    distance = first[:, :, None] + tap - centre[:, :, None]
+    own = np.array([mtf_radius(gain, ratio) for gain in gains])[:, None, None]
+    weight = np.exp(-0.5 * (distance / sigma) ** 2) * ((tap >= -own) & (tap <= own + 1))
     # A sampled Gaussian off the pixel centres has a small first moment: a ramp would move. Take it out.
-    moment = (weight * distance).sum(1) / (weight * distance**2).sum(1)
-    weight *= 1.0 - moment[:, None] * distance
-    return _banded(index, weight / weight.sum(1, keepdims=True), n_in, kind)
+    moment = (weight * distance).sum(2) / (weight * distance**2).sum(2)
+    weight = weight * (1.0 - moment[:, :, None] * distance)
+    weight /= weight.sum(2, keepdims=True)
+    return _banded(np.broadcast_to(first - radius, weight.shape[:2]), weight, n_in, kind)
 
 
 @lru_cache(maxsize=256)
-def _expand_matrix(n_in: int, n_out: int, ratio: float, offset: float, kind: _Kind) -> list[_Part]:
-    position = (np.arange(n_out) + 0.5 - offset) / ratio - 0.5
+def _expand_plan(n_in: int, n_out: int, ratio: float, offsets: tuple[float, ...], kind: _Kind) -> AxisPlan:
+    position = (np.arange(n_out) + 0.5 - np.array(offsets)[:, None]) / ratio - 0.5
     first = np.floor(position).astype(np.int64) - EXPAND_RADIUS + 1
     taps = np.arange(2 * EXPAND_RADIUS)
     x = position - first
-    weight = np.ones((n_out, len(taps)))
+    weight = np.ones((*x.shape, len(taps)))
     for tap in taps:
         for other in taps[taps != tap]:
-            weight[:, tap] *= (x - other) / (tap - other)
-    return _banded(first[:, None] + taps, weight, n_in, kind)
+            weight[..., tap] *= (x - other) / (tap - other)
+    return _banded(first, weight, n_in, kind)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from crossdiff_cli.geometry.grid import GridMapping
 from crossdiff_cli.geometry.window import Window
-from crossdiff_cli.imaging.resample import degrade, expand, span
+from crossdiff_cli.imaging.resample import degrade, expand, expand_columns, expand_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,28 +46,27 @@ class SensorModel:
 
 def to_ms(image: Tensor, shape: tuple[int, int], sensor_model: SensorModel) -> Tensor:
     """Degrade each band of `image` (B, C, H, W) by its MTF to where it lies on the MS grid: (B, C, *shape)."""
-    ratio, gains = sensor_model.grid.ratio, sensor_model.nyquist_gains
-    groups = sensor_model.grid.bands_by_offset(len(gains))
-    if len(groups) == 1:
-        return degrade(image, shape, ratio, groups[0][0], gains)
-    out = image.new_empty(*image.shape[:2], *shape)
-    for offset, bands in groups:
-        some = span(bands)
-        out[:, some] = degrade(image[:, some], shape, ratio, offset, [gains[b] for b in bands])
-    return out
+    grid = sensor_model.grid
+    return degrade(image, shape, grid.ratio, grid.offsets, sensor_model.nyquist_gains)
 
 
 def to_pan(ms: Tensor, shape: tuple[int, int], sensor_model: SensorModel) -> Tensor:
     """Interpolate each band of `ms` (B, C, h, w) from where it lies to the PAN grid: (B, C, *shape)."""
-    ratio = sensor_model.grid.ratio
-    groups = sensor_model.grid.bands_by_offset(len(sensor_model.nyquist_gains))
-    if len(groups) == 1:
-        return expand(ms, shape, ratio, groups[0][0])
-    out = ms.new_empty(*ms.shape[:2], *shape)
-    for offset, bands in groups:
-        some = span(bands)
-        out[:, some] = expand(ms[:, some], shape, ratio, offset)
-    return out
+    return expand(ms, shape, sensor_model.grid.ratio, sensor_model.grid.offsets)
+
+
+class Expansion:
+    """An image on the MS grid, interpolated to parts of the PAN grid where they are asked for."""
+
+    def __init__(self, ms: Tensor, width: int, sensor_model: SensorModel) -> None:
+        """Interpolate each band of `ms` (B, C, h, w) along the rows, to `width` columns."""
+        self._grid = sensor_model.grid
+        self._wide = expand_columns(ms, width, self._grid.ratio, self._grid.offsets)
+
+    def __call__(self, part: Window) -> Tensor:
+        """Interpolate to a part of the PAN grid, (B, C, rows, columns): what `to_pan` gives there."""
+        wide = self._wide[..., part.col : part.stop[1]]
+        return expand_rows(wide, part.height, self._grid.ratio, self._grid.crop(part).offsets)
 
 
 def pan_on_ms_grid(pan: Tensor, shape: tuple[int, int], sensor_model: SensorModel) -> Tensor:

@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from crossdiff_cli.geometry.grid import GridMapping
-from crossdiff_cli.imaging.injection import prepare
+from crossdiff_cli.geometry.window import Window
 from crossdiff_cli.imaging.sensor_model import SensorModel, to_ms
-from crossdiff_cli.inference.int8 import to_int8
+from crossdiff_cli.inference.int8 import Int8Block
+from crossdiff_cli.inference.strips import StripNetwork
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.spectral import Spectrum
 
@@ -21,8 +22,8 @@ _LARGEST_ERROR = 0.02
 """Largest RMS error, in band deviations, that int8 may cause; the shipped weights make a sixteenth of it."""
 
 
-def in_int8(model: CrossDiff, spectrum: Spectrum, gains: Sequence[float]) -> CrossDiff:
-    """Return an int8 copy of `model`; `model` itself, with a warning, where that fails or its error is too large.
+def quantised(model: CrossDiff, spectrum: Spectrum, gains: Sequence[float]) -> StripNetwork | None:
+    """Bind `model` with its residual blocks in int8; None, with a warning, where that fails or errs too much.
 
     The ranges follow from the weights and the bands alone, so that every part of a scene is treated alike.
 
@@ -31,20 +32,26 @@ def in_int8(model: CrossDiff, spectrum: Spectrum, gains: Sequence[float]) -> Cro
         spectrum: of the bands that it is to fuse.
         gains: their Nyquist gains.
     """
-    order = spectrum.center_nm.argsort()  # that of the file does not matter
-    spectrum = Spectrum(spectrum.center_nm[order], spectrum.width_nm[order], spectrum.pan_nm, spectrum.ratio)
-    sensor_model = SensorModel(GridMapping((_RATIO, _RATIO), (0.0, 0.0)), tuple(gains[band] for band in order.tolist()))
-    pan, ms = _window(sensor_model)
-    pan_low, ms_up, beta = prepare(pan, ms, sensor_model)
+    network = StripNetwork(model, spectrum, torch.float32, make_block=Int8Block)
     try:
-        quick, error = to_int8(model, pan, pan_low, ms_up, beta, spectrum)
+        error = _calibrate(network, gains)
     except RuntimeError as failure:  # the operators are not part of what PyTorch promises to keep
         _log.warning("this PyTorch has no int8 as it is needed (%s): float32 is used", str(failure).splitlines()[0])
-        return model
+        return None
     if not error < _LARGEST_ERROR:  # nor where it is NaN
         _log.warning("int8 would be wrong by %.2g of a band's deviation with these weights: float32 is used", error)
-        return model
-    return quick
+        return None
+    return network
+
+
+def _calibrate(network: StripNetwork, gains: Sequence[float]) -> float:
+    """Let the blocks observe the range of their images; return the RMS error of int8, in band deviations."""
+    sensor_model = SensorModel(GridMapping((_RATIO, _RATIO), (0.0, 0.0)), tuple(gains))
+    pan, ms = _window(sensor_model)
+    whole = Window(0, 0, _SIZE, _SIZE)
+    with torch.inference_mode():
+        exact, rounded = (network.fuse(pan, ms, sensor_model, whole, iterations=0)[0].clone() for _ in range(2))
+    return float((rounded - exact).square().mean().sqrt())
 
 
 def _window(sensor_model: SensorModel) -> tuple[Tensor, Tensor]:

@@ -4,15 +4,11 @@ Activations are u8 with one scale for a layer, weights s8 with one for each outp
 arXiv 1712.05877); sums are exact. All else stays in float32: what a block adds to is not rounded.
 """
 
-import copy
-
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from crossdiff_cli.model.blocks import ResBlock, pixel_rms
-from crossdiff_cli.model.crossdiff import CrossDiff
-from crossdiff_cli.model.spectral import Spectrum
 
 _HEADROOM = 1.5
 """Range that activations get, over what they reach in the window that was looked at."""
@@ -45,52 +41,33 @@ class Int8Conv:
         )  # fmt: skip
 
 
-class Int8Block(nn.Module):
+class Int8Block:
     """A `ResBlock` for one conditioning vector; the first image that it is given fixes the ranges of its numbers.
 
-    The norm before each block keeps them nearly alike from scene to scene, and from sensor to sensor.
+    The norm before each block keeps them nearly alike from scene to scene, and from sensor to sensor. It overwrites
+    what it is given, as `layers.Block` does.
     """
 
-    def __init__(self, block: ResBlock) -> None:
-        """Do as `block`."""
-        super().__init__()
-        self._block = block
+    def __init__(self, block: ResBlock, condition: Tensor, dtype: torch.dtype) -> None:
+        """Fold `block`, whose images are float32."""
+        assert dtype == torch.float32
+        self._first = tuple(parameter.detach() for parameter in block.modulated(condition))
+        self._second = block.conv2.weight.detach(), block.conv2.bias
         self._convs: tuple[Int8Conv, Int8Conv] | None = None
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """`x` (1, width, H, W), `condition` (1, condition_width)."""
+    def __call__(self, x: Tensor) -> Tensor:
+        """(1, width, H, W), which becomes the result."""
         if self._convs is None:
-            return self._observe(x, condition)
+            return self._observe(x)
         first, second = self._convs
         image = (x / (pixel_rms(x) * first.scale)).add_(_ZERO + 0.5).clamp_(0, 255).to(torch.uint8)
         return second(first(image, second)).add_(x)
 
-    def _observe(self, x: Tensor, condition: Tensor) -> Tensor:
-        weight, bias = self._block.modulated(condition)
+    def _observe(self, x: Tensor) -> Tensor:
+        weight, bias = self._first
         h = x / pixel_rms(x)
         first = Int8Conv(weight, bias, _HEADROOM * float(h.abs().amax()) / (_ZERO - 1), _ZERO)
         h = F.silu(F.conv2d(h, weight, bias, padding=1))
         scale = (_HEADROOM * float(h.amax().clamp_min(_LEAST_SILU)) + _LEAST_SILU) / 255
-        conv = self._block.conv2
-        self._convs = first, Int8Conv(conv.weight, conv.bias, scale, round(_LEAST_SILU / scale))
-        return conv(h).add_(x)
-
-
-def to_int8(
-    model: CrossDiff, pan: Tensor, pan_low: Tensor, ms_up: Tensor, beta: Tensor, spectrum: Spectrum
-) -> tuple[CrossDiff, float]:
-    """A copy of `model`, for inference on the bands of `spectrum`, whose residual blocks work in int8.
-
-    Their ranges are those of a window; images as in `CrossDiff.forward`, of a batch of one.
-
-    Returns:
-        The copy, and the RMS by which its answer for that window differs, in band deviations.
-    """
-    quick = copy.deepcopy(model)
-    for module in list(quick.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, ResBlock):
-                setattr(module, name, Int8Block(child))
-    with torch.inference_mode():
-        exact, rounded = (quick(pan, pan_low, ms_up, beta, spectrum) for _ in range(2))
-        return quick, float((rounded - exact).square().mean().sqrt())
+        self._convs = first, Int8Conv(*self._second, scale, round(_LEAST_SILU / scale))
+        return F.conv2d(h, *self._second, padding=1).add_(x)

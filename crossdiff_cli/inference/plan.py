@@ -11,13 +11,18 @@ import torch
 
 from crossdiff_cli.geometry.grid import Pixels
 from crossdiff_cli.geometry.window import STRIDE, Tile, Window, tiles
+from crossdiff_cli.inference.strips import STRIP
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.device import fast_in_bf16
 
-_CPU_BYTES = 0.9e9
-"""What the tiles in work may take of the main memory, where there is as much: the process stays under 2 GB."""
+_CPU_BYTES = 0.55e9
+"""What the tiles in work may take of the main memory, where there is as much: more is hardly faster."""
 _CUDA_BYTES = 16e9
 """What a tile may take on a GPU: more would not be faster."""
+_TILES_A_WORKER = 4
+"""At least, on a GPU."""
+_LEAST_SIDE, _LARGEST_SIDE = 1024, 4096
+"""Of the core of a tile on a GPU, in PAN pixels."""
 _SHARE = 0.6
 """Of the memory that is free."""
 
@@ -58,8 +63,21 @@ def plan_tiles(
     """
     gains = placed.nyquist_gains
     halo = model.halo(placed.registered_ratio(), gains, iterations) + math.ceil(placed.farthest(extent))
-    pixels = max_window_pixels([worker.device for worker in workers], len(gains), _widest(workers))
+    devices = [worker.device for worker in workers]
+    pixels = max_window_pixels(devices, len(gains), _widest(workers))
+    if any(device.type == "cuda" for device in devices):
+        pixels = min(pixels, most_pixels_to_overlap(extent, halo, len(workers)))
     return list(tiles(extent, size or choose_tile_size(extent, halo, pixels, workers=len(workers)), halo, STRIDE))
+
+
+def most_pixels_to_overlap(extent: Window, halo: int, workers: int) -> int:
+    """How many pixels a window may have so that a GPU computes while others are read and written.
+
+    Each worker gets at least four tiles, as long as their cores are not smaller than 1024 pixels; none is larger than
+    4096.
+    """
+    side = math.sqrt(extent.height * extent.width / (_TILES_A_WORKER * workers))
+    return int((min(max(side, _LEAST_SIDE), _LARGEST_SIDE) + 2 * halo) ** 2)
 
 
 def choose_tile_size(extent: Window, halo: int, pixels: int, workers: int = 1, unit: int = 256) -> tuple[int, int]:
@@ -120,22 +138,28 @@ def max_window_pixels(devices: Sequence[torch.device], bands: int, dtype: torch.
             shares.append(min(_SHARE * torch.cuda.mem_get_info(device)[0] / workers, _CUDA_BYTES))
         else:
             shares.append(min(_SHARE * _free(), _CPU_BYTES) / workers)
-    return int(min(shares) / _bytes_per_pixel(devices, bands, dtype))
+    pixel, column = _bytes(devices, bands, dtype)
+    side = (math.sqrt(column**2 + 4 * pixel * min(shares)) - column) / (2 * pixel)
+    return int(side**2)
 
 
-def bytes_per_pixel(workers: Sequence[Worker], bands: int) -> int:
-    """Return the peak memory of fusing a window per PAN pixel of it."""
-    return _bytes_per_pixel([worker.device for worker in workers], bands, _widest(workers))
+def window_bytes(workers: Sequence[Worker], bands: int, pixels: int) -> int:
+    """Return the peak memory of fusing a window of so many PAN pixels."""
+    pixel, column = _bytes([worker.device for worker in workers], bands, _widest(workers))
+    return math.ceil(pixel * pixels + column * math.sqrt(pixels))
 
 
-def _bytes_per_pixel(devices: Sequence[torch.device], bands: int, dtype: torch.dtype) -> int:
-    """Measured on `fuse.fuse_core` with a head on P2M alone.
+def _bytes(devices: Sequence[torch.device], bands: int, dtype: torch.dtype) -> tuple[float, float]:
+    """Return the memory of a window per pixel, and that of a strip per column, measured with a head on P2M alone.
 
-    One on both encoders takes up to a third more, for which `_SHARE` leaves room. A CPU that multiplies bf16 by way of
-    float32 holds copies in float32.
+    One on both encoders takes up to half more, for which `_SHARE` leaves room. A GPU works on the whole window as
+    one strip. A CPU that multiplies bf16 by way of float32 holds copies in float32.
     """
     narrow = dtype == torch.bfloat16 and all(fast_in_bf16(device) for device in devices)
-    return 96 + 18 * bands if narrow else 136 + 23 * bands
+    pixel, strip = (62.0 + 8.8 * bands, 95.0) if narrow else (150.0 + 5.2 * bands, 132.0)
+    if any(device.type == "cuda" for device in devices):
+        return pixel + strip, 0.0
+    return pixel, strip * (STRIP + STRIDE)
 
 
 def _widest(workers: Sequence[Worker]) -> torch.dtype:

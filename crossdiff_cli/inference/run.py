@@ -22,15 +22,15 @@ from crossdiff_cli.geometry.patch import Patch
 from crossdiff_cli.geometry.window import STRIDE, Tile, Window
 from crossdiff_cli.imaging.masking import extend, extend_coarse
 from crossdiff_cli.imaging.normalisation import Normalisation
+from crossdiff_cli.imaging.quantise import count_clipped, to_dtype
 from crossdiff_cli.imaging.resample import EXPAND_RADIUS
 from crossdiff_cli.imaging.sensor_model import SensorModel
-from crossdiff_cli.inference.calibration import in_int8
+from crossdiff_cli.inference.bound import bind
 from crossdiff_cli.inference.plan import workers_on
-from crossdiff_cli.inference.strips import fuse_core
 from crossdiff_cli.model.crossdiff import CrossDiff
-from crossdiff_cli.model.device import PRECISIONS, inference_dtype
+from crossdiff_cli.model.device import inference_dtype
 from crossdiff_cli.model.spectral import Spectrum
-from crossdiff_cli.options import Precision
+from crossdiff_cli.options import Backend, RuntimeOptions
 
 _log = logging.getLogger(__name__)
 
@@ -52,14 +52,24 @@ class FusedTile:
     """The core of a tile."""
 
     tile: Tile
-    data: NDArray[np.float32]
-    """(C, rows, cols), DN."""
-    mask: NDArray[np.bool_]
-    """(rows, cols), True where valid."""
+    data: NDArray[Any]
+    """(bands, rows, cols), those that are written, in the data type of the file."""
+    clipped: int
+    """How many values that type does not hold."""
     squared_error: float
     """Of the result, degraded, against the MS pixels whose centres lie in the core: DN squared, summed over bands."""
     squared_signal: float
     """Of those MS pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutputPixels:
+    """What is written of a scene."""
+
+    bands: tuple[int, ...]
+    """Their places in the file of the MS."""
+    dtype: str
+    nodata: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +85,7 @@ class BoundScene:
     nyquist_gains: tuple[float, ...]
     sensor_model: Callable[[Patch], SensorModel]
     """Of a patch."""
+    output: OutputPixels
 
 
 class DeviceWorker:
@@ -87,6 +98,7 @@ class DeviceWorker:
         device: torch.device,
         dtype: torch.dtype,
         iterations: int,
+        backend: Backend = "auto",
     ) -> None:
         """Bind a network to a scene.
 
@@ -96,14 +108,15 @@ class DeviceWorker:
             device: to compute on.
             dtype: precision of the network; int8 for its residual blocks alone.
             iterations: of back-projection.
+            backend: as in `bind`.
         """
         self.device = device
         self._scene, self._iterations = scene, iterations
         self._stream = _stream(device)
-        self._spectrum = scene.spectrum.to(device)
-        self._model = in_int8(model, self._spectrum, scene.nyquist_gains) if dtype == torch.int8 else model
+        self._network, self.precision = bind(model, scene.spectrum, scene.nyquist_gains, device, dtype, backend)
         self.dtype = torch.float32 if dtype == torch.int8 else dtype
-        self.precision = "int8" if self._model is not model else PRECISIONS[self.dtype]
+        self._normalisation = scene.normalisation.to(device)
+        self._written = [scene.order.index(band) for band in scene.output.bands]
 
     def second_stream(self) -> "DeviceWorker":
         """Another one on the same device, with the same network."""
@@ -151,7 +164,7 @@ class DeviceWorker:
         return FusedTile(
             tile,
             np.concatenate([part.data for part in parts], axis=axis + 1),
-            np.concatenate([part.mask for part in parts], axis=axis),
+            sum(part.clipped for part in parts),
             sum(part.squared_error for part in parts),
             sum(part.squared_signal for part in parts),
         )
@@ -159,39 +172,42 @@ class DeviceWorker:
     def _fuse(self, tile: Tile, patch: Patch) -> FusedTile:
         core = tile.core.within(tile.window)
         mask = patch.valid[core]
+        output = self._scene.output
         if not mask.any():
-            return FusedTile(tile, np.zeros((len(self._scene.order), *tile.core.shape), np.float32), mask, 0.0, 0.0)
-        scene, normalisation = self._scene, self._scene.normalisation
-        sensor_model = scene.sensor_model(patch)
-        order = list(scene.order)
-        pan = normalisation.normalise_pan(self._to_device(patch.pan))[None]
-        ms = normalisation.normalise_ms(self._to_device(patch.ms[order]))[None]
-        pan_mask, ms_mask = (self._to_device(m)[None, None] for m in (patch.pan_mask, patch.ms_mask))
-        pan = extend_coarse(pan, pan_mask, iterations=8)
-        ms = extend(ms, ms_mask, iterations=2 * EXPAND_RADIUS)
+            empty = np.full((len(output.bands), *tile.core.shape), output.nodata or 0.0, output.dtype)
+            return FusedTile(tile, empty, 0, 0.0, 0.0)
+        pan, ms = self._inputs(patch)
+        sensor_model = self._scene.sensor_model(patch)
         inner = tile.core.relative_to(tile.window)
-        hrms, left = fuse_core(
-            self._model, pan, ms, sensor_model, self._spectrum, self._iterations, inner, self.dtype
-        )  # fmt: skip
-        counted = ms_mask[0, 0] & _inside(sensor_model, inner, ms)
-        deviation = normalisation.ms_std.to(left)[:, None]
+        hrms, left = self._network.fuse(pan, ms, sensor_model, inner, self._iterations)
+        counted = (self._to_device(patch.ms_mask) & _inside(sensor_model, inner, ms)).double()
+        data = self._normalisation.denormalise_ms(hrms[0], self._written)
+        valid = None if mask.all() else self._to_device(mask)
         sums = torch.stack([
-            (left[0][:, counted] * deviation).double().square().sum(),
-            normalisation.denormalise_ms(ms[0])[:, counted].double().square().sum(),
+            ((left[0] * self._normalisation.ms_std[:, None, None]).double().square() * counted).sum(),
+            (self._normalisation.denormalise_ms(ms[0]).double().square() * counted).sum(),
             torch.isfinite(hrms.sum()),  # as soon as one value is not, the sum is not; a seventh of the time
+            count_clipped(data, valid, output.dtype),
         ])  # fmt: skip
-        data = self._to_host(normalisation.denormalise_ms(hrms[0]))
-        error, signal, finite = sums.tolist()
+        pixels, figures = self._to_host(to_dtype(data, valid, output.dtype, output.nodata), sums)
+        error, signal, finite, clipped = figures.tolist()
         if not finite:
             raise SceneError(
                 "the network gave values that are not finite",
-                path=scene.path,
+                path=self._scene.path,
                 found=f"row {tile.core.row}, column {tile.core.col}",
             )
-        fused = data.numpy()
-        if order != sorted(order):
-            fused = fused[np.argsort(order)]  # back to the order of the file
-        return FusedTile(tile, fused, mask, error, signal)
+        return FusedTile(tile, pixels.numpy(), int(clipped), error, signal)
+
+    def _inputs(self, patch: Patch) -> tuple[Tensor, Tensor]:
+        """PAN (1, 1, H, W) and MS (1, C, h, w) on the device, normalised, masked pixels filled."""
+        pan = self._normalisation.normalise_pan(self._to_device(patch.pan))[None]
+        ms = self._normalisation.normalise_ms(self._to_device(patch.ms[list(self._scene.order)]))[None]
+        if not patch.pan_mask.all():
+            pan = extend_coarse(pan, self._to_device(patch.pan_mask)[None, None], iterations=8)
+        if not patch.ms_mask.all():
+            ms = extend(ms, self._to_device(patch.ms_mask)[None, None], iterations=2 * EXPAND_RADIUS)
+        return pan, ms
 
     def _on_stream(self) -> AbstractContextManager[Any]:
         return nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
@@ -201,10 +217,11 @@ class DeviceWorker:
         tensor = torch.from_numpy(np.ascontiguousarray(array))
         return tensor if self._stream is None else tensor.pin_memory().to(self.device, non_blocking=True)
 
-    def _to_host(self, tensor: Tensor) -> Tensor:
+    def _to_host(self, *tensors: Tensor) -> list[Tensor]:
+        """In main memory, once all that was begun on the stream is done: the one time that a tile waits for it."""
         if self._stream is None:
-            return tensor
-        pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
+            return list(tensors)
+        pinned = [torch.empty(t.shape, dtype=t.dtype, pin_memory=True).copy_(t, non_blocking=True) for t in tensors]
         self._stream.synchronize()
         return pinned
 
@@ -213,13 +230,14 @@ def bind_workers(
     networks: Sequence[CrossDiff],
     scene: BoundScene,
     devices: Sequence[torch.device],
-    precision: Precision,
+    runtime: RuntimeOptions,
     iterations: int,
 ) -> list[DeviceWorker]:
     """Bind the network of every device to a scene; a device that can overlap two tiles gets two workers."""
     workers: list[DeviceWorker] = []
     for device, model in zip(devices, networks, strict=True):
-        first = DeviceWorker(model, scene, device, inference_dtype(device, precision), iterations)
+        dtype = inference_dtype(device, runtime.precision)
+        first = DeviceWorker(model, scene, device, dtype, iterations, runtime.backend)
         workers += [first, *(first.second_stream() for _ in range(1, workers_on(device, devices)))]
     return workers
 

@@ -92,17 +92,19 @@ def _fill_value(rasters: Sequence[Raster], *, zero_is_one: bool) -> tuple[float 
     kind = np.result_type(*(raster.dtype for raster in rasters)).kind
     inside = [_read(rasters, window) for window in spread(Window(0, 0, *rasters[0].shape), _WINDOW, _WINDOWS)]
     borders = [_read(rasters, window) for window in _border(rasters[0].shape)]
-    pixels = np.concatenate([data.reshape(len(data), -1) for data in inside], axis=1)
-    border_pixels = np.concatenate([data.reshape(len(data), -1) for data in borders], axis=1)
-    everything = np.concatenate([pixels, border_pixels], axis=1)
-    finite = everything[:, np.isfinite(everything).all(axis=0)]
+    everything = np.concatenate([data.reshape(len(data), -1) for data in (*inside, *borders)], axis=1)
+    pixels = everything[:, : sum(data[0].size for data in inside)]
+    known = np.isfinite(everything).all(axis=0)
+    finite = everything if known.all() else everything[:, known]
     if not finite.size:
         return None, 0.0
     for value in (float(finite.min()), float(finite.max())):
         same = (finite == value).all(axis=0)
-        rest = finite[:, ~same]
+        rest = np.flatnonzero(~same)
         usual = value in _USUAL or (kind == "f" and abs(value) > _HUGE)
-        if value == 0.0 or rest.shape[1] < _LEAST_REST * finite.shape[1] or not _far(value, rest, 1 if usual else 3):
+        if value == 0.0 or len(rest) < _LEAST_REST * finite.shape[1]:
+            continue
+        if not _far(value, finite[:, rest[:: max(1, len(rest) // 100_000)]], 1 if usual else 3):
             continue
         if (usual and same.sum() >= _REPEATS) or any(_solid(image == value) for image in (*borders, *inside)):
             return value, float((pixels == value).all(axis=0).mean())
@@ -134,8 +136,7 @@ def _border(shape: tuple[int, int]) -> Iterator[Window]:
 
 def _far(value: float, rest: NDArray[np.float32], times: float) -> bool:
     """Return whether a value lies outside the 1 and 99 % quantiles of the rest by so many times their distance."""
-    sample = rest[:, :: max(1, rest.shape[1] // 100_000)].astype(np.float64)
-    low, high = np.quantile(sample, [0.01, 0.99])
+    low, high = np.quantile(rest.astype(np.float64), [0.01, 0.99])
     return bool(value < low - times * (high - low) or value > high + times * (high - low))
 
 

@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crossdiff_cli.imaging.memory import may_overwrite
 from crossdiff_cli.model.spectral import EMBEDDING_WIDTH, Spectrum, embed_wavelengths
 
 
@@ -74,7 +73,7 @@ class ResBlock(nn.Module):
         else:
             scale, shift = self.film(condition).to(x.dtype)[:, :, None, None].chunk(2, dim=1)
             h = torch.addcmul(shift, convolve(self.conv1, h), 1 + scale)
-        return convolve(self.conv2, silu(h)).add_(x)
+        return x + convolve(self.conv2, F.silu(h))
 
     def modulated(self, condition: Tensor) -> tuple[Tensor, Tensor]:
         """Weight and bias of the first convolution for a conditioning vector (1, condition_width)."""
@@ -83,33 +82,6 @@ class ResBlock(nn.Module):
         return self.conv1.weight * (1 + scale)[:, None, None, None], self.conv1.bias * (1 + scale) + shift
 
 
-def add_projected(onto: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-    """`onto` + a 1x1 convolution of `x` (B, C, H, W) by `weight` (D, C, 1, 1): (B, D, H, W).
-
-    Where no gradient is asked for, in place and as one product of matrices: half the time of both steps.
-    """
-    if not may_overwrite() or not onto.is_contiguous(memory_format=torch.channels_last):
-        return onto + F.conv2d(x, weight.to(x.dtype))
-    pixels = onto.permute(0, 2, 3, 1).view(-1, onto.shape[1])
-    pixels.addmm_(x.permute(0, 2, 3, 1).reshape(-1, x.shape[1]), weight.flatten(1).T.to(x.dtype))
-    return onto
-
-
-def silu(x: Tensor) -> Tensor:
-    """SiLU, in place where no gradient is asked for: `x` is no longer needed."""
-    return F.silu(x, inplace=may_overwrite())
-
-
-def in_place(x: Tensor) -> Tensor | None:
-    """Where to put what is made of `x`, which is no longer needed: over it where no gradient is asked for."""
-    return x if may_overwrite() else None
-
-
-def compact(image: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """Return a channels-last copy, with strides that say so, in `dtype`; None keeps that of the image.
-
-    For a single channel `Tensor.contiguous` would leave the strides as they are, convolutions would answer in the other
-    layout, and every sum of the two would cost ten times its time.
-    """
-    image = image.to(dtype or image.dtype)  # first: turned round in half of the bytes
-    return torch.empty_like(image, memory_format=torch.channels_last).copy_(image)
+def upsample2(x: Tensor) -> Tensor:
+    """Bilinear to twice the size, (B, C, H, W) to (B, C, 2H, 2W); reaches one pixel to each side."""
+    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)

@@ -25,7 +25,7 @@ from crossdiff_cli.model.fusion import EncoderOutputs, FusionHead
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.model.unet import UNet
 
-_TOWARDS_X_0 = {"x0": 1.0, "v": -1.0, "eps": 0.0}
+TOWARDS_X_0 = {"x0": 1.0, "v": -1.0, "eps": 0.0}
 """What P2M's output at t = T means for x_0, by objective; noise says nothing of it there."""
 
 
@@ -152,7 +152,7 @@ class CrossDiff(nn.Module):
         assert self.p2m.ms_out is not None
         mine = self.p2m.decode(p2m)
         everything = mine if m2p is None else torch.cat([mine, self.m2p.decode(m2p)], dim=1)
-        prediction = _TOWARDS_X_0[self.architecture.objective] * self.p2m.ms_out(mine, spectrum)
+        prediction = TOWARDS_X_0[self.architecture.objective] * self.p2m.ms_out(mine, spectrum)
         return EncoderOutputs(p2m, m2p, everything, prediction)
 
     def forward(

@@ -8,11 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crossdiff_cli.imaging.memory import may_overwrite
-from crossdiff_cli.model.blocks import Conditioning, ResBlock, add_projected, compact, convolve, in_place, silu
+from crossdiff_cli.model.blocks import Conditioning, ResBlock, convolve, upsample2
 from crossdiff_cli.model.sensor_stage import SensorStage
 from crossdiff_cli.model.spectral import BandOutput, BandStem, Spectrum
-from crossdiff_cli.model.upsample import upsample2
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,26 +36,13 @@ class Gate(nn.Module):
         self.p2m = nn.Conv2d(width_in, 2 * width, 1)
         self.m2p = nn.Conv2d(width_in, 2 * width, 1, bias=False) if m2p else None
 
-    def forward(self, p2m: Tensor, m2p: Tensor | None, onto: Tensor | None = None) -> Tensor:
-        """One or two (B, width_in, H, W) to (B, width, H, W).
-
-        What it is to be added to, `onto`, is overwritten where no gradient is asked for.
-        """
-        # One after the other: both at once would be the largest image of all.
-        value, gate = (self._half(half, p2m, m2p) for half in range(2))
-        if may_overwrite():
-            gate = gate.sigmoid_()
-            return value.mul_(gate) if onto is None else onto.addcmul_(value, gate)
-        gated = value * torch.sigmoid(gate)
-        return gated if onto is None else onto + gated
-
-    def _half(self, half: int, p2m: Tensor, m2p: Tensor | None) -> Tensor:
-        assert self.p2m.bias is not None
-        weight, bias = (parameter.chunk(2)[half].to(p2m.dtype) for parameter in (self.p2m.weight, self.p2m.bias))
-        out = F.conv2d(p2m, weight, bias)
-        if self.m2p is None or m2p is None:
-            return out
-        return add_projected(out, m2p, self.m2p.weight.chunk(2)[half])
+    def forward(self, p2m: Tensor, m2p: Tensor | None) -> Tensor:
+        """One or two (B, width_in, H, W) to (B, width, H, W)."""
+        both = convolve(self.p2m, p2m)
+        if self.m2p is not None and m2p is not None:
+            both = both + convolve(self.m2p, m2p)
+        value, gate = both.chunk(2, dim=1)
+        return value * torch.sigmoid(gate)
 
 
 class FusionHead(nn.Module):
@@ -137,85 +122,51 @@ class FusionHead(nn.Module):
         Returns:
             (B, C, H, W), normalised.
         """
-        coarse = None if features is None else self.coarse_features(features.p2m, features.m2p, spectrum)
         detail = pan - pan_low
-        gain, residual = self.injection_maps(features, coarse, pan, detail, ms_up, beta, spectrum)
-        hrms = self.inject(gain, residual, detail, ms_up)
+        gain, residual = self._maps(features, pan, detail, ms_up, beta, spectrum)
+        hrms = ms_up + upsample2(gain) * detail + upsample2(residual)
+        if self.stage is None or not self.stage.fits(spectrum.center_nm):
+            return hrms
         dtype = torch.float32 if features is None else features.decoded.dtype
-        return self.refine(hrms, ms_up, detail, pan, spectrum, dtype)
+        refined: Tensor = self.stage(hrms, ms_up, detail, pan, spectrum.center_nm.argsort(), dtype)
+        return refined
 
-    def coarse_features(self, p2m: list[Tensor], m2p: list[Tensor] | None, spectrum: Spectrum) -> Tensor:
-        """The levels below the first, of all pyramids: (B, widths[0], H/4, W/4)."""
-        assert self.gates is not None
-        condition = self._condition(p2m[0], spectrum)
-        h: Tensor | None = None
-        for level in reversed(range(1, len(self.widths))):
-            below = None if h is None else upsample2(h)
-            h = self.gates[level](p2m[level], None if m2p is None else m2p[level], below)
-            h = convolve(self.ups[level - 1], self.blocks[level](h, condition))
-        assert h is not None
-        return h
-
-    def injection_maps(
+    def _maps(
         self,
         features: EncoderOutputs | None,
-        coarse: Tensor | None,
         pan: Tensor,
         detail: Tensor,
         ms_up: Tensor,
         beta: Tensor,
         spectrum: Spectrum,
     ) -> tuple[Tensor, Tensor]:
-        """Gain and residual, (B, C, H/2, W/2) each, float32; `coarse` is what `coarse_features` gives."""
-        h = self.blocks[0](self._sum(features, coarse, pan, detail, ms_up, spectrum), self._condition(detail, spectrum))
-        g, c, w, residual = self.out(silu(h), spectrum).unbind(dim=1)
-        gain = torch.addcmul(1 + g, c, beta - 1)
+        """Gain and residual, (B, C, H/2, W/2) each, float32."""
+        condition = self.conditioning(torch.ones(pan.shape[0], device=pan.device), spectrum)
+        h = self._stem(torch.cat([ms_up, pan, detail.mean(dim=1, keepdim=True)], dim=1), features, spectrum)
+        if features is not None:
+            h = h + self._encoded(features, condition)
+        g, c, w, residual = self.out(F.silu(self.blocks[0](h, condition)), spectrum).unbind(dim=1)
+        gain = 1 + g + c * (beta - 1)
         if features is not None:
             predicted_gain, predicted_residual = features.prediction.unbind(dim=1)
-            gain = torch.addcmul(gain, 1 + w, predicted_gain)
-            residual = torch.addcmul(residual, 1 + w, predicted_residual)
+            gain = gain + (1 + w) * predicted_gain
+            residual = residual + (1 + w) * predicted_residual
         return gain, residual
 
-    def _sum(
-        self,
-        features: EncoderOutputs | None,
-        coarse: Tensor | None,
-        pan: Tensor,
-        detail: Tensor,
-        ms_up: Tensor,
-        spectrum: Spectrum,
-    ) -> Tensor:
-        """All that is known, (B, widths[0], H/2, W/2)."""
+    def _stem(self, images: Tensor, features: EncoderOutputs | None, spectrum: Spectrum) -> Tensor:
+        """MS, PAN and mean detail, (B, C + 2, H, W), to (B, widths[0], H/2, W/2) in the precision of the features."""
         dtype = torch.float32 if features is None else features.decoded.dtype
-        images = compact(torch.cat([ms_up, pan, detail.mean(dim=1, keepdim=True)], dim=1), dtype)
-        kernels = self.band_stem.beside(self.pan_stem, spectrum)
-        bias = self.pan_stem.bias
+        kernels, bias = self.band_stem.beside(self.pan_stem, spectrum), self.pan_stem.bias
         assert bias is not None
-        if self.decoded is not None:
-            assert self.decoded.bias is not None
-            bias = bias + self.decoded.bias
-        h = F.conv2d(images, kernels.to(dtype), bias.to(dtype), stride=2, padding=2)
-        if features is not None and coarse is not None:
-            assert self.decoded is not None and self.gates is not None
-            h = add_projected(h, features.decoded, self.decoded.weight)
-            finest = None if features.m2p is None else features.m2p[0]
-            h = self.gates[0](features.p2m[0], finest, h).add_(upsample2(coarse))
-        return h
+        return F.conv2d(images.to(dtype), kernels.to(dtype), bias.to(dtype), stride=2, padding=2)
 
-    def inject(self, gain: Tensor, residual: Tensor, detail: Tensor, ms_up: Tensor) -> Tensor:
-        """What is done at the PAN's own resolution, with what `injection_maps` gives."""
-        injected = upsample2(residual)
-        injected = torch.addcmul(injected, upsample2(gain), detail, out=in_place(injected))
-        return torch.add(injected, ms_up, out=in_place(injected))
-
-    def refine(
-        self, hrms: Tensor, ms_up: Tensor, detail: Tensor, pan: Tensor, spectrum: Spectrum, dtype: torch.dtype
-    ) -> Tensor:
-        """What the sensor stage makes of what `inject` gives; the same where there is none, or none for these bands."""
-        if self.stage is None or not self.stage.fits(spectrum.center_nm):
-            return hrms
-        refined: Tensor = self.stage(hrms, ms_up, detail, pan, spectrum.center_nm.argsort(), dtype)
-        return refined
-
-    def _condition(self, image: Tensor, spectrum: Spectrum) -> Tensor:
-        return self.conditioning(torch.ones(image.shape[0], device=image.device), spectrum)
+    def _encoded(self, features: EncoderOutputs, condition: Tensor) -> Tensor:
+        """All levels of the pyramids, and what is decoded from them: (B, widths[0], H/2, W/2)."""
+        assert self.gates is not None and self.decoded is not None
+        below: Tensor | None = None
+        for level in reversed(range(len(self.widths))):
+            h: Tensor = self.gates[level](features.p2m[level], None if features.m2p is None else features.m2p[level])
+            h = h if below is None else h + upsample2(below)
+            if level:
+                below = convolve(self.ups[level - 1], self.blocks[level](h, condition))
+        return h + convolve(self.decoded, features.decoded)

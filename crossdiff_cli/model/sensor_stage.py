@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crossdiff_cli.model.blocks import compact, convolve, silu
+from crossdiff_cli.model.blocks import convolve
 
 _WIDTH = 32
 _BLOCKS = 2
@@ -57,8 +57,8 @@ class SensorStage(nn.Module):
             dtype: precision of the convolutions.
         """
         images = [image[:, order] for image in (hrms - ms_up, ms_up, detail)]
-        h = convolve(self.stem, compact(torch.cat([*images, pan], dim=1), dtype))
+        h = convolve(self.stem, torch.cat([*images, pan], dim=1).to(dtype))
         for first, second in zip(self.blocks[0::2], self.blocks[1::2], strict=True):
-            h = h + convolve(second, silu(convolve(first, F.silu(h))))
-        refined = convolve(self.out, silu(h)).float()
+            h = h + convolve(second, F.silu(convolve(first, F.silu(h))))
+        refined = convolve(self.out, F.silu(h)).float()
         return hrms + refined[:, order.argsort()]

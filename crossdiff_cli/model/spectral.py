@@ -100,9 +100,10 @@ class BandOutput(nn.Module):
 
     def forward(self, features: Tensor, spectrum: Spectrum) -> Tensor:
         """(B, width, H/2, W/2) to (B, maps, C, H/2, W/2), float32, map after map: the layout of what follows."""
-        kernels = self.kernels(spectrum)  # (C, maps, width)
-        batch, width, *shape = features.shape
-        weight = kernels.transpose(0, 1).reshape(-1, width).to(features.dtype)
-        # A convolution would answer channels-last: turning its maps round took longer than making them.
-        maps = weight @ features.permute(0, 2, 3, 1).reshape(-1, width).T
-        return maps.float().view(self.maps, -1, batch, *shape).permute(2, 0, 1, 3, 4)
+        weight = self.weight(spectrum)[:, :, None, None].to(features.dtype)
+        maps = F.conv2d(features, weight).float().contiguous()
+        return maps.view(len(maps), self.maps, -1, *maps.shape[2:])
+
+    def weight(self, spectrum: Spectrum) -> Tensor:
+        """Return the generated kernels, (maps * C, width)."""
+        return self.kernels(spectrum).transpose(0, 1).flatten(0, 1)

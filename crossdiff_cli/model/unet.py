@@ -13,9 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crossdiff_cli.geometry.window import STRIDE
-from crossdiff_cli.model.blocks import Conditioning, ResBlock, add_projected, compact, convolve, silu
+from crossdiff_cli.model.blocks import Conditioning, ResBlock, convolve, upsample2
 from crossdiff_cli.model.spectral import BandOutput, BandStem, Spectrum
-from crossdiff_cli.model.upsample import upsample2
 
 Target = Literal["ms", "pan"]
 
@@ -67,34 +66,29 @@ class UNet(nn.Module):
         """
         images = (x_t, condition) if self.target == "ms" else (condition, x_t)
         embedding = self.conditioning(timestep, spectrum)
-        h = self.stem(compact(torch.cat(images, dim=1)), self.band_stem.beside(self.pan_stem, spectrum))
-        pyramid = []
-        for level in range(len(self.levels)):
-            h = self.stage(level, convolve(self.downs[level - 1], h) if level else h, embedding)
+        h = self._stem(torch.cat(images, dim=1), spectrum)
+        pyramid: list[Tensor] = []
+        for level, blocks in enumerate(self.levels):
+            h = convolve(self.downs[level - 1], h) if level else h
+            for block in blocks:  # type: ignore[attr-defined]
+                h = block(h, embedding)
             pyramid.append(h)
         return pyramid
 
-    def stem(self, images: Tensor, kernels: Tensor) -> Tensor:
-        """Apply the first layer, `kernels` as `BandStem.beside` gives them: (B, C + 1, H, W) to half of the grid."""
+    def _stem(self, images: Tensor, spectrum: Spectrum) -> Tensor:
+        """Apply the first layer to MS and PAN, (B, C + 1, H, W): half of the grid."""
         bias = self.pan_stem.bias
         assert bias is not None
+        kernels = self.band_stem.beside(self.pan_stem, spectrum)
         return F.conv2d(images, kernels.to(images.dtype), bias.to(images.dtype), stride=2, padding=2)
-
-    def stage(self, level: int, h: Tensor, embedding: Tensor) -> Tensor:
-        """Apply the residual blocks of a level."""
-        for block in self.levels[level]:  # type: ignore[attr-defined]
-            h = block(h, embedding)
-        return h
 
     def decode(self, pyramid: list[Tensor]) -> Tensor:
         """The light decoder: all levels projected and summed at half the PAN grid, (B, decoder_width, H/2, W/2)."""
-        # Interpolation keeps what is the same everywhere: the biases of all levels go in at the coarsest.
-        weights, biases = zip(*((lateral.weight, lateral.bias) for lateral in self.laterals), strict=True)
-        dtype = pyramid[-1].dtype
-        h = F.conv2d(pyramid[-1], weights[-1].to(dtype), sum(biases).to(dtype))
-        for features, weight in zip(pyramid[-2::-1], weights[-2::-1], strict=True):
-            h = add_projected(upsample2(h), features, weight)
-        return silu(h)
+        levels = [convolve(lateral, features) for lateral, features in zip(self.laterals, pyramid, strict=True)]
+        h = levels.pop()
+        while levels:
+            h = upsample2(h) + levels.pop()
+        return F.silu(h)
 
     def correct(self, decoded: Tensor, detail: Tensor | None, spectrum: Spectrum) -> Tensor:
         """What the network adds to x_t, of the shape of the target, beyond the detail that MTF-GLP would inject.
@@ -106,7 +100,7 @@ class UNet(nn.Module):
             gain, residual = map(upsample2, self.ms_out(decoded, spectrum).unbind(dim=1))
             return residual if detail is None else gain * detail + residual
         assert self.pan_out is not None
-        return torch.nn.functional.pixel_shuffle(convolve(self.pan_out, decoded), 2)
+        return F.pixel_shuffle(convolve(self.pan_out, decoded), 2)
 
     def forward(
         self, x_t: Tensor, timestep: Tensor, condition: Tensor, detail: Tensor | None, spectrum: Spectrum

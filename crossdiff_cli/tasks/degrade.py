@@ -19,11 +19,11 @@ from crossdiff_cli.estimate.registration import Registration
 from crossdiff_cli.estimate.survey import survey
 from crossdiff_cli.geometry.grid import GridMapping
 from crossdiff_cli.geometry.window import Window, tiles
+from crossdiff_cli.imaging.quantise import array_to_dtype
 from crossdiff_cli.imaging.resample import degrade as degrade_image
 from crossdiff_cli.imaging.resample import mtf_radius
 from crossdiff_cli.io.open_pair import open_pair
 from crossdiff_cli.io.pair import ScenePair
-from crossdiff_cli.io.quantise import to_dtype
 from crossdiff_cli.io.target import check_target, refuse_target
 from crossdiff_cli.io.writer import OutputProfile, Writer, move_raster
 from crossdiff_cli.options import DegradeOptions
@@ -188,7 +188,7 @@ def _write(pair: ScenePair, plan: _Plan, gains: tuple[float, ...], folder: Path)
     for name, profile, image in jobs:
         with Writer(folder / name, profile) as writer:
             for window in _windows(profile.shape):
-                writer.write(to_dtype(*image(window), profile.dtype, profile.nodata), window)
+                writer.write(array_to_dtype(*image(window), profile.dtype, profile.nodata), window)
 
 
 @dataclass(frozen=True, slots=True)

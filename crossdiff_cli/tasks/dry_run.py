@@ -1,6 +1,5 @@
 """What sharpening a scene would take: tiles, memory, size of the output, and time, by fusing a few tiles of it."""
 
-import math
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from crossdiff_cli.geometry.window import Tile
-from crossdiff_cli.inference.plan import bytes_per_pixel
+from crossdiff_cli.inference.plan import window_bytes
 from crossdiff_cli.inference.run import run_tiles
 from crossdiff_cli.options import SharpenOptions
 from crossdiff_cli.tasks.prepare import PreparedScene, prepared
@@ -76,7 +75,7 @@ def dry_run(pan: str, ms: Sequence[str], target: Path, options: SharpenOptions |
         profile, plan = scene.profile, scene.plan
         rows, columns = profile.shape
         largest = max(plan, key=lambda tile: tile.core.height * tile.core.width)
-        pixels = _pixels(sorted(plan, key=_window_pixels)[-len(scene.workers) :])
+        together, bands = sorted(plan, key=_window_pixels)[-len(scene.workers) :], len(scene.pair.bands)
         return SharpenForecast(
             output=str(target),
             facts=scene.facts(),
@@ -86,7 +85,7 @@ def dry_run(pan: str, ms: Sequence[str], target: Path, options: SharpenOptions |
             tile=largest.core.shape,
             halo=largest.core.row - largest.window.row if len(plan) > 1 else 0,
             workers=len(scene.workers),
-            tile_bytes=math.ceil(pixels * bytes_per_pixel(scene.workers, len(scene.pair.bands))),
+            tile_bytes=sum(window_bytes(scene.workers, bands, _window_pixels(tile)) for tile in together),
             output_bytes=rows * columns * len(profile.bands) * np.dtype(profile.dtype).itemsize,
             seconds=before + _time_of_tiles(scene, options.runtime.readers),
         )

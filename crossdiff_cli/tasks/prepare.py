@@ -12,7 +12,7 @@ import torch
 from crossdiff_cli.estimate.survey import SceneEstimates, survey
 from crossdiff_cli.geometry.window import Tile, Window
 from crossdiff_cli.inference.plan import plan_tiles
-from crossdiff_cli.inference.run import BoundScene, DeviceWorker, bind_workers
+from crossdiff_cli.inference.run import BoundScene, DeviceWorker, OutputPixels, bind_workers
 from crossdiff_cli.io.extent import chosen_bands, extent_of
 from crossdiff_cli.io.open_pair import open_pair
 from crossdiff_cli.io.pair import ScenePair
@@ -76,10 +76,11 @@ def prepared(
         _check_stage(networks[0], pair)
         extent = extent_of(pair, output.extent, output.bounds, output.bounds_crs)
         bands = chosen_bands(pair, output.bands)
-        workers = bind_workers(networks, _bound(pair, estimates), devices, runtime.precision, network.iterations)
-        plan = plan_tiles(extent, networks[0], estimates, workers, network.iterations, runtime.tile)
         tags = {**estimates.tags(), **tuned, "CROSSDIFF_WEIGHTS": bundled[0][1]}
         profile = profile_of(pair, extent, bands, output.dtype, output.driver, output.creation, tags=tags)
+        pixels = OutputPixels(tuple(bands), profile.dtype, profile.nodata)
+        workers = bind_workers(networks, _bound(pair, estimates, pixels), devices, runtime, network.iterations)
+        plan = plan_tiles(extent, networks[0], estimates, workers, network.iterations, runtime.tile)
         yield PreparedScene(pair, estimates, extent, tuple(bands), profile, workers, plan)
 
 
@@ -139,7 +140,7 @@ def _check_stage(model: CrossDiff, pair: ScenePair) -> None:
         )
 
 
-def _bound(pair: ScenePair, estimates: SceneEstimates) -> BoundScene:
+def _bound(pair: ScenePair, estimates: SceneEstimates, output: OutputPixels) -> BoundScene:
     order = spectral_order(pair.bands)
     bands = [pair.bands[i] for i in order]
     return BoundScene(
@@ -149,4 +150,5 @@ def _bound(pair: ScenePair, estimates: SceneEstimates) -> BoundScene:
         normalisation=estimates.normalisation.select(order),
         nyquist_gains=tuple(estimates.nyquist_gains[i] for i in order),
         sensor_model=lambda patch: estimates.sensor_model(patch).select_bands(order),
+        output=output,
     )

@@ -13,7 +13,6 @@ from crossdiff_cli.geometry.patch import Patch
 from crossdiff_cli.geometry.window import Tile, Window
 from crossdiff_cli.inference.run import DeviceWorker, FusedTile, WriterThread, run_tiles
 from crossdiff_cli.io.pair import ScenePair
-from crossdiff_cli.io.quantise import count_clipped, to_dtype
 from crossdiff_cli.io.raster import bounded_cache
 from crossdiff_cli.io.stac import item_path, write_item
 from crossdiff_cli.io.target import check_creation, check_raster_target, check_target, refuse_target
@@ -85,7 +84,7 @@ def sharpen(
             _cache(pair, plan, options.runtime.readers),
             Writer(target, scene.profile, overwrite=output.overwrite) as writer,
         ):
-            sink = _Sink(writer, scene.profile, scene.extent, scene.bands)
+            sink = _Sink(writer, scene.profile, scene.extent)
             consistency = _run(plan, pair, scene.workers, sink, options.runtime)
             writer.tag(CROSSDIFF_CONSISTENCY=f"{consistency:.6f}", CROSSDIFF_PRECISION=_precisions(scene.workers))
         if output.stac:
@@ -134,22 +133,19 @@ def _run(
 
 
 class _Sink:
-    """Rounds fused tiles to the data type of the output and writes them; counts what that clips."""
+    """Writes fused tiles; counts the values that the data type of the output clips."""
 
-    def __init__(self, writer: Writer, profile: OutputProfile, extent: Window, bands: Sequence[int]) -> None:
-        self._writer, self._profile, self._extent, self._bands = writer, profile, extent, list(bands)
+    def __init__(self, writer: Writer, profile: OutputProfile, extent: Window) -> None:
+        self._writer, self._profile, self._extent = writer, profile, extent
         self._clipped = 0
 
     def write(self, fused: FusedTile) -> None:
-        core, dtype = fused.tile.core, self._profile.dtype
-        data = fused.data[self._bands]
-        self._clipped += count_clipped(data, fused.mask, dtype)
-        window = core.relative_to(self._extent)
-        self._writer.write(to_dtype(data, fused.mask, dtype, self._profile.nodata), window)
+        self._clipped += fused.clipped
+        self._writer.write(fused.data, fused.tile.core.relative_to(self._extent))
 
     def report_clipped(self, own: str) -> None:
         """Warn if the data type asked for does not hold the values; `own` is that of the MS."""
-        share = self._clipped / (self._extent.height * self._extent.width * len(self._bands))
+        share = self._clipped / (self._extent.height * self._extent.width * len(self._profile.bands))
         if self._profile.dtype != own and share > _CLIP_WARNING_SHARE:
             _log.warning(
                 "%.1f %% of the values do not fit %s and were clipped: DN are written as they are, not scaled "
