@@ -230,10 +230,12 @@ def main() -> None:
     if options.plain:
         plain(*options.plain)
         return
-    kept = json.loads(options.output.read_text())["rows"] if options.output.exists() else []
+    before = json.loads(options.output.read_text()) if options.output.exists() else {"machine": {}, "rows": []}
     rows = run(options.sizes, options.bands, installed(options.methods), options.device)
     fresh = {_key(row) for row in rows}
-    everything = {"machine": machine(options.device), "rows": [row for row in kept if _key(row) not in fresh] + rows}
+    kept = [row for row in before["rows"] if _key(row) not in fresh]
+    note = {"note": before["machine"].get("note", "")}  # of the rows that are kept, written by hand
+    everything = {"machine": machine(options.device) | note, "rows": kept + rows}
     options.output.write_text(json.dumps(everything, indent=1) + "\n")
     options.output.with_suffix(".md").write_text(page(everything["machine"], everything["rows"], BUSY))
 

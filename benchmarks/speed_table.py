@@ -26,6 +26,8 @@ def page(machine: Row, rows: list[Row], busy: float) -> str:
         "`python benchmarks/speed.py`; whole processes, uint16, ratio 4, DEFLATE. Start: until the first tile is at "
         "work.",
     ]
+    if machine.get("note"):
+        lines += ["", machine["note"]]
     if marked:
         lines += [
             "",

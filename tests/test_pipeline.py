@@ -349,6 +349,7 @@ def test_tiles_that_are_worked_on_together_share_a_network(make_pair, tmp_path, 
 
 def test_memory_sets_the_tile(monkeypatch):
     cpu = choose_devices("cpu", "auto")
+    monkeypatch.setattr("crossdiff_cli.inference.plan._BF16_BYTES", 0.8e9)  # as in other precisions
     plenty = max_window_pixels(cpu, 4, torch.float32)
     assert plenty * 400 < 2e9
     assert max_window_pixels(cpu, 8, torch.float32) < plenty
@@ -383,7 +384,8 @@ def test_a_tile_takes_the_memory_it_was_chosen_by(dtype, bands, monkeypatch):
     )
     peak = max(accumulate(change for _, change in changes)) / size**2
     monkeypatch.setattr("crossdiff_cli.inference.plan._free", lambda: 1e12)
-    monkeypatch.setattr("crossdiff_cli.inference.plan._CPU_BYTES", peak * size**2)
+    for budget in ("_CPU_BYTES", "_BF16_BYTES"):
+        monkeypatch.setattr(f"crossdiff_cli.inference.plan.{budget}", peak * size**2)
     fitting = max_window_pixels(choose_devices("cpu", "auto"), bands, dtype)
     assert 0.6 * size**2 < fitting < size**2
 

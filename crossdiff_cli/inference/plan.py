@@ -15,8 +15,10 @@ from crossdiff_cli.inference.strips import STRIP
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.device import fast_in_bf16
 
-_CPU_BYTES = 0.55e9
-"""What the tiles in work may take of the main memory, where there is as much: more is hardly faster."""
+_CPU_BYTES = 0.8e9
+"""What the tiles in work may take of the main memory, where there is as much: the process stays under 2 GB."""
+_BF16_BYTES = 0.55e9
+"""The same where a CPU multiplies bf16: there the halo of a tile costs no more than larger images in the caches."""
 _CUDA_BYTES = 16e9
 """What a tile may take on a GPU: more would not be faster."""
 _TILES_A_WORKER = 4
@@ -137,7 +139,8 @@ def max_window_pixels(devices: Sequence[torch.device], bands: int, dtype: torch.
         if device.type == "cuda":
             shares.append(min(_SHARE * torch.cuda.mem_get_info(device)[0] / workers, _CUDA_BYTES))
         else:
-            shares.append(min(_SHARE * _free(), _CPU_BYTES) / workers)
+            most = _BF16_BYTES if _narrow(devices, dtype) else _CPU_BYTES
+            shares.append(min(_SHARE * _free(), most) / workers)
     pixel, column = _bytes(devices, bands, dtype)
     side = (math.sqrt(column**2 + 4 * pixel * min(shares)) - column) / (2 * pixel)
     return int(side**2)
@@ -155,11 +158,15 @@ def _bytes(devices: Sequence[torch.device], bands: int, dtype: torch.dtype) -> t
     One on both encoders takes up to half more, for which `_SHARE` leaves room. A GPU works on the whole window as
     one strip. A CPU that multiplies bf16 by way of float32 holds copies in float32.
     """
-    narrow = dtype == torch.bfloat16 and all(fast_in_bf16(device) for device in devices)
-    pixel, strip = (62.0 + 8.8 * bands, 95.0) if narrow else (150.0 + 5.2 * bands, 132.0)
+    pixel, strip = (62.0 + 8.8 * bands, 95.0) if _narrow(devices, dtype) else (150.0 + 5.2 * bands, 132.0)
     if any(device.type == "cuda" for device in devices):
         return pixel + strip, 0.0
     return pixel, strip * (STRIP + STRIDE)
+
+
+def _narrow(devices: Sequence[torch.device], dtype: torch.dtype) -> bool:
+    """Return whether images of the network take two bytes a value, in the convolutions too."""
+    return dtype == torch.bfloat16 and all(fast_in_bf16(device) for device in devices)
 
 
 def _widest(workers: Sequence[Worker]) -> torch.dtype:
