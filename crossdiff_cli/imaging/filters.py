@@ -1,4 +1,4 @@
-"""Box filters, by a few additions of whole images: average pooling would take ten times as long."""
+"""Box filters."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -34,6 +34,15 @@ def high_pass(x: Tensor, radius: int) -> Tensor:
 
 
 def local_mean(x: Tensor, radius: int) -> Tensor:
-    """Return the mean over windows of 2 radius + 1 pixels, the border repeated: (B, C, H, W)."""
-    total = box_sum(F.pad(x, [radius] * 4, mode="replicate"), radius)
-    return total[..., radius:-radius, radius:-radius] / (2 * radius + 1) ** 2
+    """Return the mean over windows of 2 radius + 1 pixels, the border repeated: (B, C, H, W).
+
+    On a CPU by additions, a tenth of the time of average pooling; on a GPU that is one operator instead of up to 20.
+    """
+    padded, side = F.pad(x, [radius] * 4, mode="replicate"), 2 * radius + 1
+    if not _by_additions(x):
+        return F.avg_pool2d(padded, side, stride=1)
+    return box_sum(padded, radius)[..., radius:-radius, radius:-radius] / side**2
+
+
+def _by_additions(x: Tensor) -> bool:
+    return x.device.type == "cpu"
