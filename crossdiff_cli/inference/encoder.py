@@ -59,7 +59,7 @@ class BoundEncoder:
             name: of the pyramid.
         """
 
-        def room(name: str, like: Tensor, part: Window, scale: int) -> Tensor:
+        def buffer(name: str, like: Tensor, part: Window, scale: int) -> Tensor:
             rows, columns = part.shape
             shape = (len(like), like.shape[1], rows // scale, columns // scale)
             return workspace.empty(name, shape, like.dtype, like.device)
@@ -76,13 +76,13 @@ class BoundEncoder:
                 for block in self._levels[level]:
                     h = block(h)
                 h = strip.relative_to(outer).crop(h, scale)
-                kept = room(f"{name} {level}", h, inner, scale) if kept is None else kept
+                kept = buffer(f"{name} {level}", h, inner, scale) if kept is None else kept
                 shared = strip.intersection(inner)
                 if shared is not None:
                     shared.relative_to(inner).crop(kept, scale).copy_(shared.relative_to(strip).crop(h, scale))
                 if not last:
                     h = self._downs[level](h)
-                    below = room(f"below {level}", h, area, 2 * scale) if below is None else below
+                    below = buffer(f"below {level}", h, area, 2 * scale) if below is None else below
                     strip.relative_to(area).crop(below, 2 * scale).copy_(h)
             assert kept is not None
             pyramid.append(kept)

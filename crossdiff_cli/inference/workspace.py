@@ -1,4 +1,4 @@
-"""Memory of the largest images, kept from tile to tile: the system would clear every page of it anew."""
+"""Memory of the largest images, kept from tile to tile: otherwise the system clears all of it for each tile."""
 
 import math
 import threading
@@ -8,17 +8,17 @@ from torch import Tensor
 
 
 class Workspace:
-    """Room under a name, for each thread; what it held is overwritten when the thread asks for it again."""
+    """Named buffers of each thread; asking for a buffer again hands out the same memory, and overwrites what it held."""
 
     def __init__(self) -> None:
-        """Hold nothing yet."""
-        self._room = threading.local()
+        """Hold no buffer yet; each is allocated when it is first asked for."""
+        self._buffers = threading.local()
 
     def empty(self, name: str, shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.device) -> Tensor:
-        """Return room for a channels-last image.
+        """Return a buffer for a channels-last image, with whatever it holds.
 
         Args:
-            name: of the room.
+            name: of the buffer.
             shape: (B, C, H, W).
             dtype: of the image.
             device: of the image; a thread works on one alone.
@@ -27,9 +27,9 @@ class Workspace:
         return self.flat(name, math.prod(shape), dtype, device).view(batch, height, width, channels).permute(0, 3, 1, 2)
 
     def flat(self, name: str, count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-        """Return room for `count` numbers, (count,)."""
-        held: Tensor | None = getattr(self._room, name, None)
+        """Return a buffer of `count` numbers, (count,), with whatever it holds."""
+        held: Tensor | None = getattr(self._buffers, name, None)
         if held is None or held.numel() < count * dtype.itemsize or held.device != device:
             held = torch.empty(count * dtype.itemsize, dtype=torch.uint8, device=device)
-            setattr(self._room, name, held)
+            setattr(self._buffers, name, held)
         return held[: count * dtype.itemsize].view(dtype)

@@ -26,7 +26,7 @@ from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.model.unet import UNet
 
 TOWARDS_X_0 = {"x0": 1.0, "v": -1.0, "eps": 0.0}
-"""What P2M's output at t = T means for x_0, by objective; noise says nothing of it there."""
+"""Factor by which P2M's output at t = T becomes a prediction of x_0, by objective; for eps there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class Architecture:
 
 
 class CrossDiff(nn.Module):
-    """PAN and upsampled MS to HRMS: deterministic, one pass, no sensor_model."""
+    """Two encoders and the fusion head: PAN and upsampled MS to HRMS in one deterministic pass."""
 
     def __init__(self, architecture: Architecture, *, encoders: bool = True) -> None:
         """Build untrained networks; without `encoders` only the head (a control)."""
