@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class Workspace:
-    """Named buffers of each thread; asking for a buffer again hands out the same memory, and overwrites what it held."""
+    """Named buffers of each thread; asking for one again gives the same memory and overwrites what it held."""
 
     def __init__(self) -> None:
         """Hold no buffer yet; each is allocated when it is first asked for."""
