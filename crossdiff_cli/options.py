@@ -13,7 +13,7 @@ Precision = Literal["auto", "fp32", "bf16", "int8"]
 Backend = Literal["auto", "strips", "whole", "reference"]
 Extent = Literal["intersection", "pan"]
 Driver = Literal["GTiff", "COG"]
-Objective = Literal["x0", "eps"]
+PredictionType = Literal["x0", "eps"]
 """What a diffusion network predicts: x_0, as its difference from x_t, or the noise."""
 Branch = Literal["both", "p2m", "m2p"]
 Mtf = Literal["auto", "table"] | tuple[float, ...]
@@ -235,7 +235,7 @@ class PretrainOptions:
     """Stage 1: how the encoders are pretrained."""
 
     budget: TrainingOptions = field(default_factory=TrainingOptions)
-    objective: Objective = "x0"
+    prediction_type: PredictionType = "x0"
     branch: Branch = "both"
     """Which encoder is trained."""
     condition_dropout: float = 0.1

@@ -184,7 +184,7 @@ def test_a_damaged_memory_of_the_best_head_is_not_believed(files, tmp_path, smal
     newest = tmp_path / "h.checkpoint"
     with safe_open(newest, "pt") as file:
         state, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()
-    name = "kept.head.out.kernels.out.weight"
+    name = "selector.head.out.kernels.out.weight"
     save_file({**state, name: torch.full_like(state[name], float("nan"))}, newest, metadata)
     run_adapt(sources, target, options)
     assert "h.checkpoint is damaged" in caplog.text

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Generator
 
-from crossdiff_cli.model.diffusion import OBJECTIVES, NoiseSchedule, Prediction
+from crossdiff_cli.model.diffusion import PREDICTION_TYPES, NoiseSchedule, Prediction
 
 SCHEDULE = NoiseSchedule.residual_shift(1000, 0.2)
 
@@ -14,12 +14,12 @@ def images(batch=4):
     return [torch.randn(batch, 2, 8, 8, generator=generator) for _ in range(3)]
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
-def test_the_true_correction_gives_x_0_back(objective):
+@pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
+def test_the_true_correction_gives_x_0_back(prediction_type):
     x_0, prior, eps = images()
     timestep = torch.tensor([200, 400, 600, 840])
     x_t = SCHEDULE.add_noise(x_0, prior, timestep, eps)
-    prediction = Prediction(objective, SCHEDULE)
+    prediction = Prediction(prediction_type, SCHEDULE)
     correction = prediction.target(x_0, x_t, eps)
     assert torch.allclose(prediction.x_0(correction, x_t, prior, timestep), x_0, atol=1e-4)
 
@@ -28,8 +28,8 @@ def test_everything_is_finite_at_both_ends_of_the_chain():
     x_0, prior, eps = images(2)
     timestep = torch.tensor([1, 1000])
     x_t = SCHEDULE.add_noise(x_0, prior, timestep, eps)
-    for objective in OBJECTIVES:
-        prediction = Prediction(objective, SCHEDULE)
+    for prediction_type in PREDICTION_TYPES:
+        prediction = Prediction(prediction_type, SCHEDULE)
         correction = prediction.target(x_0, x_t, eps)
         assert correction.isfinite().all()
         assert prediction.x_0(correction, x_t, prior, timestep).isfinite().all()

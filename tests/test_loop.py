@@ -125,7 +125,7 @@ def test_a_lost_newest_checkpoint_falls_back_too(tmp_path):
     path.unlink()
     steps = []
     again = Toy()
-    fit(again, draw, toy_step(again), plan, watch=lambda progress: steps.append(progress.step))
+    fit(again, draw, toy_step(again), plan, on_checkpoint=lambda progress: steps.append(progress.step))
     assert steps == [9]
     assert torch.equal(again.line.weight, whole.line.weight)
 
@@ -140,7 +140,7 @@ def test_a_diverged_loss_keeps_the_last_good_checkpoint(tmp_path):
     with pytest.raises(TrainingError, match=rf"not finite at step 6; lower .* the last good state is {path}"):
         fit(model, draw, diverging, Plan(steps=20, checkpoint=path, checkpoint_every=3))
     resumed = []
-    fit(model, draw, toy_step(model), Plan(steps=20, checkpoint=path), watch=lambda p: resumed.append(p.step))
+    fit(model, draw, toy_step(model), Plan(steps=20, checkpoint=path), on_checkpoint=lambda p: resumed.append(p.step))
     assert resumed == [20]
     with pytest.raises(TrainingError, match="not finite at step 0"):
         fit(model, draw, lambda x, _: {"x": model.line.weight.sum() * float("nan")}, Plan(steps=5))
@@ -164,7 +164,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert [p.name for p in tmp_path.iterdir()] == ["c"]
     steps = []
-    fit(model, draw, toy_step(model), plan, watch=lambda progress: steps.append(progress.step))
+    fit(model, draw, toy_step(model), plan, on_checkpoint=lambda progress: steps.append(progress.step))
     assert steps == [6, 9]
 
 
@@ -190,7 +190,7 @@ def test_the_watch_sees_averaged_parameters_and_training_goes_on_unchanged(tmp_p
     seen = []
     fit(plain, draw, toy_step(plain), Plan(steps=8, checkpoint_every=4))
     fit(watched, draw, toy_step(watched), Plan(steps=8, checkpoint_every=4),
-        watch=lambda p: seen.append((p.step, watched.line.weight.detach().clone(), p.waiting)))  # fmt: skip
+        on_checkpoint=lambda p: seen.append((p.step, watched.line.weight.detach().clone(), p.waiting)))  # fmt: skip
     assert torch.equal(plain.line.weight, watched.line.weight)
     assert [step for step, _, _ in seen] == [4, 8]
     assert torch.equal(seen[1][1], watched.line.weight)

@@ -36,11 +36,11 @@ def manifest(make_pair, tmp_path):
 
 def test_pretrain_writes_weights_and_a_journal(manifest, tmp_path):
     out = tmp_path / "run"
-    arguments = ["pretrain", str(manifest), "-o", str(out), *SIZES, "--objective", "eps"]
+    arguments = ["pretrain", str(manifest), "-o", str(out), *SIZES, "--prediction-type", "eps"]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
     model, provenance = load(out / "encoders.safetensors")
-    assert model.architecture.objective == provenance["pretrain"]["objective"] == "eps"
+    assert model.architecture.prediction_type == provenance["pretrain"]["prediction_type"] == "eps"
     lines = [json.loads(line) for line in (out / "pretrain.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [2]
     assert {name: len(row) for name, row in lines[0]["validation"].items()} == {"m2p": 5, "p2m": 5}
@@ -65,8 +65,8 @@ def test_an_untrained_p2m_predicts_mtf_glp_at_the_end_of_the_chain():
     x_t, detail = (torch.randn(3, 4, 32, 32, generator=torch.Generator().manual_seed(s)) for s in (0, 1))
     spectrum = Spectrum(torch.linspace(450, 850, 4), torch.full((4,), 60.0), torch.tensor([450.0, 800.0]), 4.0)
     task = Task(small_model(trained=False).p2m, 1000, x_t, x_t, detail[:, :1], detail, spectrum)
-    for objective, factors in (("x0", (0.0, 0.5, 1.0)), ("eps", (0.0, 0.0, 0.0))):
-        prediction = Prediction(objective, SMALL.schedule())
+    for prediction_type, factors in (("x0", (0.0, 0.5, 1.0)), ("eps", (0.0, 0.0, 0.0))):
+        prediction = Prediction(prediction_type, SMALL.schedule())
         found = predict(task, prediction, x_t, torch.tensor([1, 500, 1000]), torch.float32)
         assert torch.allclose(found, torch.tensor(factors)[:, None, None, None] * detail, atol=1e-4)
 
@@ -86,7 +86,7 @@ def test_a_run_that_asks_otherwise_does_not_go_on_from_the_checkpoint(manifest, 
 def test_bad_choices_are_one_line(manifest, tmp_path):
     for arguments, code, words in (
         (["--patch", "33"], 1, "found 33, expected a multiple of 8"),
-        (["--objective", "x1"], 2, "Invalid value for '--objective'"),
+        (["--prediction-type", "x1"], 2, "Invalid value for '--prediction-type'"),
         (["--patch", "512", "--steps", "1"], 1, "512"),
     ):
         result = CliRunner().invoke(main, ["pretrain", str(manifest), "-o", str(tmp_path / "o"), *SIZES, *arguments])
@@ -170,6 +170,6 @@ def test_going_on_from_weights_with_one_branch_leaves_the_other_alone(manifest, 
     assert list(losses) == ["p2m"]
     facts = load(out / "encoders.safetensors")[1]["pretrain"]
     assert facts["branch"] == "p2m"
-    other = CliRunner().invoke(main, [*arguments, "--objective", "eps"])
+    other = CliRunner().invoke(main, [*arguments, "--prediction-type", "eps"])
     assert other.exit_code == 1
-    assert "another --objective (found x0, expected eps)" in other.output
+    assert "another --prediction-type (found x0, expected eps)" in other.output

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import rasterio
 
-from crossdiff_cli.io.identify import Detection, Hints, UserChoice, detect_sensor, read_hints
+from crossdiff_cli.io.identify import Hints, Identification, UserChoice, detect_sensor, read_hints
 
 
 def tif(path: Path, count: int = 1, dtype: str = "uint16", **labels: Any) -> Path:
@@ -29,13 +29,13 @@ def hints(path: Path) -> Hints:
         return read_hints(dataset)
 
 
-def detect(pan: Path, *ms: Path, ratio: float = 4.0, choice: UserChoice | None = None) -> Detection:
+def detect(pan: Path, *ms: Path, ratio: float = 4.0, choice: UserChoice | None = None) -> Identification:
     """Detect from files, all bands in use."""
     read = [hints(path) for path in ms]
     return detect_sensor(hints(pan), read, sum(len(h.indexes) for h in read), ratio, choice)
 
 
-def order(detection: Detection) -> str:
+def order(detection: Identification) -> str:
     """Band names, comma-separated."""
     return ",".join(band.name for band in detection.bands)
 

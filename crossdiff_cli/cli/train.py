@@ -15,7 +15,7 @@ from crossdiff_cli.options import (
     Branch,
     DefinitionOptions,
     LossWeights,
-    Objective,
+    PredictionType,
     PretrainOptions,
     SceneSources,
     TrainingOptions,
@@ -64,9 +64,9 @@ def _budget(cls: type[TrainingOptions]) -> tuple[tuple[type[TrainingOptions], st
     "options",
     setting(
         PretrainOptions,
-        "objective",
-        "--objective",
-        type=click.Choice(get_args(Objective)),
+        "prediction_type",
+        "--prediction-type",
+        type=click.Choice(get_args(PredictionType)),
         help="What the networks predict.",
     ),
     setting(

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from crossdiff_cli.imaging.filters import box_sum
+from crossdiff_cli.imaging.regression import least_squares
 from crossdiff_cli.imaging.resample import Pixels, degrade
 
 _COARSE = 3
@@ -237,15 +238,6 @@ def _variance(system: Tensor, residual: Tensor, usable: Tensor, directions: Tens
     covariance = cluster_covariance(system, residual, usable)[-count:, -count:]
     row, col = (directions.double() @ covariance @ directions.double().T).diagonal().tolist()
     return row, col
-
-
-def least_squares(columns: Tensor, targets: Tensor) -> Tensor:
-    """Solve (n, c) @ (c, k) = (n, k) by slightly damped normal equations, in float64."""
-    columns, targets = columns.double(), targets.double()
-    gram = columns.T @ columns
-    damping = 1e-9 * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
-    solution: Tensor = torch.linalg.solve(gram + damping + 1e-30 * torch.eye(len(gram)), columns.T @ targets)
-    return solution.float()
 
 
 def high_pass(images: Tensor, mask: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from crossdiff_cli.estimate.matching import PanDegradation, SampleWindow
 from crossdiff_cli.estimate.registration import Registration
+from crossdiff_cli.imaging.regression import least_squares, solve_normal_equations
 from crossdiff_cli.imaging.resample import Pixels
 
 _BLOCK = 12
@@ -34,7 +35,7 @@ def ms_noise(samples: Sequence[SampleWindow], degradation: PanDegradation, place
     for band in range(bands):
         others = [other for other in range(bands + 1) if other != band]
         system, wanted = covariance[others][:, others], covariance[others, band, None]
-        weights = torch.linalg.lstsq(system, wanted, driver="gelsd").solution[:, 0]
+        weights = solve_normal_equations(system, wanted)[:, 0]
         levels.append(_level(blocks[:, band] - torch.einsum("j,njrc->nrc", weights, blocks[:, others])))
     return torch.tensor(levels)
 
@@ -61,7 +62,7 @@ def _level(blocks: Tensor) -> float:
     fine, coarse = powers.T
     weights = 1 / (fine + coarse)
     system = torch.stack([weights, coarse * weights], dim=1)
-    level, slope = torch.linalg.lstsq(system, (fine * weights)[:, None], driver="gelsd").solution[:, 0].tolist()
+    level, slope = least_squares(system, (fine * weights)[:, None])[:, 0].tolist()
     return math.sqrt(max(0.0, level) / (1 - min(slope, 3.0) / 4))
 
 

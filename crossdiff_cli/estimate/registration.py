@@ -15,9 +15,9 @@ from crossdiff_cli.estimate.matching import (
     SampleWindow,
     cluster_covariance,
     high_pass,
-    least_squares,
     match,
 )
+from crossdiff_cli.imaging.regression import least_squares
 from crossdiff_cli.imaging.resample import Pixels
 
 _log = logging.getLogger(__name__)

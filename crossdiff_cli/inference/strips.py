@@ -56,7 +56,7 @@ class StripNetwork:
                 self._p2m = BoundEncoder(model.p2m, p2m_time, spectrum, dtype, make_block)
                 if model.architecture.m2p_features:
                     self._m2p = BoundEncoder(model.m2p, m2p_time, spectrum, dtype, make_block)
-                factor = TOWARDS_X_0[model.architecture.objective]
+                factor = TOWARDS_X_0[model.architecture.prediction_type]
                 self._prediction = BandMaps(model.p2m.ms_out, spectrum, dtype, factor)
 
     def fuse(

@@ -9,7 +9,7 @@ from crossdiff_cli.errors import SceneError, SensorError
 from crossdiff_cli.io.hints import Hints, read_hints
 from crossdiff_cli.sensors.table import NOMINAL, SENSORS, Band, Sensor, canonical_band, find_sensor
 
-__all__ = ["Detection", "Hints", "UserChoice", "detect_sensor", "read_hints"]
+__all__ = ["Hints", "Identification", "UserChoice", "detect_sensor", "read_hints"]
 
 _SATELLITES = {
     "QB02": "qb", "IK0[12]": "ik", "GE01": "ge1", "WV02": "wv2", "WV03": "wv3", "WV04": "wv4", "LG0[1-8]": "lg",
@@ -61,7 +61,7 @@ class UserChoice:
 
 
 @dataclass(frozen=True, slots=True)
-class Detection:
+class Identification:
     """The sensor of a pair, the MS bands in file order, what told the sensor, and what had to be assumed."""
 
     sensor: Sensor
@@ -72,7 +72,7 @@ class Detection:
 
 def detect_sensor(
     pan: Hints, ms: Sequence[Hints], band_count: int, ratio: float, choice: UserChoice | None = None
-) -> Detection:
+) -> Identification:
     """Find the sensor and the order of the MS bands.
 
     The sensor: the user's choice, else IMD, DIMAP, MTL or XML metadata, else a file name, else band count and ratio.
@@ -111,7 +111,7 @@ def detect_sensor(
             f"neither metadata nor file name tells the sensor of {ms[0].name}: {band_count} bands at ratio {ratio:.3g} "
             f"are treated as '{sensor.key}' ({sensor.name}), {order}; {_CURE}"
         )
-    return Detection(sensor, bands, source, "; ".join(warnings) or None)
+    return Identification(sensor, bands, source, "; ".join(warnings) or None)
 
 
 def _list(bands: Sequence[Band]) -> str:

@@ -10,7 +10,7 @@ from affine import Affine
 from crossdiff_cli.errors import NoOverlapError, RatioError, SceneError, SensorError
 from crossdiff_cli.geometry.grid import GridMapping
 from crossdiff_cli.io.hints import Hints
-from crossdiff_cli.io.identify import Detection, UserChoice, detect_sensor, read_hints
+from crossdiff_cli.io.identify import Identification, UserChoice, detect_sensor, read_hints
 from crossdiff_cli.io.inputs import Inputs, resolve
 from crossdiff_cli.io.nodata import check_range, detect_undeclared_nodata
 from crossdiff_cli.io.pair import ScenePair
@@ -121,7 +121,7 @@ def _check_ratio(grid: GridMapping, pan: str, ms: str) -> None:
         )
 
 
-def _identify(inputs: Inputs, options: PairOptions, hints: Sequence[Hints], count: int, ratio: float) -> Detection:
+def _identify(inputs: Inputs, options: PairOptions, hints: Sequence[Hints], count: int, ratio: float) -> Identification:
     if options.bands is not None and len(options.bands) != count:
         raise SensorError(
             "--bands does not name every band of the MS", path=inputs.ms[0],

@@ -26,7 +26,7 @@ from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.model.unet import UNet
 
 TOWARDS_X_0 = {"x0": 1.0, "v": -1.0, "eps": 0.0}
-"""Factor by which P2M's output at t = T becomes a prediction of x_0, by objective; for eps there is none."""
+"""Factor by which P2M's output at t = T becomes a prediction of x_0, by prediction type; for eps there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Architecture:
     """Whether the head takes the features of M2P beside those of P2M."""
     stage_nm: tuple[float, ...] = ()
     """Centre wavelengths, rising, of the bands that the head's sensor stage was fitted to; empty without a stage."""
-    objective: str = "x0"
+    prediction_type: str = "x0"
     """What the encoders were asked for: x0, eps or v."""
 
     def as_dict(self) -> dict[str, Any]:
@@ -62,8 +62,10 @@ class Architecture:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Architecture":
-        """Inverse of `as_dict`, from JSON lists to tuples."""
+        """Inverse of `as_dict`, from JSON lists to tuples; `objective` is the older name of `prediction_type`."""
         plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        if "objective" in plain:
+            plain["prediction_type"] = plain.pop("objective")
         return cls(**plain)
 
     def schedule(self) -> NoiseSchedule:
@@ -152,7 +154,7 @@ class CrossDiff(nn.Module):
         assert self.p2m.ms_out is not None
         mine = self.p2m.decode(p2m)
         everything = mine if m2p is None else torch.cat([mine, self.m2p.decode(m2p)], dim=1)
-        prediction = TOWARDS_X_0[self.architecture.objective] * self.p2m.ms_out(mine, spectrum)
+        prediction = TOWARDS_X_0[self.architecture.prediction_type] * self.p2m.ms_out(mine, spectrum)
         return EncoderOutputs(p2m, m2p, everything, prediction)
 
     def forward(

@@ -7,9 +7,9 @@ from typing import Self, get_args
 import torch
 from torch import Tensor
 
-from crossdiff_cli.options import Objective
+from crossdiff_cli.options import PredictionType
 
-OBJECTIVES: tuple[str, ...] = get_args(Objective)
+PREDICTION_TYPES: tuple[str, ...] = get_args(PredictionType)
 
 _SMALLEST_SIGNAL = 0.05
 """Weight of x_0 in x_t below which predicted noise no longer determines x_0."""
@@ -62,22 +62,22 @@ class NoiseSchedule:
 class Prediction:
     """Meaning of the network's output d, for x_t = signal_t x_0 + shift_t prior + sigma_t eps.
 
-    With the objective x0, d = x_0 - x_t, so that an output of zero returns x_t; with eps, d = eps (DDPM, 2006.11239).
+    For the type x0, d = x_0 - x_t, so that an output of zero returns x_t; for eps, d = eps (DDPM, 2006.11239).
     """
 
-    objective: Objective
+    prediction_type: PredictionType
     schedule: NoiseSchedule
 
     def target(self, x_0: Tensor, x_t: Tensor, eps: Tensor) -> Tensor:
         """Return the d to be learned, of the shape of `x_0` (B, C, H, W)."""
-        return eps if self.objective == "eps" else x_0 - x_t
+        return eps if self.prediction_type == "eps" else x_0 - x_t
 
     def x_0(self, correction: Tensor, x_t: Tensor, prior: Tensor, timestep: Tensor) -> Tensor:
         """Return the x_0 (B, C, H, W) that the output `correction` implies at `timestep` (B,) int64.
 
         With eps the divisor is at least `_SMALLEST_SIGNAL`, since x_0 is undetermined at the end of the chain.
         """
-        if self.objective == "x0":
+        if self.prediction_type == "x0":
             return x_t + correction
         signal, shift, sigma = (
             c[timestep.cpu(), None, None, None].to(x_t)
@@ -87,6 +87,6 @@ class Prediction:
 
     def injection(self, timestep: Tensor) -> Tensor:
         """Return the factor (B,) of the detail (x_0 - prior) in d: the weight of the prior in x_t for x0, 0 for eps."""
-        if self.objective == "x0":
+        if self.prediction_type == "x0":
             return self.schedule.shift[timestep.cpu()]
         return torch.zeros(len(timestep))

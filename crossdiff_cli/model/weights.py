@@ -14,6 +14,7 @@ from torch import Tensor
 
 from crossdiff_cli.errors import WeightsError
 from crossdiff_cli.model.crossdiff import Architecture, CrossDiff
+from crossdiff_cli.model.diffusion import PREDICTION_TYPES
 from crossdiff_cli.system.atomic import replacing
 from crossdiff_cli.system.weight_files import no_weights
 
@@ -183,8 +184,10 @@ def _check_architecture(a: Architecture) -> None:
         raise ValueError(f"sizes out of range: {str(odd or a.widths)[:80]}")
     if not isinstance(a.m2p_features, bool):
         raise ValueError(f"m2p_features is {str(a.m2p_features)[:40]}, not true or false")
-    if not isinstance(a.kappa, float | int) or not 0 < a.kappa < math.inf or not isinstance(a.objective, str):
-        raise ValueError(f"kappa {str(a.kappa)[:40]} and objective {str(a.objective)[:40]} are out of range")
+    if not isinstance(a.kappa, float | int) or not 0 < a.kappa < math.inf:
+        raise ValueError(f"kappa {str(a.kappa)[:40]} is out of range")
+    if a.prediction_type not in PREDICTION_TYPES:
+        raise ValueError(f"prediction_type {str(a.prediction_type)[:40]} is unknown")
 
 
 def _check_filled(a: Architecture, numbers: int, *, encoders: bool) -> None:

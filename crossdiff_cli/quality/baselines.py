@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from crossdiff_cli.geometry.grid import GridMapping
+from crossdiff_cli.imaging.regression import least_squares
 from crossdiff_cli.imaging.resample import EXPAND_RADIUS, degrade, expand, low_pass, mtf_radius
 from crossdiff_cli.quality.inputs import ms_mask
 from crossdiff_cli.quality.windows import shrink
@@ -54,7 +55,7 @@ def gsa(
     """GSA (Aiazzi et al. 2007): the intensity is the regression of PAN on the MS, made at the scale of the MS."""
     pair = _pair(pan, ms, ratio, offset, gains, mask)
     bands = torch.cat([pair.ms, torch.ones_like(pair.ms[:1])])
-    weights = _least_squares(bands[:, pair.coarse], _pan_on_ms_grid(pair)[:, pair.coarse])
+    weights = least_squares(bands[:, pair.coarse].T, _pan_on_ms_grid(pair)[:, pair.coarse].T)
     intensity = (pair.ms_up * weights[:-1, :, None]).sum(0, keepdim=True)
     injection = _covariance(pair.ms_up, intensity, pair.fine) / _variance(intensity, pair.fine)
     detail = pair.pan - _mean(pair.pan, pair.fine) - intensity + _mean(intensity, pair.fine)
@@ -92,7 +93,7 @@ def bdsd(
     inside = shrink(pair.coarse, blur)
     use = inside if inside.any() else pair.coarse
     regressors = torch.cat([ms_low, _pan_on_ms_grid(pair)])
-    weights = _least_squares(regressors[:, use], (pair.ms - ms_low)[:, use])
+    weights = least_squares(regressors[:, use].T, (pair.ms - ms_low)[:, use].T)
     return pair.ms_up + torch.einsum("kb,kij->bij", weights, torch.cat([pair.ms_up, pair.pan]))
 
 
@@ -181,9 +182,3 @@ def _variance(image: Tensor, valid: Tensor) -> Tensor:
 def _quotient(numerator: Tensor, denominator: Tensor) -> Tensor:
     """The ratio of two images, one where the divisor vanishes."""
     return torch.where(denominator != 0, numerator / denominator, 1.0)
-
-
-def _least_squares(regressors: Tensor, targets: Tensor) -> Tensor:
-    """Weights (regressors, targets) that fit (targets, pixels) by (regressors, pixels)."""
-    weights: Tensor = torch.linalg.lstsq(regressors.T, targets.T).solution
-    return weights

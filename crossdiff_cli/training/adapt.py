@@ -13,7 +13,7 @@ from crossdiff_cli.imaging.injection import prepare
 from crossdiff_cli.imaging.sensor_model import to_ms
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.options import LossWeights
-from crossdiff_cli.training.loop import Plan, Watch, fit
+from crossdiff_cli.training.loop import OnCheckpoint, Plan, fit
 from crossdiff_cli.training.losses import qnr_loss, spectral_loss, structural_loss
 from crossdiff_cli.training.patches import Example, PatchSampler
 
@@ -30,8 +30,8 @@ def adapt(
     iterations: int = ITERATIONS,
     *,
     dtype: torch.dtype = torch.float32,
-    watch: Watch | None = None,
-    kept: Mapping[str, Tensor] | None = None,
+    on_checkpoint: OnCheckpoint | None = None,
+    selector_state: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Fit the head at full resolution without a reference, and where there is one with `weights.supervised`.
 
@@ -43,8 +43,8 @@ def adapt(
         weights: of the loss terms.
         iterations: back-projections after the head, as in sharpening.
         dtype: precision of the convolutions.
-        watch: called at every checkpoint.
-        kept: what it remembers, in the checkpoints too.
+        on_checkpoint: called at every checkpoint.
+        selector_state: what it remembers, in the checkpoints too.
 
     Raises:
         TrainingError: as `loop.fit`, or no loss term has a weight.
@@ -80,7 +80,7 @@ def adapt(
                     add(name, getattr(weights, name), term)
         return losses
 
-    fit(model.head, draw, step, plan, watch=watch, kept=kept)
+    fit(model.head, draw, step, plan, on_checkpoint=on_checkpoint, selector_state=selector_state)
 
 
 def _supervised(weights: LossWeights, groups: int) -> range:

@@ -28,7 +28,7 @@ class State:
     parameters: Mapping[str, nn.Parameter]
     ema: Mapping[str, Tensor]
     optimizer: torch.optim.Optimizer
-    kept: Mapping[str, Tensor] = field(default_factory=dict)
+    selector_state: Mapping[str, Tensor] = field(default_factory=dict)
     """What whoever watches the run has learned so far."""
 
 
@@ -43,7 +43,7 @@ def save(path: Path, step: int, run: Mapping[str, str], state: State) -> None:
     Raises:
         TrainingError: it cannot be written, a full disk for one; the files of earlier steps are as they were.
     """
-    tensors = {f"kept.{name}": value for name, value in state.kept.items()}
+    tensors = {f"selector.{name}": value for name, value in state.selector_state.items()}
     for name, p in state.parameters.items():
         tensors[f"parameter.{name}"], tensors[f"ema.{name}"] = p.detach(), state.ema[name]
         for key in ("exp_avg", "exp_avg_sq"):
@@ -115,9 +115,9 @@ def _load(path: Path, run: Mapping[str, str], state: State) -> int:
                 "exp_avg": tensors[f"exp_avg.{name}"].to(p).clone(memory_format=torch.preserve_format),
                 "exp_avg_sq": tensors[f"exp_avg_sq.{name}"].to(p).clone(memory_format=torch.preserve_format),
             }
-        for name, value in state.kept.items():
-            _check(name, [tensors[f"kept.{name}"]], value)
-            value.copy_(tensors[f"kept.{name}"])
+        for name, value in state.selector_state.items():
+            _check(name, [tensors[f"selector.{name}"]], value)
+            value.copy_(tensors[f"selector.{name}"])
     return step
 
 

@@ -58,7 +58,7 @@ class Progress:
     """Share of the time spent waiting for batches."""
 
 
-Watch = Callable[[Progress], None]
+OnCheckpoint = Callable[[Progress], None]
 """Called at every checkpoint, while the module holds its averaged parameters (EMA)."""
 
 
@@ -69,13 +69,13 @@ def fit(
     plan: Plan,
     *,
     workers: Workers | None = None,
-    watch: Watch | None = None,
-    kept: Mapping[str, Tensor] | None = None,
+    on_checkpoint: OnCheckpoint | None = None,
+    selector_state: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Train the parameters of `module` that require gradients; at the end it holds their exponential moving average.
 
-    The draws of step n depend on (seed, n, process) alone, and what `watch` remembers in `kept` is part of the
-    checkpoints, so a resumed run goes on as if it had not stopped.
+    The draws of step n depend on (seed, n, process) alone, and what `on_checkpoint` remembers in `selector_state` is
+    part of the checkpoints, so a resumed run goes on as if it had not stopped.
 
     Raises:
         TrainingError: the loss is not finite, or the checkpoint cannot be written, is damaged or of another run.
@@ -86,7 +86,7 @@ def fit(
     optimizer = torch.optim.AdamW(
         parameters.values(), lr=plan.learning_rate, betas=(0.9, 0.99), weight_decay=plan.weight_decay
     )
-    state = State(parameters, ema, optimizer, kept or {})
+    state = State(parameters, ema, optimizer, selector_state or {})
     run = {**plan.run, "seed": str(plan.seed), "steps": str(plan.steps)}
     first = resume(plan.checkpoint, run, state) if plan.checkpoint else 0
     mean: dict[str, float] = {}
@@ -112,9 +112,9 @@ def fit(
                 progress = Progress(n + 1, dict(mean), (n + 1 - first) / seconds, waited / seconds)
                 _tell(progress, workers)
                 try:
-                    if watch is not None and workers.first:
+                    if on_checkpoint is not None and workers.first:
                         with _averaged(state):
-                            watch(progress)
+                            on_checkpoint(progress)
                 finally:
                     if plan.checkpoint and workers.first:
                         save(plan.checkpoint, n + 1, run, state)

@@ -11,9 +11,9 @@ from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.diffusion import Prediction
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.model.unet import UNet
-from crossdiff_cli.options import Branch, Objective
+from crossdiff_cli.options import Branch, PredictionType
 from crossdiff_cli.training.distributed import Workers
-from crossdiff_cli.training.loop import Plan, Watch, fit
+from crossdiff_cli.training.loop import OnCheckpoint, Plan, fit
 from crossdiff_cli.training.patches import Example, PatchSampler
 
 _AS_USED = 0.5
@@ -24,7 +24,7 @@ _AS_USED = 0.5
 class Pretext:
     """How the cross-prediction is asked for."""
 
-    objective: Objective = "x0"
+    prediction_type: PredictionType = "x0"
     condition_dropout: float = 0.1
     """Share of samples whose condition is replaced by its mean."""
     branch: Branch = "both"
@@ -60,7 +60,7 @@ def pretrain(
     pretext: Pretext | None = None,
     *,
     workers: Workers | None = None,
-    watch: Watch | None = None,
+    on_checkpoint: OnCheckpoint | None = None,
 ) -> None:
     """Train both encoders, with their light decoders, on cross-prediction.
 
@@ -72,16 +72,16 @@ def pretrain(
         sampler: source of batches.
         plan: steps and rates.
         groups: scenes per step.
-        pretext: objective, dropout, device and precision.
+        pretext: prediction type, dropout, device and precision.
         workers: the processes that train together.
-        watch: called at every checkpoint.
+        on_checkpoint: called at every checkpoint.
 
     Raises:
         TrainingError: as `loop.fit`.
     """
     assert model.p2m is not None and model.m2p is not None
     pretext = pretext or Pretext()
-    prediction = Prediction(pretext.objective, model.architecture.schedule())
+    prediction = Prediction(pretext.prediction_type, model.architecture.schedule())
 
     branches = {"p2m": model.p2m, "m2p": model.m2p}
     learning = {name: unet for name, unet in branches.items() if pretext.branch in (name, "both")}
@@ -100,7 +100,7 @@ def pretrain(
                 losses[name].append(_loss(task, prediction, pretext, generator))
         return {name: _mean(values) for name, values in losses.items()}
 
-    fit(nn.ModuleDict(learning), draw, step, plan, workers=workers, watch=watch)
+    fit(nn.ModuleDict(learning), draw, step, plan, workers=workers, on_checkpoint=on_checkpoint)
 
 
 def tasks(model: CrossDiff, example: Example) -> dict[str, Task]:

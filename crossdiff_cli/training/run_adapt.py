@@ -86,7 +86,16 @@ def run_adapt(sources: SceneSources, target: Path, options: AdaptOptions) -> Ada
     plan = plan_of(budget, target.with_suffix(".checkpoint"), scenes, identity)
     sampler = PatchSampler(scenes, budget.patch, budget.batch, one_sensor=own_ratio, noise=True)
     dtype = network_dtype(device, "auto")
-    adapt(model, sampler, plan, budget.groups, losses, dtype=dtype, watch=choice.watch, kept=choice.kept)
+    adapt(
+        model,
+        sampler,
+        plan,
+        budget.groups,
+        losses,
+        dtype=dtype,
+        on_checkpoint=choice.on_checkpoint,
+        selector_state=choice.state,
+    )
     choice.settle()
     if windows and exists(target) and not options.force:
         _refuse_a_loss(target, choice.best, windows, device)

@@ -14,7 +14,7 @@ from crossdiff_cli.model.device import choose_device, network_dtype
 from crossdiff_cli.model.weights import digest, load, save
 from crossdiff_cli.options import PretrainOptions, SceneSources, TrainingOptions
 from crossdiff_cli.training.distributed import Workers, joined
-from crossdiff_cli.training.loop import Progress, Watch
+from crossdiff_cli.training.loop import OnCheckpoint, Progress
 from crossdiff_cli.training.patches import PatchSampler
 from crossdiff_cli.training.pretrain import Pretext, pretrain
 from crossdiff_cli.training.scenes import load_scenes, resolve
@@ -39,7 +39,7 @@ def run_pretrain(
     with joined(choose_device(options.device).type) as workers:
         device = _device(options.device, workers)
         pretext = Pretext(
-            objective=options.objective,
+            prediction_type=options.prediction_type,
             condition_dropout=options.condition_dropout,
             branch=options.branch,
             device=device,
@@ -54,29 +54,29 @@ def run_pretrain(
         plan = plan_of(
             budget, folder / "pretrain.checkpoint", scenes, _identity(pretext, model.architecture, options.weights)
         )
-        watch = _journal(folder / "pretrain.jsonl", model, held, pretext, budget, workers)
+        on_checkpoint = _journal(folder / "pretrain.jsonl", model, held, pretext, budget, workers)
         sampler = PatchSampler(scenes, budget.patch, budget.batch)
-        pretrain(model, sampler, plan, budget.groups, pretext, workers=workers, watch=watch)
+        pretrain(model, sampler, plan, budget.groups, pretext, workers=workers, on_checkpoint=on_checkpoint)
         target = folder / "encoders.safetensors"
         if workers.first:
             facts = provenance(budget, sources, scenes, options.weights, earlier.get("pretrain", {}))
-            facts |= {"objective": pretext.objective, "branch": pretext.branch}
+            facts |= {"prediction_type": pretext.prediction_type, "branch": pretext.branch}
             save(model, target, earlier | {"pretrain": facts})
         return target
 
 
 def _begin(options: PretrainOptions, architecture: Architecture) -> tuple[CrossDiff, dict[str, Any]]:
     """The networks to train, and what is known of their training and their head's so far."""
-    objective = options.objective
+    prediction_type = options.prediction_type
     if options.weights is None:
-        return CrossDiff(replace(architecture, objective=objective)), {}
+        return CrossDiff(replace(architecture, prediction_type=prediction_type)), {}
     model, facts = load(options.weights)
-    if model.architecture.objective != objective:
+    if model.architecture.prediction_type != prediction_type:
         raise TrainingError(
-            "it was trained with another --objective",
+            "it was trained with another --prediction-type",
             path=options.weights,
-            found=model.architecture.objective,
-            expected=objective,
+            found=model.architecture.prediction_type,
+            expected=prediction_type,
         )
     if model.p2m is None:
         raise TrainingError("it holds no encoders to go on with", path=options.weights)
@@ -106,10 +106,10 @@ def _journal(
     pretext: Pretext,
     budget: TrainingOptions,
     workers: Workers,
-) -> Watch:
+) -> OnCheckpoint:
     """Appends a JSON line at every checkpoint: losses, throughput, errors on held-out scenes by timestep bucket."""
 
-    def watch(progress: Progress) -> None:
+    def on_checkpoint(progress: Progress) -> None:
         patches = progress.steps_per_s * budget.groups * budget.batch * workers.count
         line: dict[str, Any] = {
             "step": progress.step,
@@ -127,13 +127,13 @@ def _journal(
         except OSError as error:
             raise OutputError("it cannot be written", path=path, found=error.strerror) from error
 
-    return watch
+    return on_checkpoint
 
 
 def _identity(pretext: Pretext, architecture: Architecture, start: Path | None) -> dict[str, str]:
     """What a checkpoint of stage 1 has to agree with, besides the budget and the scenes."""
     return {
-        "objective": pretext.objective,
+        "prediction_type": pretext.prediction_type,
         "condition dropout": str(pretext.condition_dropout),
         "branch": pretext.branch,
         "start": digest(start) if start else "untrained",

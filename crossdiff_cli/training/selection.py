@@ -128,18 +128,18 @@ class CheckpointSelector:
         self._model, self._windows = model, windows
         self.start = score(model, windows)
         self._first = self._state()
-        self.kept = {"figures": torch.zeros(3, dtype=torch.float64)}
+        self.state = {"figures": torch.zeros(3, dtype=torch.float64)}
         """The best head and its figures, changed in place: what a run that was stopped has to know to go on."""
-        self.kept |= {f"head.{name}": value.clone() for name, value in self._first.items()}
+        self.state |= {f"head.{name}": value.clone() for name, value in self._first.items()}
         self._keep(self.start)
 
     @property
     def best(self) -> Score:
         """Figures of the best head."""
-        hqnr, d_rho, ergas = self.kept["figures"].tolist()
+        hqnr, d_rho, ergas = self.state["figures"].tolist()
         return Score(hqnr, d_rho, None if ergas == _UNKNOWN else ergas)
 
-    def watch(self, progress: Progress) -> None:
+    def on_checkpoint(self, progress: Progress) -> None:
         """Judge the head of this moment, and its mean with the one it began with."""
         if not self._windows:
             return
@@ -155,13 +155,13 @@ class CheckpointSelector:
     def settle(self) -> None:
         """Put the best head into the model."""
         if self._windows:
-            self._put({name: self.kept[f"head.{name}"] for name in self._first})
+            self._put({name: self.state[f"head.{name}"] for name in self._first})
 
     def _keep(self, found: Score) -> None:
         figures = (found.hqnr, found.d_rho, _UNKNOWN if found.ergas is None else found.ergas)
-        self.kept["figures"].copy_(torch.tensor(figures, dtype=torch.float64))
+        self.state["figures"].copy_(torch.tensor(figures, dtype=torch.float64))
         for name, value in self._model.head.state_dict().items():
-            self.kept[f"head.{name}"].copy_(value)
+            self.state[f"head.{name}"].copy_(value)
 
     def _interpolated(self, factor: float, fitted: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return {name: factor * value + (1 - factor) * self._first[name] for name, value in fitted.items()}

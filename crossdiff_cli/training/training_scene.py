@@ -6,14 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from crossdiff_cli.errors import TrainingError
 from crossdiff_cli.estimate.survey import SceneEstimates, survey
 from crossdiff_cli.geometry.window import Window, spread
+from crossdiff_cli.imaging.filters import high_pass
 from crossdiff_cli.imaging.masking import extend
 from crossdiff_cli.imaging.normalisation import Normalisation
+from crossdiff_cli.imaging.regression import solve_normal_equations
 from crossdiff_cli.imaging.sensor_model import SensorModel
 from crossdiff_cli.io.open_pair import open_pair
 from crossdiff_cli.io.pair import ScenePair
@@ -150,7 +151,7 @@ def most_detailed_windows(
 def _detail(scene: TrainingScene) -> float:
     """Deviation of the high-passed PAN, weighted by the valid share."""
     mask = scene.pan_mask.float()
-    high = (scene.pan - F.avg_pool2d(scene.pan, 9, stride=1, padding=4))[0, 0] * mask
+    high = high_pass(scene.pan, 4)[0, 0] * mask
     return float(high.square().mean().sqrt())
 
 
@@ -189,10 +190,6 @@ def detail_r2(pan: Tensor, reference: Tensor) -> float:
         pan: (1, 1, H, W).
         reference: (1, C, H, W) on the same grid.
     """
-
-    def high_pass(x: Tensor) -> Tensor:
-        return (x - F.avg_pool2d(x, 9, stride=1, padding=4))[:, :, 8:-8, 8:-8].flatten(2)[0].double()
-
-    target, bands = high_pass(pan)[0], high_pass(reference)
-    weights = torch.linalg.lstsq(bands @ bands.T, bands @ target).solution
+    target, bands = (high_pass(x.double(), 4)[0, :, 8:-8, 8:-8].flatten(1) for x in (pan, reference))
+    weights = solve_normal_equations(bands @ bands.T, bands @ target.T)[:, 0]
     return 1.0 - float((target - weights @ bands).square().sum() / target.square().sum().clamp_min(1e-12))

@@ -57,7 +57,7 @@ def validate(model: CrossDiff, held: ValidationSet, pretext: Pretext) -> dict[st
 
     Above 1 the prediction is worse than the upsampled MS (or the low-passed PAN). The noise is the same each time.
     """
-    prediction = Prediction(pretext.objective, model.architecture.schedule())
+    prediction = Prediction(pretext.prediction_type, model.architecture.schedule())
     edges = torch.linspace(0, prediction.schedule.timesteps, BUCKETS + 1).long()
     sums: dict[str, list[list[float]]] = {}
     for _, example in held.examples:

@@ -65,7 +65,7 @@ def fine_tune(
     try:
         sampler = PatchSampler(training, patch, 4, one_sensor=own_ratio, noise=True)
         dtype = network_dtype(next(mine.head.parameters()).device, "auto")
-        adapt(mine, sampler, plan, 2, losses or LossWeights(), dtype=dtype, watch=choice.watch)
+        adapt(mine, sampler, plan, 2, losses or LossWeights(), dtype=dtype, on_checkpoint=choice.on_checkpoint)
     except TrainingError as error:
         _log.warning("the head is not fitted to %s: %s", pair.pan.path, error)
         return model
