@@ -103,7 +103,7 @@ sensor_options = option_group("pair", *SENSOR)
 pair_options = option_group("pair", *SENSOR, NODATA)
 scene_options = option_group("pair", *SENSOR, BIDX, NODATA)
 _ALIGN = setting(
-    EstimateOptions, "align", "--align", type=OnOff(), show_default=True,
+    EstimateOptions, "align", "--align", type=OnOff(), show_default="auto",
     help="Estimate and correct the offset between PAN and MS.",
 )  # fmt: skip
 MTF = setting(
@@ -114,7 +114,7 @@ wald_options = option_group("estimate", _ALIGN, MTF)
 mtf_options = option_group("estimate", MTF)
 estimate_options = option_group(
     "estimate", _ALIGN, MTF,
-    setting(EstimateOptions, "noise", "--noise", type=OnOff(), show_default=True,
+    setting(EstimateOptions, "noise", "--noise", type=OnOff(), show_default="auto",
             help="Estimate sensor noise and suppress detail below it."),
 )  # fmt: skip
 network_options = option_group(

@@ -1,4 +1,4 @@
-"""`crossdiff sensors` and `crossdiff info`: what the tool knows, and what it understood of a pair."""
+"""`crossdiff sensors` and `crossdiff info`: the table of sensors, and how a pair is read."""
 
 import json
 
@@ -38,7 +38,7 @@ def sensors(*, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON line.")
 @verbosity_options
 def info(pan: str, ms: tuple[str, ...], *, pair: PairOptions, as_json: bool) -> None:
-    """Say what is understood of a pair or a delivery (sensor, bands, ratio, shift, masks), without sharpening it.
+    """Describe a pair or a delivery (sensor, bands, ratio, shift, masks) without sharpening it.
 
     \b
     crossdiff info pan.tif ms.tif

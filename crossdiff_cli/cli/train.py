@@ -242,7 +242,7 @@ def adapt(
     """Stage 2: freeze the encoders and fit the fusion head to SCENES (as for `pretrain`), without a reference.
 
     Without SCENES the pairs under the current folder are taken (a_pan.tif, a_ms.tif). A quarter of each scene is held
-    out of the training; the head with the highest HQNR there is kept, and its figures are printed beside those of the
+    out of the training; the best head on that part is kept, and its figures are printed beside those of the
     initial head. A sensor that `crossdiff sensors` does not list is defined by a TOML file or by --bands, and kept
     under its name.
 

@@ -1,4 +1,4 @@
-"""What is understood of a pair before anything is sharpened."""
+"""Description of a pair before anything is sharpened."""
 
 from collections.abc import Sequence
 from typing import Any
