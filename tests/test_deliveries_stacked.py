@@ -1,4 +1,4 @@
-"""Eight bands in two images of four (MS1 and MS2), deliveries in archives, images with ground control points alone."""
+"""Eight bands in two images of four (MS1 and MS2), and deliveries in archives."""
 
 import shutil
 import tarfile
@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 import rasterio
 from click.testing import CliRunner
-from conftest import write_raster
-from delivery_files import grid, maxar, maxar_image, pixels
-from rasterio.control import GroundControlPoint
+from delivery_files import maxar, maxar_image, pixels
 
 from crossdiff_cli.cli.main import main
 from crossdiff_cli.errors import SceneError
@@ -158,36 +156,3 @@ def test_images_in_an_archive_are_read(archive, tmp_path):
     names = [f"/vsizip/{archive}/{path.relative_to(tmp_path)}" for path in (pan, ms)]
     with open_pair(names[0], names[1:]) as pair, rasterio.open(ms) as file:
         assert np.array_equal(pair.ms[0].read(Window(0, 0, *pair.ms_shape))[0], file.read())
-
-
-def with_points(path, data, ratio, **more):
-    write_raster(path, data, None)
-    rows, cols = data.shape[1:]
-    corners = [(r, c) for r in (0, rows) for c in (0, cols)]
-    points = [GroundControlPoint(r, c, *(grid(ratio) @ (c, r)), 0) for r, c in corners]
-    with rasterio.open(path, "r+") as file:
-        file.gcps = points, "EPSG:32633"
-    return str(path)
-
-
-@pytest.mark.parametrize("pointed", ["both", "pan", "ms"])
-def test_ground_control_points_alone_are_refused_with_the_cure(tmp_path, pointed):
-    pan, ms = pixels()
-    names = []
-    for kind, data, ratio in (("pan", pan, 1), ("ms", ms, 4)):
-        path = tmp_path / f"{kind}.tif"
-        if pointed in ("both", kind):
-            names.append(with_points(path, data, ratio))
-        else:
-            names.append(str(write_raster(path, data, grid(ratio))))
-    with pytest.raises(SceneError) as caught:
-        open_pair(names[0], names[1:])
-    assert caught.value.path == (names[1] if pointed == "ms" else names[0])
-    assert "gdalwarp" in caught.value.cure
-
-
-def test_points_beside_a_geotransform_do_no_harm(tmp_path):
-    pan, ms = pixels()
-    names = [str(write_raster(tmp_path / f"{n}.tif", d, grid(r))) for n, d, r in (("pan", pan, 1), ("ms", ms, 4))]
-    with open_pair(names[0], names[1:]) as pair:
-        assert not pair.notes or "points" not in " ".join(pair.notes)

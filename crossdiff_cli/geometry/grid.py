@@ -59,6 +59,11 @@ class GridMapping:
             groups.setdefault((self.offset[0] + row, self.offset[1] + col), []).append(band)
         return list(groups.items())
 
+    @property
+    def transform(self) -> Affine:
+        """From MS pixels (column, row) to PAN pixels."""
+        return Affine.translation(*self.offset[::-1]) @ Affine.scale(*self.ratio[::-1])
+
     def footprint(self, pan_shape: tuple[int, int], ms_shape: tuple[int, int]) -> Window | None:
         """PAN pixels whose centres lie on the MS, or None when there are none."""
         bounds = []
@@ -98,6 +103,21 @@ def map_grids(pan: Affine, ms: Affine, ms_shape: tuple[int, int]) -> GridMapping
         _tidy(value, _DRIFT_PX / size) or value for value, size in zip((to_pan.e, to_pan.a), ms_shape, strict=True)
     ]
     return GridMapping((ratio[0], ratio[1]), (_tidy(to_pan.f, _NOISE_PX), _tidy(to_pan.c, _NOISE_PX)))
+
+
+def grid_over(
+    pan_shape: tuple[int, int], rows: Pixels, cols: Pixels, ratio: float
+) -> tuple[GridMapping, tuple[int, int]]:
+    """Coarsen the PAN grid by the integer nearest to `ratio`, where it covers `rows` and `cols` (first, last).
+
+    Returns:
+        The grid that an MS is warped to, and its shape.
+    """
+    whole = max(1, round(ratio))
+    starts = [max(0, math.floor(first / whole)) for first, _ in (rows, cols)]
+    stops = [min(-(-n // whole), math.ceil(last / whole)) for n, (_, last) in zip(pan_shape, (rows, cols), strict=True)]
+    offset = (float(starts[0] * whole), float(starts[1] * whole))
+    return GridMapping((float(whole),) * 2, offset), (stops[0] - starts[0], stops[1] - starts[1])
 
 
 def locate_on_grid(pan: Affine, image: Affine, shape: tuple[int, int]) -> Window | None:

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
+from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.rpc import RPC
 from rasterio.transform import Affine
@@ -62,8 +63,8 @@ class ScenePair:
 
     @property
     def crs(self) -> CRS | None:
-        """The PAN's CRS, or the MS's where the PAN has none."""
-        return self.pan.crs or self.ms[0].crs
+        """CRS of the PAN's geotransform; the MS's where nothing places the PAN."""
+        return self.pan.crs or (None if self.pan.control_points else self.ms[0].crs)
 
     def transform(self, extent: Window) -> Affine | None:
         """Geotransform of a part of the PAN grid; None without georeference."""
@@ -77,6 +78,16 @@ class ScenePair:
         if rpcs is not None:
             rpcs.line_off, rpcs.samp_off = rpcs.line_off - extent.row, rpcs.samp_off - extent.col
         return rpcs
+
+    def control_points(self, extent: Window) -> tuple[list[GroundControlPoint], CRS | None]:
+        """The PAN's ground control points for a part of its grid, and their CRS; none where it has a geotransform."""
+        if self.pan.georeferenced:
+            return [], None
+        moved = [
+            GroundControlPoint(p.row - extent.row, p.col - extent.col, p.x, p.y, p.z, p.id, p.info)
+            for p in self.pan.control_points
+        ]
+        return moved, self.pan.ground_crs
 
     @property
     def nodata(self) -> float | None:

@@ -74,6 +74,7 @@ def profile_of(
         units=[units[place] for place in chosen],
         band_tags=[_kept(band_tags[place]) for place in chosen],
         rpcs=pair.rpcs(extent),
+        control_points=pair.control_points(extent),
         tags={**_tags(pair, bands, imagery), **tags},
         imagery=imagery,
         driver=driver,

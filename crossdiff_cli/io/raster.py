@@ -3,9 +3,7 @@
 import logging
 import re
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,19 +11,21 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
+from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
-from rasterio.errors import CRSError, RasterioError
+from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 from rasterio.rpc import RPC
 from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RasterioWindow
 
-from crossdiff_cli.errors import SceneError, UnreadableError
+from crossdiff_cli.errors import SceneError
 from crossdiff_cli.geometry.window import Window
 from crossdiff_cli.io.alpha import alpha_band, without_alpha
-from crossdiff_cli.system.paths import is_stream
+from crossdiff_cli.io.read_errors import cause_of, one_error, refuse_odd_names
+from crossdiff_cli.io.warped import TOLERANCE_PX, warped_by_points
 
 _log = logging.getLogger(__name__)
 
@@ -70,10 +70,11 @@ class Raster:
         self._warp: dict[str, Any] | None = None
         self._generation = 0
         self._complained = False
-        self._plain: MemoryFile | None = None
+        self._virtual: list[MemoryFile] = []
+        """Virtual images, each of the one before; the last is read instead of the file."""
         self.exact = False
         """Refuse integers that float32 does not hold."""
-        _refuse_odd_names(self.path)
+        refuse_odd_names(self.path)
         try:
             dataset = self._handle()
             if not dataset.count:
@@ -84,7 +85,7 @@ class Raster:
                     expected=f"at most {_MAX_BANDS}", cure="is its header damaged?",
                 )  # fmt: skip
             chosen = [nodata] if nodata is not None or ignore_nodata else None
-            with _one_error("the header cannot be read", self.path):
+            with one_error("the header cannot be read", self.path):
                 self._choose_bands(dataset, bands or selected, chosen)
                 self._describe(dataset)
         except BaseException:
@@ -135,7 +136,10 @@ class Raster:
         self.rpcs = self._read_rpcs(dataset)
         self.tags: dict[str, str] = dataset.tags()
         self.imagery: dict[str, str] = dataset.tags(ns="IMAGERY")
-        self.gcps: bool = bool(dataset.gcps[0])
+        self.control_points: list[GroundControlPoint]
+        self.control_points, points_crs = dataset.gcps
+        self.ground_crs: CRS | None = self.crs or points_crs
+        """CRS of the geotransform, or else of the control points."""
         across = all(width >= dataset.width for _, width in dataset.block_shapes)
         self.strip_bytes: int = dataset.width * dataset.count * np.dtype(self.dtype).itemsize if across else 0
         """Bytes of a row that any window in it has GDAL decode as a whole; 0 where the file is tiled."""
@@ -177,14 +181,36 @@ class Raster:
         # Without a nodata value only an alpha band tells the pixels outside the source from dark ones.
         outside = {"src_nodata": known, "nodata": known, "add_alpha": known is None and self._alpha is None}
         if outside["add_alpha"] and ColorInterp.alpha in self.dataset().colorinterp:
-            self._plain = without_alpha(self.dataset())
+            self._virtual.append(without_alpha(self.dataset()))
         with self._lock:
-            self._warp = {**grid, **outside, "resampling": Resampling.cubic}
+            self._warp = {**grid, **outside, "resampling": Resampling.cubic, "tolerance": TOLERANCE_PX}
             self._generation += 1
-        if known is None and self._alpha is None:
+        if outside["add_alpha"]:
             self._alpha = self.dataset().count
             self._mask_band = False
         self.shape, self.transform, self.crs = shape, transform, crs
+
+    def warp_by_points(
+        self, points: Sequence[GroundControlPoint], grid: Affine, shape: tuple[int, int], pan: "Raster"
+    ) -> None:
+        """From now on read through a thin-plate spline on a grid in the frame of `pan` (cubic).
+
+        Args:
+            points: places in this image (row, col) and in the PAN, in pixels (x, y).
+            grid: geotransform of the grid in PAN pixels.
+            shape: rows and columns of the grid.
+            pan: the image whose frame it is.
+        """
+        known = next((value for value in self.nodata if value is not None), None)
+        source = without_alpha(self.dataset())
+        warped = warped_by_points(self.dataset(), source.name, points, grid, shape, known, self._alpha)
+        with self._lock:
+            self._virtual += [source, MemoryFile(warped, ext="vrt")]
+            self._generation += 1
+        if self._alpha is None:
+            self._alpha = self.dataset().count
+            self._mask_band = False
+        self.shape, self.transform, self.crs = shape, pan.transform @ grid, pan.crs
 
     def read(self, window: Window) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Read a window, which may reach beyond the image.
@@ -224,7 +250,7 @@ class Raster:
         extra = [] if self._alpha is None else [self._alpha]
         how = reduced or {}
         where = f"the file is damaged or truncated at row {window.row}, column {window.col}"
-        with _one_error(where, self.path):
+        with one_error(where, self.path):
             raw = self._read_bands([*self.indexes, *extra], {"window": area, **how})
             mask = np.ones(raw.shape[1:], np.bool_)
             if self._mask_band:
@@ -264,8 +290,8 @@ class Raster:
     def _handle(self) -> Any:
         handle = getattr(self._local, "handle", None)
         if handle is None or self._local.generation != self._generation:
-            with _one_error("the file cannot be opened", self.path):
-                handle = self._keep(rasterio.open(self.path if self._plain is None else self._plain.name))
+            with one_error("the file cannot be opened", self.path):
+                handle = self._keep(rasterio.open(self._virtual[-1].name if self._virtual else self.path))
                 self._settle(handle)
                 if self._warp is not None:
                     handle = self._keep(WarpedVRT(handle, **self._warp))
@@ -284,7 +310,7 @@ class Raster:
             _ = dataset.colorinterp, dataset.mask_flag_enums
         except (RasterioError, CPLE_BaseError) as error:
             if not self._complained:
-                _log.warning("%s: a part of its metadata is damaged and left out (%s)", self.path, _cause(error))
+                _log.warning("%s: a part of its metadata is damaged and left out (%s)", self.path, cause_of(error))
             self._complained = True
 
     def close(self) -> None:
@@ -294,8 +320,8 @@ class Raster:
                 handle.close()
             self._open.clear()
             self._generation += 1
-            if self._plain is not None:
-                self._plain.close()
+            for virtual in reversed(self._virtual):
+                virtual.close()
 
     def __enter__(self) -> Self:
         return self
@@ -322,26 +348,3 @@ def _equal(band: NDArray[Any], value: float) -> NDArray[np.bool_]:
     tolerance = 1e-5 if abs(value) > _FLOAT_MAX else 4 * float(np.finfo(band.dtype).eps)
     with np.errstate(over="ignore", invalid="ignore"):
         return np.asarray(np.abs(band / band.dtype.type(value) - 1) <= tolerance) if value else np.asarray(band == 0)
-
-
-def _refuse_odd_names(path: str) -> None:
-    if "\0" in path or path != path.encode(errors="replace").decode():
-        raise SceneError("the name holds a zero byte or half a letter", path=repr(path))
-    if is_stream(Path(path)):
-        raise SceneError("a pipe or a device cannot be read at any place", path=path, cure="write it to a file first")
-
-
-@contextmanager
-def _one_error(what: str, path: str) -> Iterator[None]:
-    """Turn whatever GDAL and rasterio say of a damaged file into one line; a message in another encoding is one too."""
-    try:
-        yield
-    except (RasterioError, CRSError, CPLE_BaseError, OSError, UnicodeDecodeError) as error:
-        raise UnreadableError(f"{what}: {_cause(error)}", path=path) from error
-
-
-def _cause(error: BaseException) -> str:
-    error = error.__cause__ or error
-    said = error.object.decode(errors="replace") if isinstance(error, UnicodeDecodeError) else str(error)
-    text = said.strip().splitlines()
-    return text[0] if text else type(error).__name__

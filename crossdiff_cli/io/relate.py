@@ -1,4 +1,4 @@
-"""How the MS grid lies on the PAN grid: by geotransforms, by RPCs, by equal bounds, or warped while it is read."""
+"""How the MS grid lies on the PAN grid: by geotransforms, control points, RPCs or equal bounds, or warped to it."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,8 @@ from rasterio.warp import calculate_default_transform
 from rasterio.warp import transform as transform_points
 
 from crossdiff_cli.errors import NoOverlapError, SceneError
-from crossdiff_cli.geometry.grid import GridMapping, map_grids, same_bounds
+from crossdiff_cli.geometry.grid import GridMapping, grid_over, map_grids, same_bounds
+from crossdiff_cli.io.control_points import relate_by_control_points
 from crossdiff_cli.io.raster import Raster
 
 _SAME_MS_PX = 0.05
@@ -41,6 +42,9 @@ def relate(pan: Raster, ms: Sequence[Raster], notes: list[str]) -> GridMapping:
     """
     first = ms[0]
     if not (pan.georeferenced and first.georeferenced):
+        by_rpcs = pan.rpcs is not None and first.rpcs is not None
+        if not by_rpcs and all(image.georeferenced or image.control_points for image in (pan, first)):
+            return relate_by_control_points(pan, ms, notes)
         return _relate_unrectified(pan, first, notes)
     if bool(pan.crs) != bool(first.crs):
         notes.append(f"{(first if pan.crs else pan).path} has no CRS: the other image's is taken for both")
@@ -85,16 +89,9 @@ def _turns_of_longitude(pan: Raster, ms: Raster) -> float:
 
 def _relate_unrectified(pan: Raster, ms: Raster, notes: list[str]) -> GridMapping:
     """Relate by the RPCs where both images have them, else assume the same ground."""
-    by_rpcs = pan.rpcs is not None and ms.rpcs is not None
-    for raster in (pan, ms):
-        if raster.gcps and not (raster.georeferenced or by_rpcs):
-            raise SceneError(
-                "the image is placed by ground control points alone", path=raster.path,
-                cure="rectify PAN and MS first (gdalwarp -tps -r cubic), or take the points away where both show the "
-                "same ground (gdal_translate -nogcp)",
-            )  # fmt: skip
-    if pan.georeferenced or ms.georeferenced:
-        which = ms.path if pan.georeferenced else pan.path
+    placed = [bool(image.georeferenced or image.control_points) for image in (pan, ms)]
+    if placed[0] != placed[1]:
+        which = ms.path if placed[0] else pan.path
         notes.append(f"{which} has no georeference: PAN and MS are taken to cover the same ground exactly")
     elif pan.rpcs is not None and ms.rpcs is not None:
         if grid := relate_rpcs(pan.rpcs, ms.rpcs, pan.shape, (pan.path, ms.path)):
@@ -135,17 +132,11 @@ def _warp(pan: Raster, ms: Sequence[Raster]) -> GridMapping:
     here, there = _ranges(pan.shape, pan.transform), _ranges((rows, columns), native)
     if any(a[0] >= b[1] or b[0] >= a[1] for a, b in zip(here, there, strict=True)):
         raise apart(pan, first.path, (rows, columns), native)
-    ratio = max(1, round((abs(native.determinant) / abs(pan.transform.determinant)) ** 0.5))
-    (left, right), (top, bottom) = _ranges((rows, columns), ~pan.transform @ native)
-    starts = [max(0, int(np.floor(edge / ratio))) for edge in (top, left)]
-    stops = [
-        min(-(-n // ratio), int(np.ceil(edge / ratio))) for n, edge in zip(pan.shape, (bottom, right), strict=True)
-    ]
-    shape = (stops[0] - starts[0], stops[1] - starts[1])
-    grid = GridMapping((float(ratio), float(ratio)), (float(starts[0] * ratio), float(starts[1] * ratio)))
-    transform = pan.transform @ Affine.translation(grid.offset[1], grid.offset[0]) @ Affine.scale(ratio)
+    across, down = _ranges((rows, columns), ~pan.transform @ native)
+    ratio = (abs(native.determinant) / abs(pan.transform.determinant)) ** 0.5
+    grid, shape = grid_over(pan.shape, down, across, ratio)
     for raster in ms:
-        raster.warp(crs, transform, shape)
+        raster.warp(crs, pan.transform @ grid.transform, shape)
     return grid
 
 

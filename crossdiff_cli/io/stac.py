@@ -12,9 +12,8 @@ from typing import Any
 from pyproj import Geod
 from rasterio.crs import CRS
 from rasterio.errors import RasterioError
-from rasterio.rpc import RPC
-from rasterio.transform import Affine, RPCTransformer
-from rasterio.warp import transform_geom
+from rasterio.transform import Affine, GCPTransformer, RPCTransformer, TransformerBase
+from rasterio.warp import transform, transform_geom
 
 from crossdiff_cli import __version__
 from crossdiff_cli.errors import OutputError
@@ -266,7 +265,7 @@ def _edge_parts(profile: OutputProfile) -> int:
 
 
 def _footprint(profile: OutputProfile) -> dict[str, Any] | None:
-    """The image's outline on WGS84 (GeoJSON), by its geotransform or else its RPCs; None where nothing tells."""
+    """The outline on WGS84 (GeoJSON) by geotransform, control points or RPCs; None where there are none of them."""
     ring = _outline(profile, _edge_parts(profile))
     if profile.transform is not None and profile.crs is not None:
         polygon = {"type": "Polygon", "coordinates": [[*ring, ring[0]]]}
@@ -274,15 +273,23 @@ def _footprint(profile: OutputProfile) -> dict[str, Any] | None:
             return _plain(transform_geom(profile.crs, "EPSG:4326", polygon, precision=7))
         except RasterioError:
             return None
+    points, crs = profile.control_points
+    if points:
+        with GCPTransformer(list(points), tps=True) as transformer:
+            return _placed_footprint(transformer, ring, crs)
     if profile.rpcs is not None:
-        return _rpc_footprint(profile.rpcs, ring)
+        with RPCTransformer(profile.rpcs) as transformer:
+            return _placed_footprint(transformer, ring, None, zs=[profile.rpcs.height_off] * len(ring))
     return None
 
 
-def _rpc_footprint(rpcs: RPC, ring: list[tuple[float, float]]) -> dict[str, Any] | None:
+def _placed_footprint(
+    transformer: TransformerBase, ring: list[tuple[float, float]], crs: CRS | None, **heights: Any
+) -> dict[str, Any] | None:
+    """A ring of pixels (column, row) where a transformer places it; `crs` None: on WGS84."""
     cols, rows = zip(*ring, strict=True)
-    with RPCTransformer(rpcs) as transformer:
-        longitudes, latitudes = transformer.xy(rows, cols, zs=[rpcs.height_off] * len(ring), offset="ul")
+    x, y = transformer.xy(rows, cols, offset="ul", **heights)
+    longitudes, latitudes = (x, y) if crs is None else transform(crs, "EPSG:4326", list(x), list(y))[:2]
     points = [[round(float(x), 7), round(float(y), 7)] for x, y in zip(longitudes, latitudes, strict=True)]
     if not all(math.isfinite(value) for point in points for value in point):
         return None

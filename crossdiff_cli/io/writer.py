@@ -18,6 +18,7 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
+from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import RasterioError
@@ -76,6 +77,8 @@ class OutputProfile:
     band_tags: Sequence[Mapping[str, str]] = ()
     """Tags of each band; empty where there are none."""
     rpcs: RPC | None = None
+    control_points: tuple[Sequence[GroundControlPoint], CRS | None] = ((), None)
+    """Ground control points and their CRS, for a scene without geotransform."""
     tags: Mapping[str, str] = field(default_factory=dict)
     imagery: Mapping[str, str] = field(default_factory=dict)
     driver: str = "GTiff"
@@ -205,6 +208,8 @@ class Writer:
             dataset.update_tags(ns="IMAGERY", **profile.imagery)
         if profile.rpcs is not None:
             dataset.rpcs = profile.rpcs
+        if profile.control_points[0]:
+            dataset.gcps = profile.control_points
 
     def _finish(self) -> None:
         self._dataset.close()
