@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -81,3 +82,15 @@ def test_inputs_are_not_checked_by_the_parser():
     assert isinstance(context, click.Context)
     assert context.params["pan"] == "/vsicurl/https://host.example/pan.tif"
     assert context.params["ms"] == ("s3://bucket/ms.tif,band=2",)
+
+
+@pytest.mark.skipif(shutil.which("sed") is None, reason="no sed")
+def test_manual_pages_keep_the_lines_of_examples(tmp_path):
+    script = Path(__file__).parents[1] / "examples" / "install" / "manpages.sh"
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    subprocess.run([script, tmp_path / "man1"], check=True, capture_output=True, env=environment)
+    pages = {path.name: path.read_text() for path in (tmp_path / "man1").iterdir()}
+    assert set(pages) == {"crossdiff.1", *(f"crossdiff-{name}.1" for name in COMMANDS)}
+    assert not any("\b" in text for text in pages.values())
+    shown = pages["crossdiff-sharpen.1"].split("\n.EX\n")[1].split("\n.EE\n")[0]
+    assert shown.splitlines() == examples("sharpen")

@@ -1,19 +1,26 @@
-"""The Processing script: its parameters and command line against a stub, and a run in QGIS where there is one."""
+"""The QGIS plugin: parameters and command lines against a stub, the zip, and a run in QGIS where there is one."""
 
-import importlib.util
+import configparser
+import importlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
+import zipfile
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
 import rasterio
 
+import crossdiff_cli
+
 ROOT = Path(__file__).resolve().parents[1]
-SCRIPT = ROOT / "examples" / "qgis" / "crossdiff_sharpen.py"
+PLUGIN = ROOT / "examples" / "qgis" / "crossdiff"
+SCRIPT = PLUGIN / "crossdiff_sharpen.py"
 COMMAND = f"{sys.executable} -m crossdiff_cli"
 
 
@@ -42,6 +49,15 @@ class Algorithm:
     def parameterAsString(self, parameters, name, context):
         return parameters.get(name) or ""
 
+    def addOutput(self, output):
+        self.parameters[output.name] = output
+
+    def parameterAsInt(self, parameters, name, context):
+        return parameters.get(name, self.parameters[name].options["defaultValue"])
+
+    def parameterAsFileOutput(self, parameters, name, context):
+        return parameters[name]
+
     def parameterAsOutputLayer(self, parameters, name, context):
         return parameters[name]
 
@@ -54,7 +70,7 @@ class Algorithm:
 
 class Feedback:
     def __init__(self, canceled=False):
-        self.lines, self.canceled = [], canceled
+        self.lines, self.canceled, self.progress = [], canceled, []
 
     def isCanceled(self):
         return self.canceled
@@ -64,32 +80,113 @@ class Feedback:
 
     pushCommandInfo = pushInfo
 
+    def setProgress(self, percent):
+        self.progress.append(percent)
+
+
+class Registry:
+    def __init__(self):
+        self.providers = []
+
+    def addProvider(self, provider):
+        provider.loadAlgorithms()
+        self.providers.append(provider)
+
+    def removeProvider(self, provider):
+        self.providers.remove(provider)
+
+
+class Provider:
+    """QgsProcessingProvider."""
+
+    def __init__(self):
+        self.algorithms = []
+
+    def addAlgorithm(self, algorithm):
+        self.algorithms.append(algorithm)
+
 
 @pytest.fixture
-def algorithm(monkeypatch):
-    """The script's algorithm on a stub of qgis.core that has just what QGIS 3.22 has of it."""
-    core = ModuleType("qgis.core")
+def plugin(monkeypatch):
+    """The plugin as QGIS imports it, on a stub of qgis that has just what QGIS 3.22 has of it."""
+    core, gui = ModuleType("qgis.core"), ModuleType("qgis.PyQt.QtGui")
+    registry = Registry()
+    core.QgsApplication = SimpleNamespace(processingRegistry=lambda: registry)
     core.QgsProcessing = SimpleNamespace(TypeRaster=3)
     core.QgsProcessingAlgorithm = Algorithm
     core.QgsProcessingException = type("QgsProcessingException", (Exception,), {})
     core.QgsProcessingParameterDefinition = SimpleNamespace(FlagAdvanced=2)
-    for kind in ("MultipleLayers", "RasterDestination", "RasterLayer", "String"):
+    core.QgsProcessingProvider = Provider
+    core.QgsProcessingOutputNumber = type("OutputNumber", (Parameter,), {})
+    for kind in ("FileDestination", "MultipleLayers", "Number", "RasterDestination", "RasterLayer", "String"):
         setattr(core, f"QgsProcessingParameter{kind}", type(kind, (Parameter,), {}))
-    monkeypatch.setitem(sys.modules, "qgis", ModuleType("qgis"))
-    monkeypatch.setitem(sys.modules, "qgis.core", core)
+    core.QgsProcessingParameterFile = type("File", (Parameter,), {"Folder": 1})
+    gui.QIcon = lambda path: SimpleNamespace(path=path)
+    for name, module in (("qgis", ModuleType("qgis")), ("qgis.core", core), ("qgis.PyQt", ModuleType("qgis.PyQt")),
+                         ("qgis.PyQt.QtGui", gui)):  # fmt: skip
+        monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.chdir(ROOT)
-    spec = importlib.util.spec_from_file_location("crossdiff_sharpen", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    made = module.CrossDiffSharpen().createInstance()
+    monkeypatch.syspath_prepend(str(PLUGIN.parent))
+    for name in [name for name in sys.modules if name.split(".")[0] == "crossdiff"]:
+        monkeypatch.delitem(sys.modules, name)
+    made = importlib.import_module("crossdiff").classFactory(None)
+    yield SimpleNamespace(plugin=made, registry=registry, error=core.QgsProcessingException)
+    for name in [name for name in sys.modules if name.split(".")[0] == "crossdiff"]:
+        del sys.modules[name]
+
+
+def instance(plugin, name):
+    plugin.plugin.initGui()
+    (found,) = [a for a in plugin.registry.providers[-1].algorithms if a.name() == name]
+    made = found.createInstance()
     made.initAlgorithm()
-    made.error = core.QgsProcessingException
+    made.error = plugin.error
     return made
 
 
+@pytest.fixture
+def algorithm(plugin):
+    return instance(plugin, "crossdiffsharpen")
+
+
+def kinds(algorithm):
+    return {name: type(parameter).__name__ for name, parameter in algorithm.parameters.items()}
+
+
+def test_the_plugin_registers_three_algorithms_and_takes_them_back(plugin):
+    plugin.plugin.initGui()
+    (provider,) = plugin.registry.providers
+    assert (provider.id(), provider.name()) == ("crossdiff", "CrossDiff")
+    assert Path(provider.icon().path).read_text().startswith("<svg")
+    names = [a.name() for a in provider.algorithms]
+    assert names == ["crossdiffsharpen", "crossdiffadapt", "crossdiffassess"]
+    assert len({a.displayName() for a in provider.algorithms}) == 3
+    assert {a.groupId() for a in provider.algorithms} == {"pansharpening"}
+    plugin.plugin.unload()
+    assert plugin.registry.providers == []
+
+
+def test_the_zip_is_what_qgis_installs(tmp_path):
+    """As docs/gis.md makes it: one folder with metadata.txt in it, whose version is that of the package."""
+    command = [sys.executable, "-m", "zipfile", "-c", str(tmp_path / "crossdiff.zip"), "crossdiff"]
+    subprocess.run(command, check=True, cwd=PLUGIN.parent)
+    with zipfile.ZipFile(tmp_path / "crossdiff.zip") as file:
+        names = {Path(name).parts for name in file.namelist() if "__pycache__" not in name}
+        metadata = configparser.ConfigParser()
+        metadata.read_string(file.read("crossdiff/metadata.txt").decode())
+    assert {parts[0] for parts in names} == {"crossdiff"}
+    assert {parts[-1] for parts in names if len(parts) == 2} >= {
+        "__init__.py", "metadata.txt", "provider.py", "crossdiff_sharpen.py", "crossdiff_adapt.py",
+        "crossdiff_assess.py", "icon.svg", "LICENSE",
+    }  # fmt: skip
+    general = metadata["general"]
+    assert all(general[key] for key in ("name", "description", "about", "author", "qgisMinimumVersion"))
+    assert general["version"] == crossdiff_cli.__version__
+    assert general["hasProcessingProvider"] == "yes"
+
+
 def test_parameters(algorithm):
-    kinds = {name: type(parameter).__name__ for name, parameter in algorithm.parameters.items()}
-    assert kinds == {
+    assert kinds(algorithm) == {
         "PAN": "RasterLayer", "MS": "MultipleLayers", "SENSOR": "String", "BANDS": "String", "OPTIONS": "String",
         "COMMAND": "String", "OUTPUT": "RasterDestination",
     }  # fmt: skip
@@ -122,6 +219,7 @@ def test_it_runs_the_command(algorithm, make_pair, tmp_path, untrained_weights, 
     }  # fmt: skip
     assert algorithm.processAlgorithm(given, None, feedback) == {"OUTPUT": out}
     assert "qb, bands B,G,R,NIR" in feedback.lines[-1]
+    assert feedback.lines[0].endswith("--device cpu")
     with rasterio.open(out) as file:
         assert file.count == 4
 
@@ -134,11 +232,80 @@ def test_failures_are_told(algorithm, tmp_path):
         algorithm.processAlgorithm({**given, "COMMAND": "no-such-program"}, None, Feedback())
 
 
-def test_cancelling_ends_the_command(algorithm, tmp_path):
+def test_lines_and_progress_come_while_the_command_runs(algorithm):
+    feedback = Feedback()
+    code = "import sys; print('10 of 20 Mpx (50 %)', file=sys.stderr, flush=True); sys.stdin.read(); print('{}')"
+    told = sys.modules["crossdiff.crossdiff_sharpen"].run([sys.executable, "-c", code], feedback)
+    assert told.strip() == "{}"
+    assert feedback.progress == [50.0]
+    assert feedback.lines[-1] == "10 of 20 Mpx (50 %)"
+
+
+def test_the_log_of_a_run_tells_its_progress(algorithm, make_pair, tmp_path, untrained_weights):
+    files = make_pair((512, 512))
+    feedback = Feedback()
+    run = sys.modules["crossdiff.crossdiff_sharpen"].run
+    environment = sys.modules["crossdiff.crossdiff_sharpen"].os.environ
+    words = ["sharpen", files.pan, files.ms, "-o", str(tmp_path / "o.tif"), "--weights", str(untrained_weights)]
+    code = f"import os; os.environ['CROSSDIFF_PROGRESS_SECONDS'] = '0'; from crossdiff_cli.cli.main import main; main({[*words, '--tile', '256', '--json']!r})"  # noqa: E501
+    run([sys.executable, "-c", code], feedback)
+    assert "CROSSDIFF_PROGRESS_SECONDS" not in environment
+    assert feedback.progress[-1] == 100
+    assert feedback.progress == sorted(feedback.progress)
+
+
+@pytest.mark.parametrize("after", [0.0, 1.0])
+def test_cancelling_ends_the_command(algorithm, tmp_path, after):
     """A command that would run for long ends at once, and is not taken for a failure."""
     given = {"PAN": "a.tif", "MS": ["b.tif"], "OUTPUT": str(tmp_path / "out.tif")}
     algorithm.command = lambda *_: ["sleep", "60"]
-    assert algorithm.processAlgorithm(given, None, Feedback(canceled=True)) == {}
+    feedback = Feedback(canceled=not after)
+    threading.Timer(after, lambda: setattr(feedback, "canceled", True)).start()
+    started = time.monotonic()
+    assert algorithm.processAlgorithm(given, None, feedback) == {}
+    assert time.monotonic() - started < 30
+
+
+def test_adapt(plugin, make_pair, tmp_path, untrained_weights, monkeypatch):
+    algorithm = instance(plugin, "crossdiffadapt")
+    assert kinds(algorithm) == {
+        "SENSOR": "String", "PAN": "RasterLayer", "MS": "RasterLayer", "FOLDER": "File", "STEPS": "Number",
+        "OPTIONS": "String", "COMMAND": "String",
+    }  # fmt: skip
+    given = {"SENSOR": "wv4", "PAN": "p.tif", "MS": "m.tif", "FOLDER": "more", "OPTIONS": "--force"}
+    assert algorithm.command(given, None) == [
+        "crossdiff", "adapt", "p.tif", "m.tif", "more", "--sensor", "wv4", "--steps", "400", "--force",
+    ]  # fmt: skip
+    for odd in ({"SENSOR": "wv4"}, {"SENSOR": "wv4", "PAN": "p.tif"}, {"FOLDER": "more"}):
+        with pytest.raises(algorithm.error, match="Give a sensor"):
+            algorithm.command(odd, None)
+    monkeypatch.setenv("CROSSDIFF_HOME", str(tmp_path / "home"))
+    files = make_pair((512, 512))
+    feedback = Feedback()
+    options = f"--weights {untrained_weights} --batch 1 --groups 1 --patch 32 --checkpoint-every 2 --no-select"
+    run = {"SENSOR": "qb", "PAN": files.pan, "MS": files.ms, "STEPS": 4, "OPTIONS": options, "COMMAND": COMMAND}
+    assert algorithm.processAlgorithm(run, None, feedback) == {"SENSOR": "qb"}
+    assert feedback.progress[-1] == 100
+    assert list((tmp_path / "home").rglob("*.safetensors"))
+
+
+def test_assess(plugin, make_pair, tmp_path, untrained_weights):
+    files = make_pair()
+    fused = tmp_path / "fused.tif"
+    words = ["sharpen", files.pan, files.ms, "-o", str(fused), "--weights", str(untrained_weights), "--device", "cpu"]
+    subprocess.run([*COMMAND.split(), *words], check=True, capture_output=True)
+    algorithm = instance(plugin, "crossdiffassess")
+    assert list(algorithm.parameters)[-6:] == ["HQNR", "D_RHO", "R_ERGAS", "ERGAS", "SAM", "Q2N"]
+    page = tmp_path / "page.html"
+    given = {"FUSED": str(fused), "PAN": files.pan, "MS": [files.ms], "OUTPUT": str(page), "COMMAND": COMMAND}
+    result = algorithm.processAlgorithm(given, None, Feedback())
+    assert set(result) == {"OUTPUT", "HQNR", "D_RHO", "R_ERGAS"}
+    assert 0 < result["HQNR"] <= 1
+    assert page.read_text().startswith("<!doctype html>")
+    scored = algorithm.processAlgorithm({**given, "REFERENCE": str(fused)}, None, Feedback())
+    assert scored["ERGAS"] == 0
+    with pytest.raises(algorithm.error, match="Give the sharpened image"):
+        algorithm.command({"PAN": files.pan}, None, str(page))
 
 
 RUN = """

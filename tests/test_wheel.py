@@ -24,6 +24,8 @@ def test_the_wheel_holds_every_module_and_sharpens(tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         held = set(archive.namelist())
         archive.extractall(unpacked)
+    assert wheel.stat().st_size < 12e6
+    assert {Path(name).name for name in held if "/licenses/" in name} == {"LICENSE", "README.md"}
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "crossdiff_cli").rglob("*.py")}
     assert modules <= held
     assert {"crossdiff_cli/py.typed", "crossdiff_cli/report/page.html"} <= held
