@@ -7,12 +7,13 @@ import logging
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from crossdiff_cli.errors import ManifestError
 from crossdiff_cli.io.pairing import find_pairs, scene_name
+from crossdiff_cli.options import SharpenOptions
 from crossdiff_cli.system.paths import is_folder
 
 _log = logging.getLogger(__name__)
@@ -36,6 +37,11 @@ class Scene:
     bands: tuple[str, ...] | None = None
     report: Path | None = None
     """Where the HTML page about the result goes; None for no page."""
+
+    def applied_to(self, options: SharpenOptions) -> SharpenOptions:
+        """Return the options with the sensor and bands of this scene, where it names them."""
+        pair = options.pair
+        return replace(options, pair=replace(pair, sensor=self.sensor or pair.sensor, bands=self.bands or pair.bands))
 
     def as_dict(self, folder: Path) -> dict[str, Any]:
         """A line of a manifest whose results go to `folder`."""

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,13 +51,13 @@ def attempt(scene: Scene, options: SharpenOptions, store: WeightStore) -> Outcom
     What a process that was killed left beside the result in an earlier try is removed.
     """
     started = time.monotonic()
-    pair = replace(options.pair, sensor=scene.sensor or options.pair.sensor, bands=scene.bands or options.pair.bands)
+    options = scene.applied_to(options)
     with _listening() as warnings:
         try:
             _make_folder(scene.output.parent)
             remove_leftovers(scene.output)
-            result = sharpen(scene.pan, scene.ms, scene.output, replace(options, pair=pair), store)
-            facts = result.as_dict() | _page_facts(scene, pair)
+            result = sharpen(scene.pan, scene.ms, scene.output, options, store)
+            facts = result.as_dict() | _page_facts(scene, options.pair)
         except CrossDiffError as error:
             reason = str(error)
         except MemoryError:

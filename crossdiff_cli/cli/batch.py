@@ -58,7 +58,11 @@ _log = logging.getLogger(__name__)
               help="Append one JSON line per scene to FILE.")  # fmt: skip
 @click.option("--report", is_flag=True, help="Write an HTML page beside each result, and index.html of all.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON line per scene on stdout.")
-@click.option("--dry-run", is_flag=True, help="Print the scenes as a manifest of JSON lines, and do nothing.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Write nothing: print the scenes as JSON lines, and size, memory and time on stderr (not with -q).",
+)
 @verbosity_options
 def batch(
     manifest: Path | None,
@@ -106,13 +110,17 @@ def batch(
         except ManifestError as error:
             raise click.UsageError(str(error)) from error
         scenes = scenes[shard[0] - 1 :: shard[1]]
+        options = SharpenOptions(pair, estimate, network, output, runtime)
         if dry_run:
             for scene in scenes:
                 click.echo(json.dumps(scene.as_dict(folder)))
+            if not is_quiet():
+                from crossdiff_cli.batch.forecast import forecast_batch
+
+                click.echo(forecast_batch(scenes, options, batch), err=True)
             return
         if report:
             scenes = [replace(scene, report=scene.output.with_suffix(".html")) for scene in scenes]
-        options = SharpenOptions(pair, estimate, network, output, runtime)
         failed = _run(scenes, options, batch, results, folder / "index.html" if report else None, as_json=as_json)
     if failed:
         raise SystemExit(1)

@@ -39,11 +39,13 @@ class SharpenForecast:
     """Size of the output before compression."""
     seconds: float
     """Estimated time of the run, from the time of the tiles that were fused."""
+    seconds_before: float
+    """Part of `seconds` that passes before the first tile, whatever the size of the scene."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types for JSON."""
         own = {name: getattr(self, name) for name in self.__slots__ if name != "facts"}
-        return {**own, **self.facts, "seconds": round(self.seconds, 1)}
+        return {**own, **self.facts, "seconds": round(self.seconds, 1), "seconds_before": round(self.seconds_before, 1)}
 
     def __str__(self) -> str:
         """Five lines for a human reader."""
@@ -69,6 +71,11 @@ def dry_run(pan: str, ms: Sequence[str], target: Path, options: SharpenOptions |
     """
     options = options or SharpenOptions()
     check_targets(target, options.output)
+    return forecast_scene(pan, ms, target, options)
+
+
+def forecast_scene(pan: str, ms: Sequence[str], target: Path, options: SharpenOptions) -> SharpenForecast:
+    """As `dry_run`, wherever the result would go."""
     started = time.monotonic()
     with prepared(pan, ms, options) as scene:
         before = time.monotonic() - started
@@ -88,6 +95,7 @@ def dry_run(pan: str, ms: Sequence[str], target: Path, options: SharpenOptions |
             tile_bytes=sum(window_bytes(scene.workers, bands, _window_pixels(tile)) for tile in together),
             output_bytes=rows * columns * len(profile.bands) * np.dtype(profile.dtype).itemsize,
             seconds=before + _time_of_tiles(scene, options.runtime.readers),
+            seconds_before=before,
         )
 
 
