@@ -9,7 +9,8 @@ from rasterio.env import get_gdal_config
 
 from crossdiff_cli.errors import SceneError, UnreadableError
 from crossdiff_cli.geometry.window import Window
-from crossdiff_cli.io.raster import Raster, bounded_cache
+from crossdiff_cli.io.cache import bounded_cache
+from crossdiff_cli.io.raster import Raster
 
 
 @pytest.fixture
@@ -150,7 +151,15 @@ def test_strips_are_what_windows_side_by_side_have_in_common(tmp_path):
 
 @pytest.mark.parametrize(("wanted", "given_mib"), [(0, 32), (100 * 2**20, 100), (1e12, 192)])
 def test_the_block_cache_has_what_is_wanted_within_limits(wanted, given_mib):
-    with bounded_cache():
-        with bounded_cache(wanted):
+    with bounded_cache(["pan.tif"]):
+        with bounded_cache(["pan.tif"], wanted):
             assert get_gdal_config("GDAL_CACHEMAX") == given_mib * 2**20
         assert get_gdal_config("GDAL_CACHEMAX") == 32 * 2**20
+
+
+@pytest.mark.parametrize(
+    "path", ["/vsicurl/https://host/ms.tif", "https://host/ms.tif", "/vsizip//vsis3/order.zip/ms.tif", "s3://b/ms.tif"]
+)
+def test_over_a_network_the_block_cache_is_large(path):
+    with bounded_cache(["pan.tif", path]):
+        assert get_gdal_config("GDAL_CACHEMAX") == 192 * 2**20

@@ -1,15 +1,22 @@
 """Inputs that are no plain files: over HTTP, in archives, as VRTs; and what a bad connection does."""
 
+import re
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
 from click.testing import CliRunner
+from conftest import sharpen_options, write_raster
 from http_files import Faults, serve
 from rasterio.shutil import copy as copy_raster
+from rasterio.transform import Affine
 
 from crossdiff_cli.cli.main import main
+from crossdiff_cli.io.raster import Raster
+from crossdiff_cli.options import PairOptions
+from crossdiff_cli.tasks.sharpen import sharpen as fuse
 
 BLOCKS = {"tiled": True, "blockxsize": 64, "blockysize": 64}
 
@@ -146,3 +153,48 @@ def test_a_vrt_that_lost_its_source(files, tmp_path, sharpen):
     assert done.exit_code == 1
     assert "ms.vrt" in done.stderr
     assert list(out.parent.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_part_of_a_cog_over_http_fetches_little_more_than_its_blocks(tmp_path, small_weights, monkeypatch):
+    """`--bounds` of a scene of 4096 x 4096 px: the blocks of the sample windows and of the part, each once.
+
+    What is needed are the blocks that the same run reads from the local files, by `Raster`. The blocks of the MS are
+    35 MB, more than the cache of a local run holds.
+    """
+    block, rng = 512, np.random.default_rng(3)
+    grid = Affine(0.5, 0, 5e5, 0, -0.5, 5e6)
+    for name, side, bands, scale in (("pan", 4096, 1, 1), ("ms", 2048, 4, 2)):
+        data = rng.integers(300, 500, (bands, side, side), dtype="uint16")
+        write_raster(tmp_path / "plain.tif", data, grid @ Affine.scale(scale))
+        copy_raster(tmp_path / "plain.tif", tmp_path / f"{name}.tif", driver="COG", COMPRESS="NONE", BLOCKSIZE=block)
+    needed = set()
+    read = Raster._read_inside
+
+    def noted(self, window, reduced=None):
+        assert reduced is None
+        rows, cols = (
+            range(a // block, -(-b // block)) for a, b in zip((window.row, window.col), window.stop, strict=True)
+        )
+        needed.update((Path(self.path).name, row, col) for row in rows for col in cols)
+        return read(self, window, reduced)
+
+    bounds = (500900.0, 4998900.0, 501000.0, 4999000.0)
+    options = sharpen_options(
+        PairOptions(sensor="vhr", bands=("B", "G", "R", "NIR")), small_weights, "cpu", bounds=bounds, readers=1
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(Raster, "_read_inside", noted)
+        fuse(str(tmp_path / "pan.tif"), [str(tmp_path / "ms.tif")], tmp_path / "local.tif", options)
+    faults = Faults()
+    with serve(tmp_path, faults) as address:
+        fuse(f"/vsicurl/{address}/pan.tif", [f"{address}/ms.tif"], tmp_path / "remote.tif", options)
+    fetched = 0
+    for request in faults.requests:
+        first, last = re.search(r"bytes=(\d+)-(\d+)", request).groups()
+        fetched += int(last) - int(first) + 1
+    least = sum(block * block * 2 * (4 if name == "ms.tif" else 1) for name, _, _ in needed)
+    assert least < 0.9 * sum((tmp_path / f"{name}.tif").stat().st_size for name in ("pan", "ms"))
+    assert fetched <= 1.3 * least
+    with rasterio.open(tmp_path / "local.tif") as local, rasterio.open(tmp_path / "remote.tif") as remote:
+        assert np.array_equal(local.read(), remote.read())

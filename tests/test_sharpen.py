@@ -18,7 +18,7 @@ from rasterio.rpc import RPC
 from rasterio.transform import Affine
 
 from crossdiff_cli.errors import DeviceError, OutputError
-from crossdiff_cli.io import raster
+from crossdiff_cli.io import cache
 from crossdiff_cli.io.writer import Writer
 from crossdiff_cli.options import PairOptions
 from crossdiff_cli.tasks.sharpen import sharpen
@@ -56,7 +56,7 @@ def test_tile_law(make_pair, tmp_path, options, read_all):
 @pytest.mark.parametrize(("stored", "rows"), [({}, 256), ({"tiled": True, "blockxsize": 128, "blockysize": 128}, 0)])
 def test_the_block_cache_holds_the_strips_that_tiles_share(make_pair, tmp_path, options, monkeypatch, stored, rows):
     """Both readers have the strips of PAN and MS under a row of tiles at hand; of a tiled file nothing is kept."""
-    monkeypatch.setattr(raster, "_LEAST_CACHE", 1)
+    monkeypatch.setattr(cache, "_LEAST", 1)
     held = []
     write = Writer.write
 

@@ -30,7 +30,6 @@ from crossdiff_cli.io.warped import TOLERANCE_PX, warped_by_points
 _log = logging.getLogger(__name__)
 
 _BAND_SUFFIX = re.compile(r"^(?P<path>.+?),band=(?P<band>\d+)$")
-_LEAST_CACHE, _MOST_CACHE = 32 * 2**20, 192 * 2**20
 _LARGEST_EXACT = 2**24
 """Largest integer up to which float32 holds every one."""
 _FLOAT_MAX = 1e38
@@ -330,15 +329,6 @@ class Raster:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def bounded_cache(wanted: float = 0.0) -> rasterio.Env:
-    """Keep GDAL's block cache, by default a share of the machine's memory, small: what fills it is not the tile's.
-
-    Args:
-        wanted: bytes that reads one after the other have in common; as much is given within limits.
-    """
-    return rasterio.Env(GDAL_CACHEMAX=int(min(max(wanted, _LEAST_CACHE), _MOST_CACHE)))
 
 
 def _equal(band: NDArray[Any], value: float) -> NDArray[np.bool_]:

@@ -13,11 +13,11 @@ from crossdiff_cli.estimate.survey import SceneEstimates, survey
 from crossdiff_cli.geometry.window import Tile, Window
 from crossdiff_cli.inference.plan import plan_tiles
 from crossdiff_cli.inference.run import BoundScene, DeviceWorker, OutputPixels, bind_workers
+from crossdiff_cli.io.cache import bounded_cache
 from crossdiff_cli.io.extent import chosen_bands, extent_of
 from crossdiff_cli.io.open_pair import open_pair
 from crossdiff_cli.io.pair import ScenePair
 from crossdiff_cli.io.profile import profile_of
-from crossdiff_cli.io.raster import bounded_cache
 from crossdiff_cli.io.writer import OutputProfile
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.device import choose_devices, exact_float32
@@ -70,7 +70,7 @@ def prepared(
     output, runtime, network = options.output, options.runtime, options.network
     devices = choose_devices(runtime.device, runtime.precision, runtime.worker)
     bundled = _load(network, options.pair.sensor, devices, store)
-    with bounded_cache(), exact_float32(devices), open_pair(pan, ms, options.pair) as pair:
+    with bounded_cache([pan, *ms]), exact_float32(devices), open_pair(pan, ms, options.pair) as pair:
         estimates = _survey(pair, options)
         networks, tuned = _fine_tuned(network, pair, estimates, bundled, devices)
         _check_stage(networks[0], pair)

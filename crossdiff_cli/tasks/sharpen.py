@@ -12,8 +12,8 @@ from typing import Any
 from crossdiff_cli.geometry.patch import Patch
 from crossdiff_cli.geometry.window import Tile, Window
 from crossdiff_cli.inference.run import DeviceWorker, FusedTile, WriterThread, run_tiles
+from crossdiff_cli.io.cache import bounded_cache
 from crossdiff_cli.io.pair import ScenePair
-from crossdiff_cli.io.raster import bounded_cache
 from crossdiff_cli.io.stac import item_path, write_item
 from crossdiff_cli.io.target import check_creation, check_raster_target, check_target, refuse_target
 from crossdiff_cli.io.writer import OutputProfile, Writer
@@ -109,7 +109,7 @@ def _cache(pair: ScenePair, plan: Sequence[Tile], readers: int) -> Any:
     rows = plan[0].window.height
     below = rows / pair.grid.ratio[0]
     strips = rows * pair.pan.strip_bytes + sum(below * raster.strip_bytes for raster in pair.ms)
-    return bounded_cache(readers * strips)
+    return bounded_cache([raster.path for raster in (pair.pan, *pair.ms)], readers * strips)
 
 
 def _run(
