@@ -65,8 +65,8 @@ def parse_methods(specifications: list[str]) -> tuple[dict[str, Method], list[st
 
     A specification is `baselines`, the name of one, `external`, the name of an external tool, `truth` (the reference
     itself), `NAME=FILE.safetensors` for the network with those weights, with `,adapt=STEPS`, `,iterations=N`,
-    `,align=off`, `,noise=off`, `,mtf=table` or `,precision=fp32` after it for how it is used, or `NAME=FOLDER` with
-    results `SCENE.full.tif` and `SCENE.reduced.tif`.
+    `,align=off`, `,noise=off`, `,aliasing=off`, `,mtf=table` or `,precision=fp32` after it for how it is used, or
+    `NAME=FOLDER` with results `SCENE.full.tif` and `SCENE.reduced.tif`.
     """
     methods: dict[str, Method] = {}
     missing = []
@@ -124,16 +124,17 @@ def _network(weights: Path, changes: list[str]) -> Method:
     precision = used.get("precision", "auto")
     if (
         len(used) < len(changes)
-        or set(used) - {"adapt", "iterations", "align", "noise", "precision", "mtf"}
+        or set(used) - {"adapt", "iterations", "align", "noise", "aliasing", "precision", "mtf"}
         or precision not in _PRECISIONS
     ):
         raise SystemExit(
-            f"{','.join(changes)}: write adapt=STEPS, iterations=N, align=off, noise=off, mtf=table or precision="
-            f"{'|'.join(_PRECISIONS)} after the weights"
+            f"{','.join(changes)}: write adapt=STEPS, iterations=N, align=off, noise=off, aliasing=off, mtf=table or "
+            f"precision={'|'.join(_PRECISIONS)} after the weights"
         )
     options = SharpenOptions(
         estimate=EstimateOptions(
             align=used.get("align") != "off",
+            aliasing=used.get("aliasing") != "off",
             noise=used.get("noise") != "off",
             mtf="table" if used.get("mtf") == "table" else "auto",
         ),

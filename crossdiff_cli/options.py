@@ -53,6 +53,8 @@ class EstimateOptions:
     """Estimate the offset between PAN and MS and correct it."""
     noise: bool = True
     """Estimate the sensor noise and suppress detail below it."""
+    aliasing: bool = True
+    """Take out of the MS the fluctuations of single pixels that the PAN does not show."""
     mtf: Mtf = "auto"
 
     def __post_init__(self) -> None:

@@ -116,6 +116,8 @@ estimate_options = option_group(
     "estimate", _ALIGN, MTF,
     setting(EstimateOptions, "noise", "--noise", type=OnOff(), show_default="auto",
             help="Estimate sensor noise and suppress detail below it."),
+    setting(EstimateOptions, "aliasing", "--aliasing", type=OnOff(), show_default="auto",
+            help="Correct fluctuations of single MS pixels that the PAN does not show."),
 )  # fmt: skip
 network_options = option_group(
     "network",

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from crossdiff_cli.errors import OptionError, SceneError
+from crossdiff_cli.estimate.intensity import estimate_intensity
 from crossdiff_cli.estimate.matching import PanDegradation, SampleWindow
 from crossdiff_cli.estimate.mtf import estimate_nyquist_gains
 from crossdiff_cli.estimate.noise import ms_noise, pan_noise
@@ -18,6 +19,7 @@ from crossdiff_cli.estimate.saturation import saturation_levels
 from crossdiff_cli.geometry.grid import GridMapping, Pixels
 from crossdiff_cli.geometry.patch import Patch
 from crossdiff_cli.geometry.window import Window
+from crossdiff_cli.imaging.intensity import Intensity
 from crossdiff_cli.imaging.normalisation import Normalisation
 from crossdiff_cli.imaging.resample import degrade
 from crossdiff_cli.imaging.sensor_model import SensorModel
@@ -26,6 +28,8 @@ from crossdiff_cli.sensors.table import Band, spectral_order
 
 NOISE_THRESHOLD = 0.05
 """Standard deviation of noise, as a share of that of its image, above which it is reported."""
+ALIASING_THRESHOLD = 0.05
+"""Share of the power of the fine texture of the MS above which it is reported that the PAN does not show it."""
 _CHOSEN = 12
 """Windows, at most, that are registered and show the MTF."""
 
@@ -55,6 +59,8 @@ class SceneEstimates:
     """Origin of the gain of each band."""
     saturation: tuple[float, ...]
     """DN at which each MS band saturates; infinite where it does not in the sample windows."""
+    intensity: Intensity | None = None
+    """How the bands make up the PAN, in file order; None where it was not estimated."""
 
     def registered_ratio(self) -> Pixels:
         """Return the PAN pixels per MS pixel, as registered."""
@@ -71,7 +77,7 @@ class SceneEstimates:
             self.registered_ratio(), place.offset(patch.offset, (patch.window.row, patch.window.col)),
             place.band_shifts,
         )  # fmt: skip
-        return SensorModel(grid, self.nyquist_gains, self.ms_noise, self.pan_noise, self._saturation())
+        return SensorModel(grid, self.nyquist_gains, self.ms_noise, self.pan_noise, self._saturation(), self.intensity)
 
     def _saturation(self) -> tuple[float, ...]:
         """Return the saturation of each band, normalised; empty where no band saturates."""
@@ -111,6 +117,12 @@ class SceneEstimates:
             parts[-1] += f" ({words[source]})"
         return "MTF gain at the MS Nyquist frequency: " + "; ".join(parts)
 
+    def describe_aliasing(self) -> str:
+        """Return how much of the fine texture of the MS the PAN does not show; empty where that is little."""
+        if self.intensity is None or self.intensity.aliased < ALIASING_THRESHOLD:
+            return ""
+        return f"{100 * self.intensity.aliased:.0f} % of the power of the fine texture of the MS is not in the PAN"
+
     def tags(self) -> dict[str, str]:
         """Return what was estimated as tags of the result."""
         place = self.registration
@@ -119,6 +131,8 @@ class SceneEstimates:
             "CROSSDIFF_NYQUIST_GAINS": ",".join(f"{gain:.3f}" for gain in self.nyquist_gains),
             "CROSSDIFF_MTF_SOURCE": ",".join(self.mtf_sources),
         }
+        if self.intensity is not None:
+            tags["CROSSDIFF_ALIASING"] = f"{self.intensity.aliased:.3f}"
         if any(place.stretch):
             tags["CROSSDIFF_STRETCH"] = f"{place.stretch[1]:.6f},{place.stretch[0]:.6f}"
         if shifts := self.describe_band_shifts():
@@ -160,11 +174,7 @@ def survey(
     normalisation = _normalisation(degradation, samples)
     registration = Registration()
     if options.align:
-        views = [
-            replace(view, pan=normalisation.normalise_pan(view.pan), ms=normalisation.normalise_ms(view.ms))
-            for view in _some(samples)
-        ]
-        registration = register(views, degradation, _centre(samples))
+        registration = register(_normalised(_some(samples), normalisation), degradation, _centre(samples))
     of_pan = pan_noise(samples, grid.ratio)
     asked = _in_order(options.mtf, order)
     gains, sources = _mtf(_some(samples), grid, [bands[i] for i in order], registration, of_pan, asked)
@@ -172,6 +182,10 @@ def survey(
     if options.noise:
         degradation = PanDegradation(grid.ratio, sorted(gains)[len(gains) // 2])
         levels = ms_noise(samples, degradation, registration) / normalisation.ms_std
+    intensity = None
+    if options.aliasing:
+        views = _normalised(_some(samples), normalisation)
+        intensity = estimate_intensity(views, registration.ratio(grid.ratio), registration, gains)
     saturation = saturation_levels(samples)
     place = sorted(range(len(order)), key=order.__getitem__)  # of each band of the file in the order of wavelengths
     shifts = registration.band_shifts and tuple(registration.band_shifts[i] for i in place)
@@ -186,7 +200,15 @@ def survey(
         nyquist_gains=tuple(gains[i] for i in place),
         mtf_sources=tuple(sources[i] for i in place),
         saturation=tuple(saturation[i] for i in place),
+        intensity=intensity and intensity.select_bands(place),
     )
+
+
+def _normalised(samples: Sequence[SampleWindow], normalisation: Normalisation) -> list[SampleWindow]:
+    return [
+        replace(view, pan=normalisation.normalise_pan(view.pan), ms=normalisation.normalise_ms(view.ms))
+        for view in samples
+    ]
 
 
 def _in_order(mtf: Mtf, order: Sequence[int]) -> Mtf:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from crossdiff_cli.geometry.grid import GridMapping
 from crossdiff_cli.geometry.window import Window
+from crossdiff_cli.imaging.intensity import Intensity
 from crossdiff_cli.imaging.resample import degrade, expand, expand_columns, expand_rows
 
 
@@ -24,6 +25,8 @@ class SensorModel:
     """Standard deviation of the white noise of the PAN, normalised; 0 where nothing is known of it."""
     saturation: tuple[float, ...] = ()
     """Value at which each MS band saturates, normalised, infinite for those that do not; empty where none does."""
+    intensity: Intensity | None = None
+    """How the bands make up the PAN; None where nothing is known of it."""
 
     def crop(self, part: Window) -> "SensorModel":
         """Return the model of a part of the PAN window."""
@@ -41,6 +44,7 @@ class SensorModel:
             nyquist_gains=tuple(self.nyquist_gains[band] for band in bands),
             ms_noise=tuple(self.ms_noise[band] for band in bands) if self.ms_noise else (),
             saturation=tuple(self.saturation[band] for band in bands) if self.saturation else (),
+            intensity=self.intensity and self.intensity.select_bands(bands),
         )
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from crossdiff_cli.geometry.window import STRIDE, Window
 from crossdiff_cli.imaging.back_projection import back_project, back_projection_radius, denoise_pan
 from crossdiff_cli.imaging.injection import local_gain
+from crossdiff_cli.imaging.intensity import correct_intensity
 from crossdiff_cli.imaging.sensor_model import Expansion, SensorModel, pan_on_ms_grid, to_ms
 from crossdiff_cli.inference.encoder import BoundEncoder
 from crossdiff_cli.inference.head import BandMaps, BoundHead
@@ -82,9 +83,12 @@ class StripNetwork:
         keep = core.grown_within(reach, window)
         coarse = (ms.shape[2], ms.shape[3])
         pan_ms = pan_on_ms_grid(pan, coarse, sensor_model)
-        hrms = self._predict(pan, ms, pan_ms, sensor_model, window, keep)
+        corrected = correct_intensity(
+            ms, pan_ms, sensor_model.intensity, sensor_model.ms_noise, sensor_model.saturation
+        )
+        hrms = self._predict(pan, corrected, pan_ms, sensor_model, window, keep)
         kept, inner = sensor_model.crop(keep), core.relative_to(keep)
-        hrms = back_project(hrms, keep.crop(pan), ms, pan_ms, kept, iterations, rows=self._rows)
+        hrms = back_project(hrms, keep.crop(pan), corrected, pan_ms, kept, iterations, rows=self._rows)
         return inner.crop(hrms), ms - to_ms(hrms, coarse, kept)
 
     def _predict(

@@ -18,6 +18,7 @@ from crossdiff_cli.imaging.back_projection import (
     denoise_pan,
 )
 from crossdiff_cli.imaging.injection import BETA_RADIUS, prepare
+from crossdiff_cli.imaging.intensity import REACH, correct_intensity
 from crossdiff_cli.imaging.resample import EXPAND_RADIUS, mtf_radius
 from crossdiff_cli.imaging.sensor_model import SensorModel, pan_on_ms_grid
 from crossdiff_cli.model.diffusion import NoiseSchedule
@@ -197,17 +198,18 @@ class CrossDiff(nn.Module):
             (B, C, H, W), normalised, float32.
         """
         pan = denoise_pan(pan, sensor_model)
+        pan_ms = pan_on_ms_grid(pan, (ms.shape[2], ms.shape[3]), sensor_model)
+        ms = correct_intensity(ms, pan_ms, sensor_model.intensity, sensor_model.ms_noise, sensor_model.saturation)
         pan_low, ms_up, beta = prepare(pan, ms, sensor_model)
         hrms = self(pan, pan_low, ms_up, beta, spectrum, dtype)
-        pan_ms = pan_on_ms_grid(pan, (ms.shape[2], ms.shape[3]), sensor_model)
         return back_project(hrms, pan, ms, pan_ms, sensor_model, iterations)
 
     def halo(self, ratio: Pixels, nyquist_gains: Sequence[float], iterations: int) -> int:
         """Return the receptive-field radius of the whole fusion, in PAN pixels: the halo of a tile."""
         largest = max(ratio)
         degraded = max(mtf_radius(gain, largest) for gain in nyquist_gains) + 1
-        around = math.ceil((BETA_RADIUS + 1 + EXPAND_RADIUS) * largest)
+        around = math.ceil((BETA_RADIUS + 1 + REACH + EXPAND_RADIUS) * largest)
         beta = degraded + around + 4  # found at half of the grid and interpolated
-        ms_up = math.ceil(EXPAND_RADIUS * largest)
+        ms_up = math.ceil((REACH + EXPAND_RADIUS) * largest) + degraded
         network = max(self.receptive_field_radius + ms_up, self.head.inject_radius + beta)
         return WIENER_RADIUS + network + back_projection_radius(ratio, nyquist_gains, iterations)

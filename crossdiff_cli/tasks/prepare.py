@@ -107,6 +107,8 @@ def _survey(pair: ScenePair, options: SharpenOptions) -> SceneEstimates:
     _log.info("%s", estimates.describe_mtf())
     if levels := estimates.describe_noise():
         _log.info("noise (standard deviation, DN): %s; weaker detail is suppressed", levels)
+    if aliasing := estimates.describe_aliasing():
+        _log.info("%s (aliasing, noise): it is corrected (--aliasing off keeps it)", aliasing)
     return estimates
 
 
