@@ -37,5 +37,6 @@ def describe(pan: str, ms: Sequence[str], options: PairOptions | None = None) ->
             "correlation": round(found.registration.correlation, 4),
             "noise": [float(f"{deviation:.3g}") for deviation in found.ms_noise_dn],
             "pan_noise": float(f"{found.pan_noise_dn:.3g}"),
+            "aliasing": None if found.intensity is None else round(found.intensity.aliased, 3),
             "notes": pair.notes,
         }
