@@ -74,7 +74,7 @@ def archive(tmp_path):
     return path
 
 
-@pytest.fixture(params=["zip", "tar"])
+@pytest.fixture(params=["zip", "tar", "tar.gz", "tgz"])
 def packed(request, tmp_path):
     """A Maxar delivery in an archive, which alone is left, and what its folder gave before."""
     maxar(tmp_path / "order")
@@ -86,7 +86,7 @@ def packed(request, tmp_path):
             for name in sorted((tmp_path / "order").rglob("*")):
                 file.write(name, name.relative_to(tmp_path))
     else:
-        with tarfile.open(path, "w") as file:
+        with tarfile.open(path, "w:gz" if request.param in ("tar.gz", "tgz") else "w") as file:
             file.add(tmp_path / "order", "order")
     shutil.rmtree(tmp_path / "order")
     return path, expected
@@ -100,12 +100,13 @@ def describe(pair):
 
 def test_a_delivery_in_an_archive_is_read_in_place(packed):
     path, expected = packed
-    kind = path.suffix[1:]
+    kind = "zip" if path.suffix == ".zip" else "tar"
     for name in (str(path), f"/vsi{kind}/{path}", f"{path}/order", f"{kind}://{path}!/order"):
         with open_pair(name, []) as pair:
             assert describe(pair) == expected
     with open_pair(str(path), [str(path)]) as pair:
         assert describe(pair) == expected
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]  # GDAL leaves nothing beside it
 
 
 def test_a_pair_in_an_archive_is_found_by_its_names(make_pair, tmp_path):
@@ -121,7 +122,8 @@ def test_a_pair_in_an_archive_is_found_by_its_names(make_pair, tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "line"),
     [
-        ("order.tar.gz", b"", "compressed .tar"),
+        ("order.tar.gz", b"no archive", "the archive cannot be read"),
+        ("order.tar.bz2", b"", "unpack it"),
         ("order.7z", b"", "unpack it"),
         ("order.zip", b"no archive", "the archive cannot be read"),
         ("order.tar", b"x" * 2000, "the archive cannot be read"),

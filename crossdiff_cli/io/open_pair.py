@@ -15,6 +15,7 @@ from crossdiff_cli.io.inputs import Inputs, resolve
 from crossdiff_cli.io.nodata import check_range, detect_undeclared_nodata
 from crossdiff_cli.io.pair import ScenePair
 from crossdiff_cli.io.raster import Raster
+from crossdiff_cli.io.read_errors import no_sidecars
 from crossdiff_cli.io.relate import apart, relate, same_crs
 from crossdiff_cli.options import PairOptions
 from crossdiff_cli.sensors.definitions import named_sensor
@@ -39,7 +40,7 @@ def open_pair(pan: str, ms: Sequence[str] = (), options: PairOptions | None = No
     """
     options = options or PairOptions()
     notes: list[str] = []
-    with ExitStack() as opened:
+    with ExitStack() as opened, no_sidecars():
         inputs = resolve(pan, ms)
         opened.callback(inputs.close)
         notes += inputs.remarks

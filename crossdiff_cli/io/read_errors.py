@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import rasterio
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import CRSError, RasterioError
 
@@ -23,11 +24,17 @@ def refuse_odd_names(path: str) -> None:
         raise SceneError("a pipe or a device cannot be read at any place", path=path, cure="write it to a file first")
 
 
+def no_sidecars() -> rasterio.Env:
+    """Keep GDAL from writing a `.properties` beside a compressed archive that it reads."""
+    return rasterio.Env(CPL_VSIL_GZIP_WRITE_PROPERTIES="NO")
+
+
 @contextmanager
 def one_error(what: str, path: str) -> Iterator[None]:
     """Turn whatever GDAL and rasterio say of a damaged file into one line; a message in another encoding is one too."""
     try:
-        yield
+        with no_sidecars():
+            yield
     except (RasterioError, CRSError, CPLE_BaseError, OSError, UnicodeDecodeError) as error:
         raise UnreadableError(f"{what}: {cause_of(error)}", path=path) from error
 

@@ -69,13 +69,7 @@ def run_adapt(sources: SceneSources, target: Path, options: AdaptOptions) -> Ada
     if one_sensor and options.stage:
         _add_stage(model, scenes, budget.seed)
     model.channels_last().to(device)
-    choice = CheckpointSelector(model, windows)
-    if windows and choice.start.ergas is None:
-        _log.warning(
-            "the scenes are too small to judge the head against the truth one ratio down: it is chosen by HQNR alone, "
-            "which can be won by inventing; some %d MS pixels along the longer side of one scene would do",
-            ROOM_FOR_TRUTH,
-        )
+    choice = _selector(model, windows)
     budget, losses, own_ratio = _fitting(budget, options.losses, scenes, one_sensor=one_sensor)
     identity = {
         "start": "untrained" if options.restart else digest(source),
@@ -85,17 +79,10 @@ def run_adapt(sources: SceneSources, target: Path, options: AdaptOptions) -> Ada
     }
     plan = plan_of(budget, target.with_suffix(".checkpoint"), scenes, identity)
     sampler = PatchSampler(scenes, budget.patch, budget.batch, one_sensor=own_ratio, noise=True)
-    dtype = network_dtype(device, "auto")
     adapt(
-        model,
-        sampler,
-        plan,
-        budget.groups,
-        losses,
-        dtype=dtype,
-        on_checkpoint=choice.on_checkpoint,
-        selector_state=choice.state,
-    )
+        model, sampler, plan, budget.groups, losses, dtype=network_dtype(device, "auto"),
+        on_checkpoint=choice.on_checkpoint, selector_state=choice.state,
+    )  # fmt: skip
     choice.settle()
     if windows and exists(target) and not options.force:
         _refuse_a_loss(target, choice.best, windows, device)
@@ -121,6 +108,18 @@ def _begin(source: Path, options: AdaptOptions) -> tuple[CrossDiff, dict[str, An
         torch.manual_seed(options.budget.seed)
         model.head = model.untrained_head()
     return model, facts
+
+
+def _selector(model: CrossDiff, windows: list[JudgedWindow]) -> CheckpointSelector:
+    """What judges the heads; a warning where it has no truth to judge by."""
+    selector = CheckpointSelector(model, windows)
+    if windows and selector.start.ergas is None:
+        _log.warning(
+            "the scenes are too small to judge the head against the truth one ratio down: it is chosen by HQNR alone, "
+            "which can be won by inventing; some %d MS pixels along the longer side of one scene would do",
+            ROOM_FOR_TRUTH,
+        )
+    return selector
 
 
 def _add_stage(model: CrossDiff, scenes: list[TrainingScene], seed: int) -> None:

@@ -1,4 +1,4 @@
-"""Deliveries in .zip and .tar archives: their metadata in a folder of their own, their images read where they are.
+"""Deliveries in .zip, .tar and .tar.gz archives: metadata in a folder of their own, images read where they are.
 
 The layout of a delivery is known from the names of its files and from its metadata. `opened` makes a folder with the
 names of all files of an archive, of which those that are no rasters hold what they hold in the archive. Products found
@@ -9,6 +9,7 @@ import re
 import shutil
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,10 +22,10 @@ from crossdiff_cli.errors import SceneError
 from crossdiff_cli.io.deliveries.product import RASTERS, Product
 from crossdiff_cli.system.paths import is_file, is_folder
 
-_READABLE = {".zip": "/vsizip/", ".tar": "/vsitar/"}
-_ARCHIVE = re.compile(r"\.(?:zip|tar|tgz|tar\.gz|7z|rar)$|^/vsi(?:zip|tar|7z|rar)/|^(?:zip|tar)://", re.IGNORECASE)
+_READABLE = {".zip": "/vsizip/", ".tar": "/vsitar/", ".tar.gz": "/vsitar/", ".tgz": "/vsitar/"}
+_ARCHIVE = re.compile(r"\.(?:zip|tar|tgz|tar\.\w{2,4}|7z|rar)$|^/vsi(?:zip|tar|7z|rar)/|^(?:zip|tar)://", re.IGNORECASE)
 _PATH = re.compile(
-    r"(?:/vsi(?:zip|tar)/|(?:zip|tar)://)?(?P<archive>.+?(?P<suffix>\.zip|\.tar))(?:!?/(?P<inner>.*))?",
+    r"(?:/vsi(?:zip|tar)/|(?:zip|tar)://)?(?P<archive>.+?(?P<suffix>\.zip|\.tar\.gz|\.tgz|\.tar))(?:!?/(?P<inner>.*))?",
     re.IGNORECASE | re.DOTALL,
 )
 """An archive, perhaps with the prefix of GDAL or rasterio, and perhaps a folder in it."""
@@ -80,7 +81,7 @@ def opened(name: str) -> Iterator[Archive]:
     found = _PATH.fullmatch(name)
     if found is None or not is_file(Path(found["archive"])):
         raise SceneError(
-            "deliveries are looked for in .zip and .tar files alone, not in compressed .tar or other archives",
+            "deliveries are looked for in .zip, .tar and .tar.gz files alone",
             path=name,
             cure="unpack it and name the folder, or name the PAN and the MS image in it "
             "(/vsizip/ARCHIVE.zip/FOLDER/IMAGE.TIF)",
@@ -93,7 +94,7 @@ def opened(name: str) -> Iterator[Archive]:
                 if count >= _MAX_FILES:
                     raise SceneError(f"the archive holds more than {_MAX_FILES} files", path=name)
                 _place(folder, inner, size, read)
-        except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, RuntimeError) as error:
+        except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, RuntimeError) as error:
             raise SceneError(
                 f"the archive cannot be read ({error})", path=name,
                 cure="fetch it anew, or unpack it and name the folder",
@@ -113,7 +114,7 @@ def _members(path: Path) -> Iterator[tuple[str, int, Opener]]:
                 if not info.is_dir():
                     yield info.filename, info.file_size, partial(file.open, info)
         return
-    with tarfile.open(path, "r:") as bundle:
+    with tarfile.open(path, "r:gz" if path.suffix.lower() in (".gz", ".tgz") else "r:") as bundle:
         for member in bundle:
             if member.isfile():
                 yield member.name, member.size, partial(bundle.extractfile, member)
