@@ -1,6 +1,6 @@
 import torch
 
-from crossdiff_cli.imaging.masking import extend, extend_coarse
+from crossdiff_cli.imaging.masking import eroded, extend, extend_coarse
 
 
 def holed(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -43,3 +43,10 @@ def test_fill_is_local():
     rows, cols = torch.nonzero(difference, as_tuple=True)
     assert rows.max() <= 4
     assert cols.max() <= 4
+
+
+def test_erosion_keeps_what_is_far_from_holes_and_borders():
+    mask = torch.ones(9, 11, dtype=torch.bool)
+    mask[4, 8] = False
+    assert eroded(mask, 2).nonzero().tolist() == [[row, col] for row in range(2, 7) for col in range(2, 6)]
+    assert torch.equal(eroded(mask, 0), mask)

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from crossdiff_cli.estimate.matching import SampleWindow
@@ -11,6 +10,7 @@ from crossdiff_cli.estimate.registration import Registration
 from crossdiff_cli.geometry.grid import GridMapping, Pixels
 from crossdiff_cli.imaging.filters import high_pass, local_mean
 from crossdiff_cli.imaging.intensity import RADIUS, Intensity
+from crossdiff_cli.imaging.masking import eroded
 from crossdiff_cli.imaging.regression import solve_normal_equations
 from crossdiff_cli.imaging.sensor_model import SensorModel, pan_on_ms_grid
 
@@ -46,8 +46,8 @@ def estimate_intensity(
         pan = pan_on_ms_grid(view.pan, (view.mask.shape[0], view.mask.shape[1]), SensorModel(grid, tuple(gains)))
         images = torch.cat([view.ms[None], pan], dim=1)
         smooth = high_pass(local_mean(images, RADIUS), _COARSE_RADIUS)
-        coarse.append(smooth[0][:, _eroded(view.mask, RADIUS + _COARSE_RADIUS)])
-        fine.append(high_pass(images, RADIUS)[0][:, _eroded(view.mask, RADIUS)])
+        coarse.append(smooth[0][:, eroded(view.mask, RADIUS + _COARSE_RADIUS)])
+        fine.append(high_pass(images, RADIUS)[0][:, eroded(view.mask, RADIUS)])
     bands, pans = _parts(coarse)
     if bands.shape[1] < _LEAST_PIXELS:
         return None
@@ -72,9 +72,3 @@ def _parts(pixels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Bands and PANs (C, pixels) of all windows, float64."""
     bands, pans = torch.cat(list(pixels), dim=1).double().chunk(2)
     return bands, pans
-
-
-def _eroded(mask: Tensor, radius: int) -> Tensor:
-    """Return the valid pixels (h, w) at least `radius` pixels from an invalid one or the border."""
-    outside = F.pad(1.0 - mask.float()[None, None], [radius] * 4, value=1.0)
-    return F.max_pool2d(outside, 2 * radius + 1, stride=1)[0, 0] == 0

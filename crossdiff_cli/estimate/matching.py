@@ -4,10 +4,10 @@ import math
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from crossdiff_cli.imaging.filters import box_sum
+from crossdiff_cli.imaging.masking import eroded
 from crossdiff_cli.imaging.regression import least_squares
 from crossdiff_cli.imaging.resample import Pixels, degrade
 
@@ -58,8 +58,7 @@ class SampleWindow:
     @property
     def usable(self) -> Tensor:
         """Valid MS pixels at least three pixels from an invalid one or the border: (h, w)."""
-        outside = 1.0 - self.mask.float()[None, None]
-        return F.max_pool2d(F.pad(outside, [3] * 4, value=1.0), 7, stride=1)[0, 0] == 0
+        return eroded(self.mask, 3)
 
 
 @dataclass(frozen=True, slots=True)

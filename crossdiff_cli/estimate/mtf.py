@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from crossdiff_cli.estimate.matching import SampleWindow
 from crossdiff_cli.estimate.registration import Registration
 from crossdiff_cli.imaging.filters import high_pass
+from crossdiff_cli.imaging.masking import eroded
 from crossdiff_cli.imaging.resample import Pixels, degrade, mtf_sigma
 
 GAIN_RANGE = (0.03, 0.9)
@@ -115,7 +115,7 @@ def _curves(samples: Sequence[SampleWindow], ratio: Pixels, place: Registration,
 def _log_residuals(view: SampleWindow, ratio: Pixels, place: Registration, pan_noise: float) -> Tensor | None:
     """Return the log residual share of each block: (blocks, bands, candidates); None where no block is valid."""
     gains = torch.exp(-torch.exp(_candidates())).tolist()
-    usable = _eroded(view.mask)
+    usable = eroded(view.mask, 1)
     if not usable.any():
         return None
     part = _bounding_box(usable)
@@ -150,12 +150,6 @@ def _noise_share(gain: float, ratio: Pixels) -> float:
     """Share of the power of white noise that a Gaussian kernel and the high-pass leave on the MS grid."""
     rows, cols = (2 * math.sqrt(math.pi) * mtf_sigma(gain, step) for step in ratio)
     return 8 / 9 / (max(rows, 1.0) * max(cols, 1.0))
-
-
-def _eroded(mask: Tensor) -> Tensor:
-    """Return the valid pixels whose eight neighbours are valid: (h, w)."""
-    outside = F.pad(1.0 - mask.float()[None, None], [1] * 4, value=1.0)
-    return F.max_pool2d(outside, 3, stride=1)[0, 0] == 0
 
 
 def _blocks(images: Tensor) -> Tensor:

@@ -41,3 +41,9 @@ def extend_coarse(image: Tensor, mask: Tensor, iterations: int) -> Tensor:
     mean = F.avg_pool2d(image * known, _BLOCK) / weight.clamp_min(1e-6)
     filled = extend(mean, weight > 0, iterations)
     return torch.where(mask, image, F.interpolate(filled, scale_factor=_BLOCK, mode="nearest"))
+
+
+def eroded(mask: Tensor, radius: int) -> Tensor:
+    """Return the valid pixels (h, w) more than `radius` pixels from an invalid one and from what lies outside."""
+    outside = F.pad(1.0 - mask.float()[None, None], [radius] * 4, value=1.0)
+    return F.max_pool2d(outside, 2 * radius + 1, stride=1)[0, 0] == 0
