@@ -94,6 +94,7 @@ def _tags(pair: ScenePair, bands: Sequence[Band], imagery: Mapping[str, str]) ->
     return {
         **pan,
         **_kept(common),
+        "TIFFTAG_SOFTWARE": f"CrossDiff {__version__}",
         "CROSSDIFF_VERSION": __version__,
         "CROSSDIFF_SENSOR": pair.sensor.key,
         "CROSSDIFF_BANDS": ",".join(band.name for band in bands),
