@@ -166,6 +166,14 @@ def test_the_plugin_registers_three_algorithms_and_takes_them_back(plugin):
     assert plugin.registry.providers == []
 
 
+def test_the_file_of_a_script_holds_one_algorithm(plugin):
+    """QGIS takes the first one that it finds in a script, by the alphabet."""
+    script = sys.modules["crossdiff.crossdiff_sharpen"]
+    classes = [thing for thing in vars(script).values() if isinstance(thing, type) and issubclass(thing, Algorithm)]
+    assert [kind.__name__ for kind in classes if kind is not Algorithm] == ["CrossDiffSharpen"]
+    assert "from ." not in SCRIPT.read_text()
+
+
 def test_the_zip_is_what_qgis_installs(tmp_path):
     """As docs/gis.md makes it: one folder with metadata.txt in it, whose version is that of the package."""
     command = [sys.executable, "-m", "zipfile", "-c", str(tmp_path / "crossdiff.zip"), "crossdiff"]

@@ -12,43 +12,22 @@ from qgis.core import (
     QgsProcessingParameterString,
 )
 
-from .crossdiff_sharpen import add_advanced, further, program, run, text
+from .crossdiff_sharpen import Described, add_advanced, further, program, run, text
 
 STEP = re.compile(r"\bstep (\d+)\b")
 
 
-class CrossDiffAdapt(QgsProcessingAlgorithm):
+class CrossDiffAdapt(Described, QgsProcessingAlgorithm):
     """A pair or a folder of pairs in; the head is kept under the name of the sensor."""
 
-    def name(self) -> str:
-        """Identifier: `crossdiff:crossdiffadapt`."""
-        return "crossdiffadapt"
-
-    def displayName(self) -> str:
-        """Name in the toolbox."""
-        return "Adapt CrossDiff to a sensor"
-
-    def group(self) -> str:
-        """Group in the toolbox."""
-        return "Pansharpening"
-
-    def groupId(self) -> str:
-        """Identifier of the group."""
-        return "pansharpening"
-
-    def shortHelpString(self) -> str:
-        """Text beside the parameters."""
-        return (
-            "Fits the fusion head to your scenes of a sensor, without a reference, in minutes. Give one pair, or a "
-            "folder of pairs (a_pan.tif, a_ms.tif) or deliveries. Where the fitted head is better on windows that were "
-            "held out, it is kept, and used whenever that sensor is named in CrossDiff pansharpening.\n\nSensor: a key "
-            "as `crossdiff sensors` lists them, or a TOML file that defines one.\n\nFurther options are those of "
-            "`crossdiff adapt`, such as --bands B,G,R,NIR --force."
-        )
-
-    def createInstance(self) -> "CrossDiffAdapt":
-        """QGIS runs a new object each time."""
-        return CrossDiffAdapt()
+    NAME, TITLE = "crossdiffadapt", "Adapt CrossDiff to a sensor"
+    HELP = (
+        "Fits the fusion head to your scenes of a sensor, without a reference, in minutes. Give one pair, or a "
+        "folder of pairs (a_pan.tif, a_ms.tif) or deliveries. Where the fitted head is better on windows that were "
+        "held out, it is kept, and used whenever that sensor is named in CrossDiff pansharpening.\n\nSensor: a key "
+        "as `crossdiff sensors` lists them, or a TOML file that defines one.\n\nFurther options are those of "
+        "`crossdiff adapt`, such as --bands B,G,R,NIR --force."
+    )
 
     def initAlgorithm(self, configuration: Any = None) -> None:
         """Declare the parameters."""

@@ -14,43 +14,22 @@ from qgis.core import (
     QgsProcessingParameterString,
 )
 
-from .crossdiff_sharpen import add_advanced, further, identification, program, run
+from .crossdiff_sharpen import Described, add_advanced, further, identification, program, run
 
 FIGURES = {"HQNR": "hqnr", "D_RHO": "d_rho", "R_ERGAS": "r_ergas", "ERGAS": "ergas", "SAM": "sam", "Q2N": "q2n"}
 
 
-class CrossDiffAssess(QgsProcessingAlgorithm):
+class CrossDiffAssess(Described, QgsProcessingAlgorithm):
     """A result with its PAN and MS in, figures and an HTML page out."""
 
-    def name(self) -> str:
-        """Identifier: `crossdiff:crossdiffassess`."""
-        return "crossdiffassess"
-
-    def displayName(self) -> str:
-        """Name in the toolbox."""
-        return "Assess a sharpened image"
-
-    def group(self) -> str:
-        """Group in the toolbox."""
-        return "Pansharpening"
-
-    def groupId(self) -> str:
-        """Identifier of the group."""
-        return "pansharpening"
-
-    def shortHelpString(self) -> str:
-        """Text beside the parameters."""
-        return (
-            "Scores a sharpened image, made by any program, against the images it was made from, and against a "
-            "reference where there is one. The page shows pictures, error maps and six classical methods on the same "
-            "scene.\n\nHQNR: 1 is best, compare results that are about equally sharp only. D_RHO: distance from the "
-            "detail of the panchromatic image. R_ERGAS: 0 is best, fidelity to the colours of the multispectral image. "
-            "ERGAS, SAM and Q2N need the reference."
-        )
-
-    def createInstance(self) -> "CrossDiffAssess":
-        """QGIS runs a new object each time."""
-        return CrossDiffAssess()
+    NAME, TITLE = "crossdiffassess", "Assess a sharpened image"
+    HELP = (
+        "Scores a sharpened image, made by any program, against the images it was made from, and against a "
+        "reference where there is one. The page shows pictures, error maps and six classical methods on the same "
+        "scene.\n\nHQNR: 1 is best, compare results that are about equally sharp only. D_RHO: distance from the "
+        "detail of the panchromatic image. R_ERGAS: 0 is best, fidelity to the colours of the multispectral image. "
+        "ERGAS, SAM and Q2N need the reference."
+    )
 
     def initAlgorithm(self, configuration: Any = None) -> None:
         """Declare parameters and figures."""

@@ -32,16 +32,21 @@ FOREIGN = ("PYTHONHOME", "PYTHONPATH", "GDAL_DATA", "GDAL_DRIVER_PATH", "PROJ_LI
 PERCENT = re.compile(r"\((\d+) %\)")
 
 
-class CrossDiffSharpen(QgsProcessingAlgorithm):
-    """Parameters in, one command, a raster out."""
+class Described:
+    """What QGIS asks of every algorithm, from three constants.
+
+    It is no algorithm itself: of a script QGIS takes the first one.
+    """
+
+    NAME, TITLE, HELP = "", "", ""
 
     def name(self) -> str:
-        """Identifier: `script:crossdiffsharpen`, or `crossdiff:crossdiffsharpen` in the plugin."""
-        return "crossdiffsharpen"
+        """Identifier, after `script:`, or `crossdiff:` in the plugin."""
+        return self.NAME
 
     def displayName(self) -> str:
         """Name in the toolbox."""
-        return "CrossDiff pansharpening"
+        return self.TITLE
 
     def group(self) -> str:
         """Group in the toolbox."""
@@ -53,17 +58,24 @@ class CrossDiffSharpen(QgsProcessingAlgorithm):
 
     def shortHelpString(self) -> str:
         """Text beside the parameters."""
-        return (
-            "Fuses a panchromatic and a multispectral image into a sharp multispectral GeoTIFF on the grid of the "
-            "panchromatic one. Give the multispectral image as one layer, or one layer per band in the order of "
-            "the result.\n\nSensor: auto, or a key as `crossdiff sensors` lists them (wv3, ge1, phr, l8, ...). Bands: "
-            "names in file order (B,G,R,NIR), only where the files do not say.\n\nFurther options are those of "
-            "`crossdiff sharpen`, such as --of COG --stac --out-bands R,G,B."
-        )
+        return self.HELP
 
-    def createInstance(self) -> "CrossDiffSharpen":
+    def createInstance(self) -> Any:
         """QGIS runs a new object each time."""
-        return CrossDiffSharpen()
+        return type(self)()
+
+
+class CrossDiffSharpen(Described, QgsProcessingAlgorithm):
+    """Parameters in, one command, a raster out."""
+
+    NAME, TITLE = "crossdiffsharpen", "CrossDiff pansharpening"
+    HELP = (
+        "Fuses a panchromatic and a multispectral image into a sharp multispectral GeoTIFF on the grid of the "
+        "panchromatic one. Give the multispectral image as one layer, or one layer per band in the order of "
+        "the result.\n\nSensor: auto, or a key as `crossdiff sensors` lists them (wv3, ge1, phr, l8, ...). Bands: "
+        "names in file order (B,G,R,NIR), only where the files do not say.\n\nFurther options are those of "
+        "`crossdiff sharpen`, such as --of COG --stac --out-bands R,G,B."
+    )
 
     def initAlgorithm(self, configuration: Any = None) -> None:
         """Declare the parameters."""
