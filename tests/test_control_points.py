@@ -50,6 +50,11 @@ def bent(ratio, by=3.0, turn=0.0):
     return place
 
 
+def moved(place, cols, rows):
+    """The geometry of an image that begins so many pixels farther."""
+    return lambda col, row: place(np.asarray(col) + cols, np.asarray(row) + rows)
+
+
 def write(path: Path, shape, bands, place, *, points=None, crs=CRS_, **profile):
     """An image of the ground, with control points every `points` pixels, or the geotransform of `plain`."""
     rows, cols = np.mgrid[: shape[0], : shape[1]] + 0.5
@@ -102,6 +107,21 @@ def test_control_points_in_another_crs(tmp_path):
         assert error_on_the_pan(pair, plain(1)) < 2
 
 
+def test_an_ms_in_another_crs_lies_where_the_pan_is(tmp_path):
+    """The warp between two CRS, by the same measure."""
+    pan = write(tmp_path / "pan.tif", PAN_SHAPE, 1, plain(1))
+    west, north = (float(v[0]) for v in to_crs(CRS_, "EPSG:3857", [ORIGIN[0]], [ORIGIN[1]]))
+    grid = Affine(4 * STEP * 1.4, 0, west - 200 * STEP, 0, -4 * STEP * 1.4, north + 200 * STEP)
+    rows, cols = np.mgrid[:160, :160] + 0.5
+    x, y = grid @ (cols, rows)
+    back = to_crs("EPSG:3857", CRS_, x.ravel(), y.ravel())
+    values = ground(*(np.asarray(v).reshape(160, 160) for v in back))
+    ms = write_raster(tmp_path / "ms.tif", np.stack([values] * 4).round().astype("uint16"), grid, crs="EPSG:3857")
+    with open_pair(pan, [ms], FOUR) as pair:
+        assert any("warped" in note for note in pair.notes)
+        assert error_on_the_pan(pair, plain(1)) < 2
+
+
 def test_one_geometry_of_both_leaves_the_ms_as_it_is(tmp_path):
     pan = write(tmp_path / "pan.tif", PAN_SHAPE, 1, bent(1), points=9)
     ms = write(tmp_path / "ms.tif", MS_SHAPE, 4, bent(4), points=9)
@@ -138,7 +158,9 @@ def test_masks_of_a_warped_ms(tmp_path, kind):
             data[4], data[4][hole] = 65535, 0
             file.colorinterp = [rasterio.enums.ColorInterp.gray] * 4 + [rasterio.enums.ColorInterp.alpha]
         elif kind == "mask":
-            file.write_mask(np.where(np.isin(np.arange(90), range(40, 60)) & np.isin(np.arange(80), range(30, 50))[:, None], 0, 255).astype("uint8"))  # fmt: skip  # noqa: E501
+            valid = np.full(MS_SHAPE, 255, "uint8")
+            valid[hole] = 0
+            file.write_mask(valid)
         else:
             data[:, *hole], file.nodata = 7, 7
         file.write(data)
@@ -153,8 +175,7 @@ def test_masks_of_a_warped_ms(tmp_path, kind):
 def test_the_result_keeps_the_points_of_the_pan(tmp_path, small_weights):
     """Each point names the same ground and the same PAN pixel as before: its place moves with the crop."""
     pan = write(tmp_path / "pan.tif", PAN_SHAPE, 1, bent(1), points=9)
-    inner = lambda col, row: bent(4)(np.asarray(col) + 5, np.asarray(row) + 7)  # noqa: E731
-    ms = write(tmp_path / "ms.tif", (60, 70), 4, inner, points=9)
+    ms = write(tmp_path / "ms.tif", (60, 70), 4, moved(bent(4), 5, 7), points=9)
     out = tmp_path / "out.tif"
     sharpen(pan, [ms], out, sharpen_options(FOUR, small_weights, "cpu", stac=True))
     with rasterio.open(pan) as before, rasterio.open(out) as after:
@@ -171,8 +192,7 @@ def test_the_result_keeps_the_points_of_the_pan(tmp_path, small_weights):
 
 def test_points_of_other_ground_are_refused(tmp_path):
     pan = write(tmp_path / "pan.tif", PAN_SHAPE, 1, plain(1))
-    far = lambda col, row: bent(4)(np.asarray(col) + 500, row)  # noqa: E731
-    ms = write(tmp_path / "ms.tif", MS_SHAPE, 4, far, points=9)
+    ms = write(tmp_path / "ms.tif", MS_SHAPE, 4, moved(bent(4), 500, 0), points=9)
     with pytest.raises(NoOverlapError):
         open_pair(pan, [ms], FOUR)
 

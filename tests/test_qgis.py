@@ -255,7 +255,13 @@ def test_the_log_of_a_run_tells_its_progress(algorithm, make_pair, tmp_path, unt
     run = sys.modules["crossdiff.crossdiff_sharpen"].run
     environment = sys.modules["crossdiff.crossdiff_sharpen"].os.environ
     words = ["sharpen", files.pan, files.ms, "-o", str(tmp_path / "o.tif"), "--weights", str(untrained_weights)]
-    code = f"import os; os.environ['CROSSDIFF_PROGRESS_SECONDS'] = '0'; from crossdiff_cli.cli.main import main; main({[*words, '--tile', '256', '--json']!r})"  # noqa: E501
+    words += ["--tile", "256", "--json"]
+    code = f"""
+import os
+os.environ["CROSSDIFF_PROGRESS_SECONDS"] = "0"
+from crossdiff_cli.cli.main import main
+main({words!r})
+"""
     run([sys.executable, "-c", code], feedback)
     assert "CROSSDIFF_PROGRESS_SECONDS" not in environment
     assert feedback.progress[-1] == 100
