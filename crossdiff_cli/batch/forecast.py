@@ -8,15 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from crossdiff_cli.batch.manifest import Scene
+from crossdiff_cli.batch.record import TABLE_ROWS
 from crossdiff_cli.errors import CrossDiffError
 from crossdiff_cli.io.extent import chosen_bands, extent_of
 from crossdiff_cli.io.open_pair import open_pair
 from crossdiff_cli.options import BatchOptions, SharpenOptions
 from crossdiff_cli.system.paths import exists
 from crossdiff_cli.tasks.dry_run import SharpenForecast, forecast_scene
-
-_TABLE = 60
-"""Scenes above which the table is left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +55,8 @@ class BatchForecast:
         return self.measured.seconds_before + tiles * size.pixels / (rows * columns)
 
     def __str__(self) -> str:
-        """A table of up to `_TABLE` scenes, the sum, and the scenes that cannot be sharpened."""
-        lines = self._table() if 0 < len(self.sizes) <= _TABLE else []
+        """A table of up to `TABLE_ROWS` scenes, the sum, and the scenes that cannot be sharpened."""
+        lines = self._table() if 0 < len(self.sizes) <= TABLE_ROWS else []
         pixels, size = (sum(getattr(s, name) for s in self.sizes) for name in ("pixels", "output_bytes"))
         lines.append(
             f"{len(self.sizes)} scenes, {self.skipped} skipped: {pixels / 1e6:.1f} Mpx, "

@@ -12,7 +12,7 @@ from crossdiff_cli.errors import OutputError
 
 _log = logging.getLogger(__name__)
 
-_TABLE = 60
+TABLE_ROWS = 60
 """Scenes up to which the table is printed: results of more are read from --results."""
 _NAMED = 20
 """Failures that the summary names."""
@@ -69,9 +69,9 @@ class Record:
         return line
 
     def table(self) -> str:
-        """One line for each scene that was sharpened; empty for more than `_TABLE` of them."""
+        """One line for each scene that was sharpened; empty for more than `TABLE_ROWS` of them."""
         rows = [line for line in self.lines if line["status"] == "ok"]
-        if not rows or len(rows) > _TABLE:
+        if not rows or len(rows) > TABLE_ROWS:
             return ""
         width = max(5, *(len(line["name"]) for line in rows))
         lines = [
