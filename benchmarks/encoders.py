@@ -38,10 +38,11 @@ from crossdiff_cli.system.weight_files import bundled_weights
 from crossdiff_cli.training.adapt import adapt
 from crossdiff_cli.training.loop import Plan
 from crossdiff_cli.training.manifest import read_manifest
-from crossdiff_cli.training.patches import PatchSampler, wald_pair, windows_of
+from crossdiff_cli.training.patches import PatchSampler, windows_of
 from crossdiff_cli.training.resimulate import resimulate, sharpen_scene
 from crossdiff_cli.training.selection import JudgedWindow
 from crossdiff_cli.training.training_scene import TrainingScene, load_scene
+from crossdiff_cli.training.wald import wald_pair
 
 SIZES = range(480, 63, -32)
 """Sides of the windows that are tried, in PAN pixels, multiples of the network's stride."""

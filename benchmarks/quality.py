@@ -3,8 +3,8 @@
     python benchmarks/quality.py index.json -o out -m baselines -m external -m crossdiff=weights.safetensors
 
 At reduced resolution a scene's own reference counts where it is as sharp as its PAN; else PAN and MS go one ratio down
-by the MTFs of the table and the MS is the reference. `natural` is the same with the MTF that the scene itself shows and
-with white noise as found in its PAN and MS, both unknown to the methods. Every method gets the same georeferenced
+by the MTFs of the table and the MS is the reference. `natural` is the same with the MTFs that the scene itself shows
+and with white noise as found in its PAN and MS, both unknown to the methods. Every method gets the same georeferenced
 GeoTIFFs and writes the data type of the MS. Rows of an earlier run are reused with `--add previous.json`.
 """
 
@@ -31,7 +31,7 @@ from crossdiff_cli.imaging.quantise import array_to_dtype
 from crossdiff_cli.io.open_pair import open_pair
 from crossdiff_cli.io.raster import Raster
 from crossdiff_cli.model.device import tune_allocator
-from crossdiff_cli.options import DegradeOptions, EstimateOptions, Mtf, PairOptions
+from crossdiff_cli.options import DegradeOptions, EstimateOptions, Mtf, PairOptions, PanMtf
 from crossdiff_cli.quality.files import JudgedFiles
 from crossdiff_cli.tasks.degrade import degrade
 from crossdiff_cli.training.manifest import Entry, read_manifest
@@ -55,13 +55,14 @@ def cases(entry: Entry, folder: Path) -> list[Case]:
 
 
 def _wald(full: Case, scale: str, folder: Path, mtf: Mtf) -> Case:
-    options = DegradeOptions(pair=full.options, estimate=EstimateOptions(mtf=mtf), overwrite=True)
+    of_pan: PanMtf = "table" if mtf == "table" else "auto"
+    options = DegradeOptions(full.options, EstimateOptions(mtf=mtf, pan_mtf=of_pan), overwrite=True)
     made = degrade(full.pan, [full.ms], folder / scale, options)
     return replace(full, scale=scale, pan=made.pan, ms=made.ms, reference=made.reference)
 
 
 def _natural(full: Case, folder: Path) -> Case:
-    """A Wald pair by the MTF that the scene shows, with noise as found in its PAN and MS."""
+    """A Wald pair by the MTFs that the scene shows, with noise as found in its PAN and MS."""
     with open_pair(full.pan, [full.ms], full.options) as pair:
         found = survey(pair.sample_windows(), pair.grid, pair.bands)
     case = _wald(full, "natural", folder, tuple(min(max(gain, 0.1), 0.6) for gain in found.nyquist_gains))

@@ -19,6 +19,14 @@ Branch = Literal["both", "p2m", "m2p"]
 Mtf = Literal["auto", "table"] | tuple[float, ...]
 """Nyquist gains of the MS bands: estimated on the scene where it shows them, those of the sensor, or one for each band
 in file order (one alone holds for all)."""
+PanMtf = Literal["auto", "table"] | float
+"""Nyquist gain of the PAN: estimated on the scene where it shows it, else that of the sensor; or the gain itself."""
+
+
+def _check_gain(gain: float) -> None:
+    """Raise `OptionError` for a Nyquist gain that no sensor has."""
+    if not 0.01 <= gain <= 0.99:
+        raise OptionError("a Nyquist gain is out of range", found=gain, expected="0.01 to 0.99")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +64,7 @@ class EstimateOptions:
     aliasing: bool = True
     """Take out of the MS the fluctuations of single pixels that the PAN does not show."""
     mtf: Mtf = "auto"
+    pan_mtf: PanMtf = "auto"
 
     def __post_init__(self) -> None:
         """Refuse gains that no sensor has.
@@ -65,8 +74,9 @@ class EstimateOptions:
         """
         if not isinstance(self.mtf, str):
             for gain in self.mtf:
-                if not 0.01 <= gain <= 0.99:
-                    raise OptionError("a Nyquist gain is out of range", found=gain, expected="0.01 to 0.99")
+                _check_gain(gain)
+        if not isinstance(self.pan_mtf, str):
+            _check_gain(self.pan_mtf)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +162,7 @@ class DegradeOptions:
     pair: PairOptions = field(default_factory=PairOptions)
     estimate: EstimateOptions = field(default_factory=EstimateOptions)
     """With `align`, the PAN is degraded at the registered place of the MS, so that degraded PAN and reference are
-    aligned; `mtf` is that by which the MS is degraded."""
+    aligned; `mtf` and `pan_mtf` are those by which MS and PAN are degraded."""
     overwrite: bool = False
     """Replace the files of an earlier run."""
 

@@ -182,6 +182,13 @@ def small_model(seed: int = 0, *, trained: bool = True) -> CrossDiff:
     return model
 
 
+def told_of_quality(model: CrossDiff) -> None:
+    """Give the layers on the image quality, which begin at zero, random weights."""
+    for name, weight in model.named_parameters():
+        if name.endswith("quality.weight"):
+            torch.nn.init.normal_(weight, std=0.3)
+
+
 @pytest.fixture(scope="session")
 def small_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weight file of a small network with a random head."""

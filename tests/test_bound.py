@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import small_model
+from conftest import small_model, told_of_quality
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import crossdiff_cli
@@ -27,7 +27,7 @@ from crossdiff_cli.inference.layers import Block, Conv, compact, stacked, upsamp
 from crossdiff_cli.inference.run import BoundScene, DeviceWorker, OutputPixels
 from crossdiff_cli.model.blocks import ResBlock
 from crossdiff_cli.model.crossdiff import CrossDiff
-from crossdiff_cli.model.spectral import Spectrum
+from crossdiff_cli.model.spectral import ImageQuality, Spectrum
 from crossdiff_cli.model.weights import load
 from crossdiff_cli.system.weight_files import bundled_weights
 
@@ -44,7 +44,8 @@ def scene(bands: int, ratio: float, size: int = 200) -> tuple[torch.Tensor, torc
     limits = (1.5,) + (float("inf"),) * (bands - 1)
     intensity = Intensity((1 / bands,) * bands, (0.9,) * bands, 0.02, 0.1)
     sensor_model = SensorModel(grid, gains, (0.2,) * bands, 0.3, limits, intensity)
-    spectrum = Spectrum(torch.linspace(450, 850, bands), torch.full((bands,), 60.0), PAN_NM, ratio)
+    quality = ImageQuality.of(gains, sensor_model.ms_noise, 0.4, sensor_model.pan_noise)
+    spectrum = Spectrum(torch.linspace(450, 850, bands), torch.full((bands,), 60.0), PAN_NM, ratio, quality)
     pan = torch.randn(1, 1, size, size, generator=generator)
     return pan, torch.randn(1, bands, coarse, coarse, generator=generator), sensor_model, spectrum
 
@@ -58,6 +59,7 @@ def network(kind: str) -> CrossDiff:
         model.add_sensor_stage([float(nm) for nm in torch.linspace(450, 850, 4)])
         torch.nn.init.normal_(model.head.stage.out.weight, std=0.05)
     torch.nn.init.normal_(model.head.out.kernels.out.weight, std=0.05)
+    told_of_quality(model)
     return model.eval().requires_grad_(False)
 
 

@@ -20,7 +20,7 @@ from crossdiff_cli.quality.inputs import ms_mask
 from crossdiff_cli.quality.windows import all_valid
 from crossdiff_cli.tasks.degrade import NAMES, degrade
 
-QB = DegradeOptions(pair=PairOptions(sensor="qb"), estimate=EstimateOptions(align=False, mtf="table"))
+QB = DegradeOptions(pair=PairOptions(sensor="qb"), estimate=EstimateOptions(align=False, mtf="table", pan_mtf="table"))
 
 
 @pytest.fixture

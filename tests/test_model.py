@@ -1,8 +1,9 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
-from conftest import SMALL, small_model
+from conftest import SMALL, small_model, told_of_quality
 
 from crossdiff_cli.geometry.grid import GridMapping
 from crossdiff_cli.geometry.window import STRIDE
@@ -12,7 +13,7 @@ from crossdiff_cli.imaging.limiter import Limits
 from crossdiff_cli.imaging.resample import degrade, expand
 from crossdiff_cli.imaging.sensor_model import SensorModel, pan_on_ms_grid, to_ms, to_pan
 from crossdiff_cli.model.crossdiff import CrossDiff
-from crossdiff_cli.model.spectral import Spectrum, embed_wavelengths
+from crossdiff_cli.model.spectral import ImageQuality, Spectrum, embed_wavelengths
 
 SPECTRUM = Spectrum(
     torch.tensor([480.0, 545.0, 672.0, 850.0]),
@@ -53,6 +54,56 @@ def test_any_order_of_bands_gives_the_same_bands():
     shuffled = Spectrum(SPECTRUM.center_nm[order], SPECTRUM.width_nm[order], SPECTRUM.pan_nm, 4.0)
     sensor_model = SensorModel(GridMapping((4.0, 4.0), (0.0, 0.0)), tuple(SENSOR_MODEL.nyquist_gains[i] for i in order))
     assert torch.allclose(model.fuse(pan, ms[:, order], sensor_model, shuffled, iterations=1), out[:, order], atol=1e-5)
+
+
+def of_quality(gains=(0.34, 0.32, 0.30, 0.22), noise=(0.1, 0.0, 0.05, 0.2), pan_gain=0.4, pan_noise=0.1):
+    return replace(SPECTRUM, quality=ImageQuality.of(gains, noise, pan_gain, pan_noise))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        of_quality(pan_gain=0.15),
+        of_quality(pan_noise=0.0),
+        of_quality(noise=(0.1, 0.0, 0.05, 0.0)),
+        of_quality(gains=(0.34, 0.32, 0.30, 0.5)),
+    ],
+    ids=["PAN gain", "PAN noise", "MS noise", "MS gain"],
+)
+def test_the_network_is_told_mtf_and_noise(other):
+    pan, ms = inputs()
+    model = small_model()
+    known = model.fuse(pan, ms, SENSOR_MODEL, of_quality(), iterations=0)
+    assert torch.equal(model.fuse(pan, ms, SENSOR_MODEL, SPECTRUM, iterations=0), known), "it begins without effect"
+    told_of_quality(model)
+    found = model.fuse(pan, ms, SENSOR_MODEL, of_quality(), iterations=0)
+    assert (model.fuse(pan, ms, SENSOR_MODEL, other, iterations=0) - found).abs().max() > 1e-4
+
+
+def test_a_network_that_is_not_told_the_quality_has_no_weights_for_it():
+    torch.manual_seed(0)
+    model = CrossDiff(replace(SMALL, image_quality=False))
+    assert not any("quality" in name for name in model.state_dict())
+    plain = small_model(trained=False).state_dict()
+    assert all(torch.equal(plain[name], value) for name, value in model.state_dict().items())
+
+
+def test_the_quality_of_bands_goes_with_them():
+    pan, ms = inputs()
+    order = torch.tensor([2, 0, 3, 1])
+    model = small_model()
+    told_of_quality(model)
+    out = model.fuse(pan, ms, SENSOR_MODEL, of_quality(), iterations=1)
+    shuffled, sensor_model = of_quality().select_bands(order), SENSOR_MODEL.select_bands(order.tolist())
+    assert torch.allclose(model.fuse(pan, ms[:, order], sensor_model, shuffled, iterations=1), out[:, order], atol=1e-5)
+
+
+def test_blur_and_noise_are_described_by_numbers_of_order_one():
+    found = ImageQuality.of((0.05, 0.9), (0.0, 0.3), 0.237, 0.007).described()
+    assert found[:, 0].tolist() == pytest.approx([0.531, -0.875], abs=1e-3)
+    assert found[:, 1].tolist() == pytest.approx([0.0] * 2, abs=1e-3)
+    assert found[:, 2].tolist() == pytest.approx([-0.523, 1.481], abs=1e-3)
+    assert found[:, 3].tolist() == pytest.approx([0.0] * 2, abs=1e-6)
 
 
 def test_one_network_takes_any_number_of_bands():
@@ -109,10 +160,10 @@ def test_gradients_reach_head_and_laterals(encoders):
     pan, ms = inputs()
     given = pan, *prepare(pan, ms, SENSOR_MODEL)
     kept = [image.clone() for image in given]
-    trained = model(*given, SPECTRUM)
+    trained = model(*given, of_quality())
     assert trained.requires_grad
     with torch.inference_mode():
-        quick = model(*given, SPECTRUM)
+        quick = model(*given, of_quality())
     assert torch.equal(quick, trained)
     assert (trained - given[2] - pan + given[1]).abs().max() > 0.01
     assert all(torch.equal(a, b) for a, b in zip(given, kept, strict=True))

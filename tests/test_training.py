@@ -60,7 +60,7 @@ def test_wald_pairs_of_one_sensor_keep_its_ratio_and_bands_and_get_its_noise(man
         ms_mask=torch.ones_like(scene.ms_mask),
         sensor_model=noise,
     )
-    sampler = PatchSampler([flat], 64, 8, one_sensor=True, noise=True)
+    sampler = PatchSampler([flat], 64, 8, one_sensor=True)
     levels = []
     for seed in range(24):
         example = sampler.attempt(torch.Generator().manual_seed(seed), reduced=True)
@@ -76,7 +76,9 @@ def test_wald_pairs_of_one_sensor_keep_its_ratio_and_bands_and_get_its_noise(man
     assert 1.0 < max(levels) <= 1.3
     varied = PatchSampler([flat], 32, 2)
     ratios = {varied.draw(torch.Generator().manual_seed(seed), reduced=True).spectrum.ratio for seed in range(20)}
-    assert ratios > {2.0} and not float(varied.draw(torch.Generator(), reduced=True).pan.std())
+    assert ratios > {2.0}
+    plain = PatchSampler([flat], 32, 2, augment=False).draw(torch.Generator().manual_seed(0), reduced=True)
+    assert not float(plain.pan.std()) and not float(plain.ms.std())
 
 
 def test_manifest_splits_and_refusals(manifest, tmp_path):
@@ -147,9 +149,9 @@ def test_an_example_knows_the_noise_of_its_bands(sampler):
 
 def test_a_reduced_example_has_the_ms_as_its_truth(sampler):
     """The reference, degraded by the MTF, is the MS of the example: the Wald protocol."""
-    ratios = set()
+    ratios, plain = set(), replace(sampler, augment=False)
     for seed in range(12):
-        example = sampler.draw(torch.Generator().manual_seed(seed), reduced=True)
+        example = plain.draw(torch.Generator().manual_seed(seed), reduced=True)
         ratios.add(example.sensor_model.grid.ratio)
         shape = tuple(example.ms.shape[2:])
         seen = degrade(
@@ -164,7 +166,7 @@ def test_a_reduced_example_has_the_ms_as_its_truth(sampler):
             for o, r in zip(example.sensor_model.grid.offset, example.sensor_model.grid.ratio, strict=True)
         )
         if rows.stop > rows.start and cols.stop > cols.start:
-            assert (seen - example.ms)[:, :, rows, cols].abs().max() < 0.5
+            assert (seen - example.ms)[:, :, rows, cols].abs().max() < 1e-3
     assert len(ratios) > 1
 
 

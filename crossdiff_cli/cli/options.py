@@ -17,6 +17,7 @@ from crossdiff_cli.cli.types import (
     Names,
     Nodata,
     OnOff,
+    PanMtfGain,
     TileSize,
     Weights,
     complete_sensor,
@@ -110,10 +111,14 @@ MTF = setting(
     EstimateOptions, "mtf", "--mtf", type=MtfGains(), show_default=True,
     help="MTF of the MS bands: estimated on the scene, that of the sensor, or their gains at the Nyquist frequency.",
 )  # fmt: skip
-wald_options = option_group("estimate", _ALIGN, MTF)
+_PAN_MTF = setting(
+    EstimateOptions, "pan_mtf", "--pan-mtf", type=PanMtfGain(), show_default=True,
+    help="MTF of the PAN: estimated on the scene, that of the sensor, or its gain at the Nyquist frequency.",
+)  # fmt: skip
+wald_options = option_group("estimate", _ALIGN, MTF, _PAN_MTF)
 mtf_options = option_group("estimate", MTF)
 estimate_options = option_group(
-    "estimate", _ALIGN, MTF,
+    "estimate", _ALIGN, MTF, _PAN_MTF,
     setting(EstimateOptions, "noise", "--noise", type=OnOff(), show_default="auto",
             help="Estimate sensor noise and suppress detail below it."),
     setting(EstimateOptions, "aliasing", "--aliasing", type=OnOff(), show_default="auto",

@@ -83,6 +83,21 @@ class MtfGains(click.ParamType):  # type: ignore[type-arg] # generic in the newe
             self.fail(f"{value!r} is neither auto nor table nor a list of Nyquist gains like 0.3,0.28", param, ctx)
 
 
+class PanMtfGain(click.ParamType):  # type: ignore[type-arg] # generic in the newest click only
+    """`auto`, `table`, or a Nyquist gain."""
+
+    name = "auto|table|G"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str | float:
+        """Return the word, or the gain."""
+        if isinstance(value, float) or value in ("auto", "table"):
+            return value
+        try:
+            return float(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither auto nor table nor a Nyquist gain like 0.15", param, ctx)
+
+
 class Pairs(click.ParamType):  # type: ignore[type-arg] # generic in the newest click only
     """Comma-separated pairs of numbers: `480/60,550/70`."""
 

@@ -60,6 +60,16 @@ class SampleWindow:
         """Valid MS pixels at least three pixels from an invalid one or the border: (h, w)."""
         return eroded(self.mask, 3)
 
+    def pan_mask(self, ratio: Pixels) -> Tensor:
+        """Return which PAN pixels lie in MS pixels whose whole area is valid: (H, W)."""
+        rows, cols = (
+            ((torch.arange(size) + 0.5 - start) / step).floor().long()
+            for size, start, step in zip(self.pan.shape[2:], self.offset, ratio, strict=True)
+        )
+        height, width = self.mask.shape
+        inside = ((rows >= 0) & (rows < height))[:, None] & ((cols >= 0) & (cols < width))
+        return self.mask[rows.clamp(0, height - 1)][:, cols.clamp(0, width - 1)] & inside
+
 
 @dataclass(frozen=True, slots=True)
 class PanDegradation:

@@ -42,7 +42,7 @@ def ms_noise(samples: Sequence[SampleWindow], degradation: PanDegradation, place
 
 def pan_noise(samples: Sequence[SampleWindow], ratio: Pixels) -> float:
     """Deviation of the white noise of the PAN, in its unit; 0 where too little is valid."""
-    return _level(torch.cat([_blocks(sample.pan[0], _on_pan(sample, ratio)) for sample in samples])[:, 0])
+    return _level(torch.cat([_blocks(sample.pan[0], sample.pan_mask(ratio)) for sample in samples])[:, 0])
 
 
 def _level(blocks: Tensor) -> float:
@@ -88,14 +88,3 @@ def _blocks(image: Tensor, valid: Tensor) -> Tensor:
 
     found = cut(image)[cut(valid[None]).flatten(1).all(dim=1)]
     return found - found.mean(dim=(2, 3), keepdim=True)
-
-
-def _on_pan(sample: SampleWindow, ratio: Pixels) -> Tensor:
-    """Which PAN pixels lie in MS pixels whose whole area is valid: (H, W)."""
-    rows, cols = (
-        ((torch.arange(size) + 0.5 - start) / step).floor().long()
-        for size, start, step in zip(sample.pan.shape[2:], sample.offset, ratio, strict=True)
-    )
-    height, width = sample.mask.shape
-    inside = ((rows >= 0) & (rows < height))[:, None] & ((cols >= 0) & (cols < width))
-    return sample.mask[rows.clamp(0, height - 1)][:, cols.clamp(0, width - 1)] & inside

@@ -14,6 +14,7 @@ from crossdiff_cli.estimate.intensity import estimate_intensity
 from crossdiff_cli.estimate.matching import PanDegradation, SampleWindow
 from crossdiff_cli.estimate.mtf import estimate_nyquist_gains
 from crossdiff_cli.estimate.noise import ms_noise, pan_noise
+from crossdiff_cli.estimate.pan_mtf import estimate_pan_nyquist_gain
 from crossdiff_cli.estimate.registration import Registration, register
 from crossdiff_cli.estimate.saturation import saturation_levels
 from crossdiff_cli.geometry.grid import GridMapping, Pixels
@@ -23,8 +24,8 @@ from crossdiff_cli.imaging.intensity import Intensity
 from crossdiff_cli.imaging.normalisation import Normalisation
 from crossdiff_cli.imaging.resample import degrade
 from crossdiff_cli.imaging.sensor_model import SensorModel
-from crossdiff_cli.options import EstimateOptions, Mtf
-from crossdiff_cli.sensors.table import Band, spectral_order
+from crossdiff_cli.options import EstimateOptions, Mtf, PanMtf
+from crossdiff_cli.sensors.table import DEFAULT_PAN_NYQUIST_GAIN, Band, spectral_order
 
 NOISE_THRESHOLD = 0.05
 """Standard deviation of noise, as a share of that of its image, above which it is reported."""
@@ -61,6 +62,10 @@ class SceneEstimates:
     """DN at which each MS band saturates; infinite where it does not in the sample windows."""
     intensity: Intensity | None = None
     """How the bands make up the PAN, in file order; None where it was not estimated."""
+    pan_nyquist_gain: float = DEFAULT_PAN_NYQUIST_GAIN
+    """MTF gain of the PAN at its Nyquist frequency."""
+    pan_mtf_source: MtfSource = "table"
+    """Its origin."""
 
     def registered_ratio(self) -> Pixels:
         """Return the PAN pixels per MS pixel, as registered."""
@@ -108,14 +113,15 @@ class SceneEstimates:
         return " ".join(f"{name}:{dn:.2g}" for name, share, dn in levels if share > NOISE_THRESHOLD)
 
     def describe_mtf(self) -> str:
-        """Return the Nyquist gain of each band and where it comes from, as a line of a log."""
+        """Return the Nyquist gains of bands and PAN and where they come from, as a line of a log."""
         words = {"scene": "estimated on the scene", "table": "of the sensor table", "option": "as given"}
         parts = []
         for source in dict.fromkeys(self.mtf_sources):
             bands = [i for i, other in enumerate(self.mtf_sources) if other == source]
             parts.append(", ".join(f"{self.bands[i].name} {self.nyquist_gains[i]:.2f}" for i in bands))
             parts[-1] += f" ({words[source]})"
-        return "MTF gain at the MS Nyquist frequency: " + "; ".join(parts)
+        of_pan = f"; of the PAN at its own: {self.pan_nyquist_gain:.2f} ({words[self.pan_mtf_source]})"
+        return "MTF gain at the MS Nyquist frequency: " + "; ".join(parts) + of_pan
 
     def describe_aliasing(self) -> str:
         """Return how much of the fine texture of the MS the PAN does not show; empty where that is little."""
@@ -130,6 +136,8 @@ class SceneEstimates:
             "CROSSDIFF_SHIFT_PX": f"{place.shift[1]:.3f},{place.shift[0]:.3f}",
             "CROSSDIFF_NYQUIST_GAINS": ",".join(f"{gain:.3f}" for gain in self.nyquist_gains),
             "CROSSDIFF_MTF_SOURCE": ",".join(self.mtf_sources),
+            "CROSSDIFF_PAN_NYQUIST_GAIN": f"{self.pan_nyquist_gain:.3f}",
+            "CROSSDIFF_PAN_MTF_SOURCE": self.pan_mtf_source,
         }
         if self.intensity is not None:
             tags["CROSSDIFF_ALIASING"] = f"{self.intensity.aliased:.3f}"
@@ -148,6 +156,7 @@ def survey(
     bands: tuple[Band, ...],
     options: EstimateOptions | None = None,
     path: str = "",
+    pan_nyquist_gain: float = DEFAULT_PAN_NYQUIST_GAIN,
 ) -> SceneEstimates:
     """Estimate the normalisation of a scene and, if asked, its registration, its MTF and its noise.
 
@@ -157,6 +166,7 @@ def survey(
         bands: of the MS, in file order.
         options: what is estimated; defaults as the command's.
         path: of the scene, for the error.
+        pan_nyquist_gain: MTF gain of the PAN in the sensor table.
 
     Raises:
         SceneError: no valid pixel where PAN and MS overlap.
@@ -187,6 +197,7 @@ def survey(
         views = _normalised(_some(samples), normalisation)
         intensity = estimate_intensity(views, registration.ratio(grid.ratio), registration, gains)
     saturation = saturation_levels(samples)
+    pan_gain, pan_source = _pan_mtf(_some(samples), grid.ratio, of_pan, options.pan_mtf, pan_nyquist_gain)
     place = sorted(range(len(order)), key=order.__getitem__)  # of each band of the file in the order of wavelengths
     shifts = registration.band_shifts and tuple(registration.band_shifts[i] for i in place)
     registration = replace(registration, band_shifts=shifts)
@@ -201,6 +212,8 @@ def survey(
         mtf_sources=tuple(sources[i] for i in place),
         saturation=tuple(saturation[i] for i in place),
         intensity=intensity and intensity.select_bands(place),
+        pan_nyquist_gain=pan_gain,
+        pan_mtf_source=pan_source,
     )
 
 
@@ -243,6 +256,16 @@ def _mtf(
     found = estimate_nyquist_gains(samples, place.ratio(grid.ratio), place, of_pan, [band.center_nm for band in bands])
     gains = [own if gain is None else gain.gain for gain, own in zip(found, table, strict=True)]
     return gains, ["table" if gain is None else "scene" for gain in found]
+
+
+def _pan_mtf(
+    samples: Sequence[SampleWindow], ratio: Pixels, noise: float, asked: PanMtf, table: float
+) -> tuple[float, MtfSource]:
+    """Return the Nyquist gain of the PAN and where it comes from."""
+    if not isinstance(asked, str):
+        return asked, "option"
+    found = estimate_pan_nyquist_gain(samples, ratio, noise) if asked == "auto" else None
+    return (table, "table") if found is None else (found.gain, "scene")
 
 
 def _centre(samples: Sequence[SampleWindow]) -> Pixels:

@@ -7,7 +7,7 @@ colours; here only fluctuations within 3 x 3 MS pixels are corrected, by the sha
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -42,6 +42,12 @@ class Intensity:
         """Return that of some of the bands, in the order given."""
         weights, response = (tuple(values[band] for band in bands) for values in (self.weights, self.response))
         return Intensity(weights, response, self.unexplained, self.aliased)
+
+    def rescaled(self, factors: Sequence[float]) -> "Intensity":
+        """Return that of the bands times `factors`."""
+        weights = tuple(weight / factor for weight, factor in zip(self.weights, factors, strict=True))
+        response = tuple(value * factor for value, factor in zip(self.response, factors, strict=True))
+        return replace(self, weights=weights, response=response)
 
     def of(self, ms: Tensor) -> Tensor:
         """Return the intensity (B, 1, h, w) of an MS (B, C, h, w)."""

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crossdiff_cli.model.spectral import EMBEDDING_WIDTH, Spectrum, embed_wavelengths
+from crossdiff_cli.model.spectral import EMBEDDING_WIDTH, Spectrum, embed_wavelengths, zero_linear
 
 
 def pixel_rms(x: Tensor) -> Tensor:
@@ -25,14 +25,15 @@ def convolve(conv: nn.Module, x: Tensor) -> Tensor:
 
 
 class Conditioning(nn.Module):
-    """One vector for timestep, GSD ratio and PAN range; the same for every pixel of a scene."""
+    """One vector for timestep, GSD ratio, PAN range and image quality; the same for every pixel of a scene."""
 
-    def __init__(self, width: int) -> None:
-        """`width` of the vector."""
+    def __init__(self, width: int, *, quality: bool = False) -> None:
+        """`width` of the vector; with `quality` the MTF and noise of the PAN, and of the MS in the mean, go into it."""
         super().__init__()
         self.mlp = nn.Sequential(
             nn.Linear(2 * EMBEDDING_WIDTH + 2, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU()
         )
+        self.quality = zero_linear(width) if quality else None
 
     def forward(self, timestep: Tensor, spectrum: Spectrum) -> Tensor:
         """Return (B, width) for `timestep` (B,) in [-1, 1], as `UNet.encode`."""
@@ -44,7 +45,10 @@ class Conditioning(nn.Module):
         log_ratio = math.log2(spectrum.ratio)
         ratio = torch.tensor([[log_ratio - 2.0, (log_ratio - 2.0) ** 2]], device=timestep.device)
         scene = torch.cat([pan, ratio], dim=1).expand(len(timestep), -1)
-        embedded: Tensor = self.mlp(torch.cat([phase.sin(), phase.cos(), scene], dim=1))
+        hidden = self.mlp[0](torch.cat([phase.sin(), phase.cos(), scene], dim=1))
+        if self.quality is not None and spectrum.quality is not None:
+            hidden = hidden + self.quality(spectrum.quality.described().mean(dim=0))
+        embedded: Tensor = self.mlp[1:](hidden)
         return embedded
 
 

@@ -54,6 +54,8 @@ class Architecture:
     """Whether the head takes the features of M2P beside those of P2M."""
     stage_nm: tuple[float, ...] = ()
     """Centre wavelengths, rising, of the bands that the head's sensor stage was fitted to; empty without a stage."""
+    image_quality: bool = True
+    """Whether the networks are told the MTF and noise of PAN and MS."""
     prediction_type: str = "x0"
     """What the encoders were asked for: x0, eps or v."""
 
@@ -63,10 +65,14 @@ class Architecture:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Architecture":
-        """Inverse of `as_dict`, from JSON lists to tuples; `objective` is the older name of `prediction_type`."""
+        """Inverse of `as_dict`, from JSON lists to tuples.
+
+        Older files call `prediction_type` `objective`, and without `image_quality` they have none.
+        """
         plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         if "objective" in plain:
             plain["prediction_type"] = plain.pop("objective")
+        plain.setdefault("image_quality", False)
         return cls(**plain)
 
     def schedule(self) -> NoiseSchedule:
@@ -82,8 +88,8 @@ class CrossDiff(nn.Module):
         super().__init__()
         a = architecture
         self.architecture = a
-        self.p2m = UNet("ms", a.widths, a.blocks, a.decoder_width) if encoders else None
-        self.m2p = UNet("pan", a.widths, a.blocks, a.decoder_width) if encoders else None
+        self.p2m = UNet("ms", a.widths, a.blocks, a.decoder_width, quality=a.image_quality) if encoders else None
+        self.m2p = UNet("pan", a.widths, a.blocks, a.decoder_width, quality=a.image_quality) if encoders else None
         self.head = self.untrained_head()
 
     def untrained_head(self) -> FusionHead:
@@ -96,6 +102,7 @@ class CrossDiff(nn.Module):
             encoders=self.p2m is not None,
             m2p=a.m2p_features,
             stage_nm=a.stage_nm,
+            quality=a.image_quality,
         )
 
     def add_sensor_stage(self, center_nm: Sequence[float]) -> None:
@@ -197,9 +204,7 @@ class CrossDiff(nn.Module):
         Returns:
             (B, C, H, W), normalised, float32.
         """
-        pan = denoise_pan(pan, sensor_model)
-        pan_ms = pan_on_ms_grid(pan, (ms.shape[2], ms.shape[3]), sensor_model)
-        ms = correct_intensity(ms, pan_ms, sensor_model.intensity, sensor_model.ms_noise, sensor_model.saturation)
+        pan, ms, pan_ms = cleaned(pan, ms, sensor_model)
         pan_low, ms_up, beta = prepare(pan, ms, sensor_model)
         hrms = self(pan, pan_low, ms_up, beta, spectrum, dtype)
         return back_project(hrms, pan, ms, pan_ms, sensor_model, iterations)
@@ -213,3 +218,20 @@ class CrossDiff(nn.Module):
         ms_up = math.ceil((REACH + EXPAND_RADIUS) * largest) + degraded
         network = max(self.receptive_field_radius + ms_up, self.head.inject_radius + beta)
         return WIENER_RADIUS + network + back_projection_radius(ratio, nyquist_gains, iterations)
+
+
+def cleaned(pan: Tensor, ms: Tensor, sensor_model: SensorModel) -> tuple[Tensor, Tensor, Tensor]:
+    """Suppress noise of the PAN, and aliasing and noise of the MS that the PAN does not show, before they are fused.
+
+    Args:
+        pan: (B, 1, H, W), normalised.
+        ms: (B, C, h, w), normalised.
+        sensor_model: of the window.
+
+    Returns:
+        PAN, MS, and the PAN on the MS grid (B, C, h, w).
+    """
+    pan = denoise_pan(pan, sensor_model)
+    pan_ms = pan_on_ms_grid(pan, (ms.shape[2], ms.shape[3]), sensor_model)
+    ms = correct_intensity(ms, pan_ms, sensor_model.intensity, sensor_model.ms_noise, sensor_model.saturation)
+    return pan, ms, pan_ms

@@ -64,10 +64,12 @@ class FusionHead(nn.Module):
         encoders: bool = True,
         m2p: bool = True,
         stage_nm: Sequence[float] = (),
+        quality: bool = False,
     ) -> None:
         """`feature_widths` of one pyramid, `widths` of the head at 1/2, 1/4 and 1/8 of the PAN grid.
 
-        `stage_nm` are the centre wavelengths of the bands of a `SensorStage`; without them the head has none.
+        `stage_nm` are the centre wavelengths of the bands of a `SensorStage`; without them the head has none. With
+        `quality` it is told the MTF and noise of PAN and MS.
 
         Without `m2p` it takes the features of P2M alone. Without `encoders` it works on PAN and MS alone: the control
         of the encoders' worth.
@@ -75,8 +77,8 @@ class FusionHead(nn.Module):
         super().__init__()
         self.widths = widths
         condition_width = 2 * widths[0]
-        self.conditioning = Conditioning(condition_width)
-        self.band_stem = BandStem(widths[0])
+        self.conditioning = Conditioning(condition_width, quality=quality)
+        self.band_stem = BandStem(widths[0], quality=quality)
         self.pan_stem = nn.Conv2d(2, widths[0], 6, stride=2, padding=2)
         self.gates = (
             nn.ModuleList(Gate(f, w, m2p=m2p) for f, w in zip(feature_widths, widths, strict=True))
@@ -86,7 +88,7 @@ class FusionHead(nn.Module):
         self.decoded = nn.Conv2d((1 + m2p) * decoder_width, widths[0], 1) if encoders else None
         self.ups = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in pairwise(widths))
         self.blocks = nn.ModuleList(ResBlock(width, condition_width) for width in widths)
-        self.out = BandOutput(widths[0], maps=4, zero=True)
+        self.out = BandOutput(widths[0], maps=4, zero=True, quality=quality)
         self.stage = SensorStage(stage_nm) if stage_nm else None
 
     @property

@@ -25,15 +25,26 @@ STEM_RADIUS = 3
 class UNet(nn.Module):
     """Predicts how x_t of `target` is to be corrected, from it and the other image, both on the PAN grid."""
 
-    def __init__(self, target: Target, widths: tuple[int, ...], blocks: tuple[int, ...], decoder_width: int) -> None:
-        """`widths` and `blocks` give channels and residual blocks at 1/2, 1/4 and 1/8 of the PAN grid."""
+    def __init__(
+        self,
+        target: Target,
+        widths: tuple[int, ...],
+        blocks: tuple[int, ...],
+        decoder_width: int,
+        *,
+        quality: bool = False,
+    ) -> None:
+        """`widths` and `blocks` give channels and residual blocks at 1/2, 1/4 and 1/8 of the PAN grid.
+
+        With `quality` it is told the MTF and noise of PAN and MS.
+        """
         super().__init__()
         self.target = target
         self.widths = widths
         self.blocks = blocks
         condition_width = 2 * widths[0]
-        self.conditioning = Conditioning(condition_width)
-        self.band_stem = BandStem(widths[0])
+        self.conditioning = Conditioning(condition_width, quality=quality)
+        self.band_stem = BandStem(widths[0], quality=quality)
         self.pan_stem = nn.Conv2d(1, widths[0], 6, stride=2, padding=2)
         self.levels = nn.ModuleList(
             nn.ModuleList(ResBlock(width, condition_width) for _ in range(count))
@@ -41,7 +52,7 @@ class UNet(nn.Module):
         )
         self.downs = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairwise(widths))
         self.laterals = nn.ModuleList(nn.Conv2d(width, decoder_width, 1) for width in widths)
-        self.ms_out = BandOutput(decoder_width, maps=2, zero=True) if target == "ms" else None
+        self.ms_out = BandOutput(decoder_width, maps=2, zero=True, quality=quality) if target == "ms" else None
         self.pan_out = nn.Conv2d(decoder_width, 4, 1) if target == "pan" else None
 
     @property

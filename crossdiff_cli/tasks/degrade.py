@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from crossdiff_cli import __version__
 from crossdiff_cli.errors import OutputError, SceneError
 from crossdiff_cli.estimate.registration import Registration
-from crossdiff_cli.estimate.survey import survey
+from crossdiff_cli.estimate.survey import MtfSource, survey
 from crossdiff_cli.geometry.grid import GridMapping
 from crossdiff_cli.geometry.window import Window, tiles
 from crossdiff_cli.imaging.quantise import array_to_dtype
@@ -55,8 +55,12 @@ class DegradeResult:
     """(x, y), PAN pixels of the input."""
     nyquist_gains: tuple[float, ...]
     """MTF gain, at the Nyquist frequency of the degraded MS, by which each band was degraded."""
-    mtf_source: tuple[str, ...]
+    mtf_source: tuple[MtfSource, ...]
     """Origin of each gain: `scene`, `table` or `option`."""
+    pan_nyquist_gain: float
+    """MTF gain, at the Nyquist frequency of the degraded PAN, by which the PAN was degraded."""
+    pan_mtf_source: MtfSource
+    """Its origin."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types for JSON."""
@@ -87,10 +91,12 @@ def degrade(pan: str, ms: Sequence[str], folder: Path, options: DegradeOptions |
     with open_pair(pan, ms, options.pair) as pair:
         for target in targets:
             refuse_target(target, (pair.pan, *pair.ms))
-        found = survey(pair.sample_windows(), pair.grid, pair.bands, options.estimate)
+        found = survey(
+            pair.sample_windows(), pair.grid, pair.bands, options.estimate, pair.pan.path, pair.sensor.pan_nyquist_gain
+        )
         plan = _plan(pair, found.registration)
         with _together(folder) as hidden:
-            _write(pair, plan, found.nyquist_gains, hidden)
+            _write(pair, plan, found.pan_nyquist_gain, found.nyquist_gains, hidden)
         return DegradeResult(
             pan=str(targets[0]),
             ms=str(targets[1]),
@@ -101,6 +107,8 @@ def degrade(pan: str, ms: Sequence[str], folder: Path, options: DegradeOptions |
             shift_px=(round(found.registration.shift[1], 3), round(found.registration.shift[0], 3)),
             nyquist_gains=tuple(round(gain, 3) for gain in found.nyquist_gains),
             mtf_source=found.mtf_sources,
+            pan_nyquist_gain=round(found.pan_nyquist_gain, 3),
+            pan_mtf_source=found.pan_mtf_source,
         )
 
 
@@ -160,7 +168,7 @@ def _transform(pair: ScenePair) -> Affine | None:
     return pair.pan.transform @ Affine.translation(col, row) @ Affine.scale(cols, rows)
 
 
-def _write(pair: ScenePair, plan: _Plan, gains: tuple[float, ...], folder: Path) -> None:
+def _write(pair: ScenePair, plan: _Plan, pan_gain: float, gains: tuple[float, ...], folder: Path) -> None:
     whole = Window(0, 0, *plan.crop.shape)
 
     def read_ms(window: Window) -> Image:
@@ -168,13 +176,13 @@ def _write(pair: ScenePair, plan: _Plan, gains: tuple[float, ...], folder: Path)
         parts = [raster.read(there) for raster in pair.ms]
         return np.concatenate([data for data, _ in parts]), np.logical_and.reduce([mask for _, mask in parts])
 
-    pan_source = _Source(pair.pan.read, Window(0, 0, *pair.pan.shape), plan.pan, (pair.sensor.pan_nyquist_gain,))
+    pan_source = _Source(pair.pan.read, Window(0, 0, *pair.pan.shape), plan.pan, (pan_gain,))
     ms_source = _Source(read_ms, whole, plan.coarse, gains)
     coarse = None
     if plan.transform is not None:
         coarse = plan.transform @ Affine.scale(plan.coarse.ratio[1], plan.coarse.ratio[0])
     low, high = pair.sensor.pan_nm
-    pan_band = Band("PAN", (low + high) / 2, high - low, pair.sensor.pan_nyquist_gain)
+    pan_band = Band("PAN", (low + high) / 2, high - low, pan_gain)
     reference = _profile(pair, plan)
     pan = replace(
         reference, dtype=pair.pan.dtype, bands=[pan_band], scales=pair.pan.scales, offsets=pair.pan.offsets,

@@ -15,7 +15,8 @@ def describe(pan: str, ms: Sequence[str], options: PairOptions | None = None) ->
         SceneError, SensorError: the pair cannot be sharpened, and why.
     """
     with open_pair(pan, ms, options) as pair:
-        found = survey(pair.sample_windows(), pair.grid, pair.bands)
+        table = pair.sensor.pan_nyquist_gain
+        found = survey(pair.sample_windows(), pair.grid, pair.bands, path=pair.pan.path, pan_nyquist_gain=table)
         delivery = {"delivery": pair.inputs.delivery} if pair.inputs.delivery else {}
         return {
             **delivery,
@@ -25,6 +26,8 @@ def describe(pan: str, ms: Sequence[str], options: PairOptions | None = None) ->
             "wavelengths": [f"{band.center_nm:g} nm" for band in pair.bands],
             "nyquist_gains": [round(gain, 3) for gain in found.nyquist_gains],
             "mtf_source": list(found.mtf_sources),
+            "pan_nyquist_gain": round(found.pan_nyquist_gain, 3),
+            "pan_mtf_source": found.pan_mtf_source,
             "ratio": round(pair.ratio, 6),
             "pan_size": [pair.pan.shape[1], pair.pan.shape[0]],
             "ms_size": [pair.ms_shape[1], pair.ms_shape[0]],

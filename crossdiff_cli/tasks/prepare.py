@@ -21,7 +21,7 @@ from crossdiff_cli.io.profile import profile_of
 from crossdiff_cli.io.writer import OutputProfile
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.device import choose_devices, exact_float32
-from crossdiff_cli.model.spectral import Spectrum
+from crossdiff_cli.model.spectral import ImageQuality, Spectrum
 from crossdiff_cli.model.weights import WeightStore
 from crossdiff_cli.options import NetworkOptions, SharpenOptions
 from crossdiff_cli.sensors.definitions import file_key
@@ -55,6 +55,8 @@ class PreparedScene:
             "shift_px": (round(shift[1], 3), round(shift[0], 3)),
             "nyquist_gains": tuple(round(gain, 3) for gain in self.estimates.nyquist_gains),
             "mtf_source": self.estimates.mtf_sources,
+            "pan_nyquist_gain": round(self.estimates.pan_nyquist_gain, 3),
+            "pan_mtf_source": self.estimates.pan_mtf_source,
         }
 
 
@@ -95,7 +97,9 @@ def _load(
 
 def _survey(pair: ScenePair, options: SharpenOptions) -> SceneEstimates:
     """Estimate what the scene tells of itself, and log it."""
-    estimates = survey(pair.sample_windows(), pair.grid, pair.bands, options.estimate, path=pair.pan.path)
+    estimates = survey(
+        pair.sample_windows(), pair.grid, pair.bands, options.estimate, pair.pan.path, pair.sensor.pan_nyquist_gain
+    )
     if pair.inputs.delivery:
         _log.info("%s", pair.inputs.delivery)
     bands = ",".join(band.name for band in pair.bands)
@@ -148,7 +152,17 @@ def _bound(pair: ScenePair, estimates: SceneEstimates, output: OutputPixels) -> 
     return BoundScene(
         order=tuple(order),
         path=pair.pan.path,
-        spectrum=Spectrum.of([(band.center_nm, band.width_nm) for band in bands], pair.sensor.pan_nm, pair.ratio),
+        spectrum=Spectrum.of(
+            [(band.center_nm, band.width_nm) for band in bands],
+            pair.sensor.pan_nm,
+            pair.ratio,
+            ImageQuality.of(
+                [estimates.nyquist_gains[i] for i in order],
+                [estimates.ms_noise[i] for i in order],
+                estimates.pan_nyquist_gain,
+                estimates.pan_noise,
+            ),
+        ),
         normalisation=estimates.normalisation.select(order),
         nyquist_gains=tuple(estimates.nyquist_gains[i] for i in order),
         sensor_model=lambda patch: estimates.sensor_model(patch).select_bands(order),

@@ -45,6 +45,10 @@ class SharpenResult:
     """MTF gain of each band of the MS at its Nyquist frequency."""
     mtf_source: tuple[str, ...]
     """Origin of each gain: `scene`, `table` or `option`."""
+    pan_nyquist_gain: float
+    """MTF gain of the PAN at its Nyquist frequency."""
+    pan_mtf_source: str
+    """Its origin."""
     consistency: float
     """Relative RMS difference, over all bands, of the degraded result and the MS: 0.01 is one per cent."""
     seconds: float

@@ -12,17 +12,14 @@ from torch import Generator, Tensor
 from crossdiff_cli.errors import TrainingError
 from crossdiff_cli.geometry.grid import GridMapping
 from crossdiff_cli.geometry.window import STRIDE
-from crossdiff_cli.imaging.resample import EXPAND_RADIUS, degrade
+from crossdiff_cli.imaging.resample import EXPAND_RADIUS
 from crossdiff_cli.imaging.sensor_model import SensorModel
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.training.training_scene import TrainingScene
+from crossdiff_cli.training.wald import draw_noise, draw_wald_pair, misjudged, uniform
 
 _MARGIN = EXPAND_RADIUS + 1
 _TRIES = 50
-_NOISIEST = 1.3
-"""Largest noise of a Wald pair, over that of its scene."""
-_NOISELESS = 0.3
-"""Share of Wald pairs to which none is added."""
 _PROBES = 8
 _SIDES = (96, 64, 48, 32)
 """Sides of patches that are tried where the wanted one does not fit, in PAN pixels."""
@@ -63,11 +60,9 @@ class PatchSampler:
     jitter_px: float = 0.1
     """Standard deviation of the residual misregistration that is simulated, PAN pixels."""
     augment: bool = True
-    """Whether windows are flipped and their bands, wavelengths and radiometry varied."""
+    """Whether windows are flipped, their bands, wavelengths and radiometry varied, and Wald pairs get noise."""
     one_sensor: bool = False
-    """Whether Wald pairs keep the ratio of their scene and all its bands; otherwise both vary."""
-    noise: bool = False
-    """Whether Wald pairs get noise as their scene has it, which degradation averages away."""
+    """Whether Wald pairs keep the ratio, MTFs and noise of their scene and all its bands; otherwise they vary."""
 
     def __post_init__(self) -> None:
         if self.size % STRIDE:
@@ -106,9 +101,12 @@ class PatchSampler:
             return _batch(scene, self.size, self.batch, _origins(scene, self.size, generator))
         if min(scene.ms_mask.shape) < self.size:
             return None
-        pair = _wald(scene, generator, own_ratio=self.one_sensor)
+        pair = draw_wald_pair(scene, generator, one_sensor=self.one_sensor)
         example = _batch(pair, self.size, self.batch, _origins(pair, self.size, generator))
-        return _noisy(example, scene.sensor_model, generator) if example and self.noise else example
+        if example is None or not self.augment:
+            return example
+        levels = draw_noise(scene.sensor_model, generator, one_sensor=self.one_sensor)
+        return _noisy(example, *levels, generator)
 
     def _augmented(self, example: Example, generator: Generator) -> Example:
         return _augment(example, generator, self.jitter_px, all_bands=self.one_sensor)
@@ -142,54 +140,21 @@ def fitting_patch(scenes: list[TrainingScene], largest: int, *, reduced: bool, o
     return 0
 
 
-def _noisy(example: Example, sensor_model: SensorModel, generator: Generator) -> Example:
-    """Add the sensor's noise, which degradation averages away, at a random level up to `_NOISIEST` times its own.
-
-    `_NOISELESS` of the examples stay as they are. The noise level is known to the model of the example, as `survey`
-    would estimate it.
-    """
-    level = _NOISIEST * _uniform(generator) if _uniform(generator) >= _NOISELESS else 0.0
-    if not level or not (sensor_model.pan_noise or any(sensor_model.ms_noise)):
+def _noisy(example: Example, pan_noise: float, ms_noise: tuple[float, ...], generator: Generator) -> Example:
+    """Add white noise of these standard deviations; the model of the example knows them, as `survey` would."""
+    if not (pan_noise or any(ms_noise)):
         return example
-    pan_noise, ms_noise = level * sensor_model.pan_noise, tuple(level * noise for noise in sensor_model.ms_noise)
     pan = example.pan + pan_noise * torch.randn(example.pan.shape, generator=generator)
-    ms = example.ms
-    if ms_noise:
-        ms = ms + torch.tensor(ms_noise)[:, None, None] * torch.randn(ms.shape, generator=generator)
-    noisy = replace(example.sensor_model, pan_noise=pan_noise, ms_noise=ms_noise)
-    return replace(example, pan=pan, ms=ms, sensor_model=noisy)
-
-
-def _wald(scene: TrainingScene, generator: Generator, *, own_ratio: bool) -> TrainingScene:
-    """The Wald pair at a random grid phase; its ratio is the scene's own at least half of the time, else 2, 3 or 4."""
-    ratio = scene.spectrum.ratio
-    if not own_ratio and _uniform(generator) < 0.5:
-        ratio = float(torch.randint(2, 5, (1,), generator=generator))
-    offset = (_uniform(generator) * ratio - ratio, _uniform(generator) * ratio - ratio)
-    return wald_pair(scene, ratio, offset)
-
-
-def wald_pair(scene: TrainingScene, ratio: float, offset: tuple[float, float]) -> TrainingScene:
-    """The scene one ratio down: PAN and MS degraded by their MTFs, the MS as reference.
-
-    `offset` says where the outer corner of the degraded MS lies, in pixels of the MS.
-    """
-    gains, (rows, cols) = scene.sensor_model.nyquist_gains, scene.ms_mask.shape
-    grid = scene.sensor_model.grid
-    pan = degrade(scene.pan, (rows, cols), grid.ratio, grid.offset, [scene.pan_gain])
-    seen = degrade(scene.pan_mask[None, None].float(), (rows, cols), grid.ratio, grid.offset, [0.3])
-    small = (math.ceil((rows - offset[0]) / ratio), math.ceil((cols - offset[1]) / ratio))
-    ms = degrade(scene.ms, small, (ratio, ratio), offset, gains)
-    mask = degrade(scene.ms_mask[None, None].float(), small, (ratio, ratio), offset, [0.3])[0, 0] > 0.999
+    ms = example.ms + torch.tensor(ms_noise)[:, None, None] * torch.randn(example.ms.shape, generator=generator)
+    quality = example.spectrum.quality
+    if quality is not None:
+        quality = replace(quality, ms_noise=torch.tensor(ms_noise), pan_noise=pan_noise)
     return replace(
-        scene,
+        example,
         pan=pan,
-        pan_mask=scene.ms_mask & (seen[0, 0] > 0.999),
         ms=ms,
-        ms_mask=mask,
-        sensor_model=SensorModel(GridMapping((ratio, ratio), offset), gains),
-        spectrum=replace(scene.spectrum, ratio=ratio),
-        reference=scene.ms,
+        sensor_model=replace(example.sensor_model, pan_noise=pan_noise, ms_noise=ms_noise),
+        spectrum=replace(example.spectrum, quality=quality),
     )
 
 
@@ -277,11 +242,11 @@ def _alike(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
 
 
 def _augment(example: Example, generator: Generator, jitter_px: float, *, all_bands: bool) -> Example:
-    """Flip, transpose, choose bands, jitter wavelengths, radiometry and registration."""
+    """Flip, transpose, choose bands, jitter wavelengths, radiometry, registration and what is told of the quality."""
     pan, ms, reference = example.pan, example.ms, example.reference
     sensor_model, spectrum = example.sensor_model, example.spectrum
     bands = torch.arange(ms.shape[1])
-    if not all_bands and _uniform(generator) < 0.4:
+    if not all_bands and uniform(generator) < 0.4:
         keep = int(torch.randint(1, len(bands) + 1, (1,), generator=generator))
         bands = torch.randperm(len(bands), generator=generator)[:keep]
     ms = ms[:, bands]
@@ -289,9 +254,13 @@ def _augment(example: Example, generator: Generator, jitter_px: float, *, all_ba
     shift = 0.1 * torch.randn(len(bands), 1, 1, generator=generator)
     ms = ms * gain + shift
     reference = None if reference is None else reference[:, bands] * gain + shift
-    center = spectrum.center_nm[bands] + 6.0 * torch.randn(len(bands), generator=generator)
-    width = spectrum.width_nm[bands] * torch.exp(0.1 * torch.randn(len(bands), generator=generator))
+    spectrum = spectrum.select_bands(bands)
+    center = spectrum.center_nm + 6.0 * torch.randn(len(bands), generator=generator)
+    width = spectrum.width_nm * torch.exp(0.1 * torch.randn(len(bands), generator=generator))
+    quality = spectrum.quality and misjudged(spectrum.quality, generator)
+    whole = len(bands) == example.ms.shape[1]  # some of the bands alone do not make up the PAN
     sensor_model = sensor_model.select_bands(bands.tolist())
+    intensity = sensor_model.intensity and sensor_model.intensity.rescaled(gain.flatten().tolist()) if whole else None
     ratio, offset, shifts = (
         list(sensor_model.grid.ratio),
         list(sensor_model.grid.offset),
@@ -299,14 +268,14 @@ def _augment(example: Example, generator: Generator, jitter_px: float, *, all_ba
     )
     for axis in (0, 1):
         offset[axis] += jitter_px * float(torch.randn(1, generator=generator))
-        if _uniform(generator) < 0.5:
+        if uniform(generator) < 0.5:
             dim = 2 + axis
             pan, ms = pan.flip(dim), ms.flip(dim)
             reference = None if reference is None else reference.flip(dim)
             offset[axis] = pan.shape[dim] - (offset[axis] + ms.shape[dim] * ratio[axis])
             for apart in shifts:
                 apart[axis] = -apart[axis]
-    if _uniform(generator) < 0.5:
+    if uniform(generator) < 0.5:
         pan, ms = pan.transpose(2, 3), ms.transpose(2, 3)
         reference = None if reference is None else reference.transpose(2, 3)
         ratio, offset, shifts = ratio[::-1], offset[::-1], [apart[::-1] for apart in shifts]
@@ -314,11 +283,11 @@ def _augment(example: Example, generator: Generator, jitter_px: float, *, all_ba
     return Example(
         pan.contiguous(),
         ms.contiguous(),
-        replace(sensor_model, grid=GridMapping((ratio[0], ratio[1]), (offset[0], offset[1]), band_shifts)),
-        replace(spectrum, center_nm=center, width_nm=width),
+        replace(
+            sensor_model,
+            grid=GridMapping((ratio[0], ratio[1]), (offset[0], offset[1]), band_shifts),
+            intensity=intensity,
+        ),
+        replace(spectrum, center_nm=center, width_nm=width, quality=quality),
         reference,
     )
-
-
-def _uniform(generator: Generator) -> float:
-    return float(torch.rand(1, generator=generator))

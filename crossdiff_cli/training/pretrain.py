@@ -7,7 +7,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from crossdiff_cli.imaging.injection import prepare
-from crossdiff_cli.model.crossdiff import CrossDiff
+from crossdiff_cli.model.crossdiff import CrossDiff, cleaned
 from crossdiff_cli.model.diffusion import Prediction
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.model.unet import UNet
@@ -106,13 +106,14 @@ def pretrain(
 def tasks(model: CrossDiff, example: Example) -> dict[str, Task]:
     """Return the tasks of both branches for an example; P2M has one only where the example has a reference."""
     assert model.p2m is not None and model.m2p is not None
-    pan_low, ms_up, _ = prepare(example.pan, example.ms, example.sensor_model)
+    pan, ms, _ = cleaned(example.pan, example.ms, example.sensor_model)
+    pan_low, ms_up, _ = prepare(pan, ms, example.sensor_model)
     timesteps, spectrum = model.architecture, example.spectrum
     pan_blur = pan_low.mean(dim=1, keepdim=True)
-    found = {"m2p": Task(model.m2p, timesteps.m2p_timestep, example.pan, pan_blur, ms_up, None, spectrum)}
+    found = {"m2p": Task(model.m2p, timesteps.m2p_timestep, pan, pan_blur, ms_up, None, spectrum)}
     if example.reference is not None:
-        detail = example.pan - pan_low
-        found["p2m"] = Task(model.p2m, timesteps.p2m_timestep, example.reference, ms_up, example.pan, detail, spectrum)
+        detail = pan - pan_low
+        found["p2m"] = Task(model.p2m, timesteps.p2m_timestep, example.reference, ms_up, pan, detail, spectrum)
     return found
 
 

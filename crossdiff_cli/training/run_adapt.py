@@ -78,7 +78,7 @@ def run_adapt(sources: SceneSources, target: Path, options: AdaptOptions) -> Ada
         "losses": str(losses),
     }
     plan = plan_of(budget, target.with_suffix(".checkpoint"), scenes, identity)
-    sampler = PatchSampler(scenes, budget.patch, budget.batch, one_sensor=own_ratio, noise=True)
+    sampler = PatchSampler(scenes, budget.patch, budget.batch, one_sensor=own_ratio)
     adapt(
         model, sampler, plan, budget.groups, losses, dtype=network_dtype(device, "auto"),
         on_checkpoint=choice.on_checkpoint, selector_state=choice.state,

@@ -12,8 +12,9 @@ from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.quality.assess import assess_arrays
 from crossdiff_cli.quality.report import QualityReport
 from crossdiff_cli.training.loop import Progress
-from crossdiff_cli.training.patches import Example, wald_pair, windows_of
+from crossdiff_cli.training.patches import Example, windows_of
 from crossdiff_cli.training.training_scene import TrainingScene
+from crossdiff_cli.training.wald import wald_pair
 
 _log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from crossdiff_cli.imaging.sensor_model import SensorModel
 from crossdiff_cli.io.open_pair import open_pair
 from crossdiff_cli.io.pair import ScenePair
 from crossdiff_cli.io.raster import Raster
-from crossdiff_cli.model.spectral import Spectrum
+from crossdiff_cli.model.spectral import ImageQuality, Spectrum
 from crossdiff_cli.options import PairOptions
 from crossdiff_cli.training.manifest import Entry
 
@@ -54,7 +54,7 @@ class TrainingScene:
     sensor_model: SensorModel
     spectrum: Spectrum
     pan_gain: float
-    """Nyquist gain of the PAN, for the Wald protocol."""
+    """Nyquist gain of the PAN, for the Wald protocol: that of the scene, else of the sensor table."""
     reference: Tensor | None
     """(1, C, H, W) where the publisher kept it."""
     normalisation: Normalisation
@@ -94,7 +94,9 @@ _Part = tuple[Window, TrainingScene]
 def _load(entry: Entry, cut: Callable[[ScenePair, SceneEstimates, str], list[_Part]]) -> list[TrainingScene]:
     options = PairOptions(sensor=entry.sensor or "auto", bands=entry.bands)
     with open_pair(entry.pan, [entry.ms], options) as pair:
-        parts = cut(pair, survey(pair.sample_windows(), pair.grid, pair.bands), entry.name)
+        table = pair.sensor.pan_nyquist_gain
+        found = survey(pair.sample_windows(), pair.grid, pair.bands, path=entry.pan, pan_nyquist_gain=table)
+        parts = cut(pair, found, entry.name)
         if entry.reference is None:
             return [scene for _, scene in parts]
         with Raster(entry.reference) as raster:
@@ -162,6 +164,8 @@ def scene_of(pair: ScenePair, found: SceneEstimates, window: Window, name: str) 
     pan = statistics.normalise_pan(torch.from_numpy(patch.pan))[None]
     ms = statistics.normalise_ms(torch.from_numpy(patch.ms))[None, keep]
     pan_mask, ms_mask = torch.from_numpy(patch.pan_mask), torch.from_numpy(patch.ms_mask)
+    sensor_model, pan_gain = found.sensor_model(patch).select_bands(keep), found.pan_nyquist_gain
+    quality = ImageQuality.of(sensor_model.nyquist_gains, sensor_model.ms_noise, pan_gain, sensor_model.pan_noise)
     return TrainingScene(
         name=name,
         sensor=pair.sensor.key,
@@ -169,9 +173,11 @@ def scene_of(pair: ScenePair, found: SceneEstimates, window: Window, name: str) 
         pan_mask=pan_mask,
         ms=extend(ms, ms_mask[None, None], 8),
         ms_mask=ms_mask,
-        sensor_model=found.sensor_model(patch).select_bands(keep),
-        spectrum=Spectrum.of([(band.center_nm, band.width_nm) for band in bands], pair.sensor.pan_nm, pair.ratio),
-        pan_gain=pair.sensor.pan_nyquist_gain,
+        sensor_model=sensor_model,
+        spectrum=Spectrum.of(
+            [(band.center_nm, band.width_nm) for band in bands], pair.sensor.pan_nm, pair.ratio, quality
+        ),
+        pan_gain=pan_gain,
         reference=None,
         normalisation=replace(statistics, ms_mean=statistics.ms_mean[keep], ms_std=statistics.ms_std[keep]),
     )

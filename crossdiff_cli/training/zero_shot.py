@@ -63,7 +63,7 @@ def fine_tune(
     choice = CheckpointSelector(mine, windows)
     plan = Plan(steps, learning_rate=rate, ema_decay=0.95, seed=seed, checkpoint_every=max(1, steps // _CHECKS))
     try:
-        sampler = PatchSampler(training, patch, 4, one_sensor=own_ratio, noise=True)
+        sampler = PatchSampler(training, patch, 4, one_sensor=own_ratio)
         dtype = network_dtype(next(mine.head.parameters()).device, "auto")
         adapt(mine, sampler, plan, 2, losses or LossWeights(), dtype=dtype, on_checkpoint=choice.on_checkpoint)
     except TrainingError as error:
