@@ -100,6 +100,7 @@ def _full(entry: Entry, folder: Path) -> Case:
     kept = _kept(entry)
     names = None if entry.bands is None else tuple(entry.bands[i] for i in kept)
     bidx = None if entry.bands is None else tuple(i + 1 for i in kept)
+    assert entry.pan is not None
     with open_pair(entry.pan, [entry.ms], PairOptions(sensor=entry.sensor or "auto", bands=names, bidx=bidx)) as pair:
         transform = pair.pan.transform if pair.pan.georeferenced else NOWHERE
         (row, col), (rows, cols) = pair.grid.offset, pair.grid.ratio

@@ -128,7 +128,7 @@ def test_alignment_registers_pan_with_the_reference(make_pair, tmp_path):
         moved = np.roll(file.read(), (2, -1), (1, 2))
         grid = file.transform
     pan = write_raster(tmp_path / "moved.tif", moved, grid)
-    options = DegradeOptions(pair=PairOptions(sensor="qb"), estimate=EstimateOptions(mtf="table"))
+    options = DegradeOptions(pair=PairOptions(sensor="qb"), estimate=EstimateOptions(mtf="table", pan_mtf="table"))
     found = degrade(pan, [truth.ms], tmp_path / "wald", options)
     assert found.shift_px == pytest.approx((-1, 2), abs=0.1)
     inner = np.s_[:, 8:-8, 8:-8]

@@ -11,10 +11,11 @@ from crossdiff_cli.system.paths import exists, is_file
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One pair of a manifest."""
+    """One pair of a manifest, or an image without a PAN."""
 
     name: str
-    pan: str
+    pan: str | None
+    """None for an image whose PAN is to be simulated."""
     ms: str
     reference: str | None
     sensor: str | None
@@ -25,8 +26,8 @@ class Entry:
 def read_manifest(path: Path, split: str, *, required: bool = True) -> list[Entry]:
     """Read the entries of one split; `required` says that there must be some.
 
-    The file is a JSON list; each item has `files` with `pan`, `ms` and perhaps `reference` (relative to the manifest),
-    and perhaps `name`, `sensor`, `bands` and `split` (default `train`).
+    The file is a JSON list; each item has `files` with `ms`, mostly `pan`, and perhaps `reference` (relative to the
+    manifest), and perhaps `name`, `sensor`, `bands` and `split` (default `train`).
 
     Raises:
         TrainingError: the file is missing or malformed, or has no scene in that split.
@@ -38,10 +39,13 @@ def read_manifest(path: Path, split: str, *, required: bool = True) -> list[Entr
         entries = [_entry(path.parent, item) for item in items]
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise TrainingError(
-            "it is not a manifest (a JSON list of scenes with files.pan and files.ms)",
+            "it is not a manifest (a JSON list of scenes with files.ms and mostly files.pan)",
             path=path,
             found=f"{type(error).__name__} {error}",
         ) from error
+    blind = next((entry for entry in entries if entry.pan is None and entry.split == "validation"), None)
+    if blind is not None:
+        raise TrainingError("a scene to validate on needs files.pan", path=path, found=blind.name)
     chosen = [entry for entry in entries if entry.split == split]
     if required and not chosen:
         raise TrainingError(f"it lists no scene with split {split!r}", path=path, found=f"{len(entries)} scenes")
@@ -50,11 +54,11 @@ def read_manifest(path: Path, split: str, *, required: bool = True) -> list[Entr
 
 def _entry(folder: Path, item: dict[str, Any]) -> Entry:
     files = item["files"]
-    reference = files.get("reference")
+    pan, reference = files.get("pan"), files.get("reference")
     bands = item.get("bands")
     return Entry(
         name=item.get("name") or files["ms"],
-        pan=str(folder / files["pan"]),
+        pan=None if pan is None else str(folder / pan),
         ms=str(folder / files["ms"]),
         reference=None if reference is None else str(folder / reference),
         sensor=item.get("sensor"),

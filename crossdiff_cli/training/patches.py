@@ -16,10 +16,14 @@ from crossdiff_cli.imaging.resample import EXPAND_RADIUS
 from crossdiff_cli.imaging.sensor_model import SensorModel
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.training.training_scene import TrainingScene
+from crossdiff_cli.training.truth import draw_truth_pair
 from crossdiff_cli.training.wald import draw_noise, draw_wald_pair, misjudged, uniform
 
 _MARGIN = EXPAND_RADIUS + 1
 _TRIES = 50
+_WAVELENGTH_ERRORS, _OTHER_WAVELENGTHS = (6.0, 0.1), (25.0, 0.3)
+"""Standard deviations of the centre wavelength in nm, and of the logarithm of the width, of the bands of examples for
+one sensor and for any: those of the few sensors that are trained on must not be learned by heart."""
 _PROBES = 8
 _SIDES = (96, 64, 48, 32)
 """Sides of patches that are tried where the wanted one does not fit, in PAN pixels."""
@@ -95,13 +99,18 @@ class PatchSampler:
         return weights / weights.sum()
 
     def attempt(self, generator: Generator, *, reduced: bool) -> Example | None:
-        """One batch of a random scene as it is; None where its windows lie outside the valid pixels."""
+        """One batch of a random scene as it is; None where its windows are not valid, or the scene has no PAN."""
         scene = self.scenes[int(torch.multinomial(self.shares(), 1, generator=generator))]
+        if scene.simulated and not reduced:
+            return None
         if not reduced or scene.reference is not None:
             return _batch(scene, self.size, self.batch, _origins(scene, self.size, generator))
         if min(scene.ms_mask.shape) < self.size:
             return None
-        pair = draw_wald_pair(scene, generator, one_sensor=self.one_sensor)
+        if scene.simulated:
+            pair = draw_truth_pair(scene, generator)
+        else:
+            pair = draw_wald_pair(scene, generator, one_sensor=self.one_sensor)
         example = _batch(pair, self.size, self.batch, _origins(pair, self.size, generator))
         if example is None or not self.augment:
             return example
@@ -255,8 +264,9 @@ def _augment(example: Example, generator: Generator, jitter_px: float, *, all_ba
     ms = ms * gain + shift
     reference = None if reference is None else reference[:, bands] * gain + shift
     spectrum = spectrum.select_bands(bands)
-    center = spectrum.center_nm + 6.0 * torch.randn(len(bands), generator=generator)
-    width = spectrum.width_nm * torch.exp(0.1 * torch.randn(len(bands), generator=generator))
+    center_nm, width_share = _WAVELENGTH_ERRORS if all_bands else _OTHER_WAVELENGTHS
+    center = spectrum.center_nm + center_nm * torch.randn(len(bands), generator=generator)
+    width = spectrum.width_nm * torch.exp(width_share * torch.randn(len(bands), generator=generator))
     quality = spectrum.quality and misjudged(spectrum.quality, generator)
     whole = len(bands) == example.ms.shape[1]  # some of the bands alone do not make up the PAN
     sensor_model = sensor_model.select_bands(bands.tolist())

@@ -19,11 +19,11 @@ from crossdiff_cli.imaging.sensor_model import SensorModel
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.weights import load
 from crossdiff_cli.system.weight_files import bundled_weights
+from crossdiff_cli.training.simulated_pan import draw_mixture, draw_pan_range, standardised
 from crossdiff_cli.training.training_scene import TrainingScene
 
 _CORE, _HALO = 256, 96
 """Window of sharpening and what surrounds it; the truth need not obey the tile law."""
-_PAN_LOW_NM, _PAN_HIGH_NM = (430.0, 530.0), (680.0, 920.0)
 _GAIN_JITTER = 0.05
 _NOISE = 0.02
 """Largest standard deviation of the added noise, in deviations of the image."""
@@ -93,15 +93,11 @@ def resimulate(scene: TrainingScene, hrms: Tensor, generator: Generator) -> Trai
     def noise(x: Tensor) -> Tensor:
         return x + uniform(0.0, _NOISE) * torch.randn(x.shape, generator=generator)
 
-    pan_nm = torch.tensor([uniform(*_PAN_LOW_NM), uniform(*_PAN_HIGH_NM)])
-    center = scene.spectrum.center_nm
-    seen = ((center > pan_nm[0]) & (center < pan_nm[1])).float() + 0.02
-    response = seen * torch.exp(0.5 * torch.randn(len(center), generator=generator))
-    pan = (hrms * (response / response.sum())[:, None, None]).sum(dim=1, keepdim=True)
+    pan_nm = draw_pan_range(generator)
+    pan = draw_mixture(hrms, scene.spectrum.center_nm, pan_nm, generator)
     unexplained = uniform(0.0, 0.4)
     pan = (1 - unexplained) * pan + unexplained * scene.pan
-    valid = pan[scene.pan_mask[None, None]]
-    pan = noise((pan - valid.mean()) / valid.std().clamp_min(1e-6))
+    pan = noise(standardised(pan, scene.pan_mask))
 
     ratio = float(torch.tensor([2.0, 3.0, 4.0, scene.spectrum.ratio])[torch.randint(4, (1,), generator=generator)])
     offset = (uniform(-ratio, 0.0), uniform(-ratio, 0.0))

@@ -9,6 +9,7 @@ from crossdiff_cli.io.pairing import find_pairs
 from crossdiff_cli.system.paths import is_folder
 from crossdiff_cli.training.manifest import Entry, read_manifest
 from crossdiff_cli.training.training_scene import TrainingScene, load_parts
+from crossdiff_cli.training.truth import load_truth
 
 _log = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ def load_scenes(entries: Sequence[Entry], *, strict: bool = False) -> list[Train
     scenes = []
     for entry in entries:
         try:
-            scenes += load_parts(entry)
+            scenes += load_parts(entry) if entry.pan is not None else [load_truth(entry)]
         except CrossDiffError as error:
             if strict:
                 raise

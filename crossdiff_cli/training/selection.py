@@ -178,11 +178,14 @@ def split(scenes: Sequence[TrainingScene], every: int) -> tuple[list[TrainingSce
     """What to train on, and windows to judge by that are kept from it.
 
     Of a scene in parts every `every`-th part is judged in its middle; of one in fewer `hold_out` keeps a quarter. What
-    was imaged anew from a scene is split as that was.
+    was imaged anew from a scene is split as that was; nothing is judged on images without a PAN.
     """
     rest, windows = [], []
     per_scene = PER_SCENE if len(scenes) <= _MANY else 1
     for scene in scenes:
+        if scene.simulated:
+            rest.append(scene)
+            continue
         if scene.parts >= every and scene.part % every == every - 1:
             windows += windows_to_judge(scene, 1)
             continue

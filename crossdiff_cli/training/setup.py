@@ -32,7 +32,8 @@ def training_scenes(sources: SceneSources, budget: TrainingOptions, weights: Pat
     tune_allocator()
     scenes = load_scenes(resolve(sources.scenes, "train", sources.sensor, sources.bands), strict=sources.strict)
     if sources.resimulate:
-        scenes = [*scenes, *resimulated(scenes, sources.resimulate, budget.seed, weights)]
+        pairs = [scene for scene in scenes if not scene.simulated]
+        scenes = [*scenes, *resimulated(pairs, sources.resimulate, budget.seed, weights)]
     _log.info(
         "%d scenes, %.1f Mpx of PAN", len({scene.name for scene in scenes}), sum(scene.pixels for scene in scenes) / 1e6
     )

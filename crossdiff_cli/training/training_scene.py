@@ -59,6 +59,9 @@ class TrainingScene:
     """(1, C, H, W) where the publisher kept it."""
     normalisation: Normalisation
     """What takes PAN and MS back to the units of their files."""
+    simulated: bool = False
+    """Whether it is an image without a PAN, one of which is simulated for each Wald pair; then it has no full
+    resolution to train at."""
     part: int = 0
     """Which of the `parts` that stand for its scene it is, from 0."""
     parts: int = 1
@@ -92,6 +95,8 @@ _Part = tuple[Window, TrainingScene]
 
 
 def _load(entry: Entry, cut: Callable[[ScenePair, SceneEstimates, str], list[_Part]]) -> list[TrainingScene]:
+    if entry.pan is None:
+        raise TrainingError("it has no PAN", path=entry.ms)
     options = PairOptions(sensor=entry.sensor or "auto", bands=entry.bands)
     with open_pair(entry.pan, [entry.ms], options) as pair:
         table = pair.sensor.pan_nyquist_gain

@@ -41,12 +41,12 @@ def draw_wald_pair(scene: TrainingScene, generator: Generator, *, one_sensor: bo
     ratio = scene.spectrum.ratio
     if not one_sensor and uniform(generator) < 0.5:
         ratio = float(torch.randint(2, 5, (1,), generator=generator))
-    gains, pan_gain = scene.sensor_model.nyquist_gains, scene.pan_gain * _varied(_PAN_GAIN_ERROR, generator)
+    gains, pan_gain = scene.sensor_model.nyquist_gains, scene.pan_gain * varied(_PAN_GAIN_ERROR, generator)
     if not one_sensor:
-        common = _varied(_GAIN_SPREAD, generator)
-        gains = tuple(_within(common * gain * _varied(_BAND_SPREAD, generator)) for gain in gains)
+        common = varied(_GAIN_SPREAD, generator)
+        gains = tuple(_within(common * gain * varied(_BAND_SPREAD, generator)) for gain in gains)
         if uniform(generator) >= _OWN_PAN:
-            pan_gain = _log_uniform(*_PAN_GAINS, generator)
+            pan_gain = log_uniform(*_PAN_GAINS, generator)
     offset = (uniform(generator) * ratio - ratio, uniform(generator) * ratio - ratio)
     return wald_pair(scene, ratio, offset, gains, _within(pan_gain))
 
@@ -99,9 +99,9 @@ def draw_noise(scene: SensorModel, generator: Generator, *, one_sensor: bool) ->
     if one_sensor or uniform(generator) < _OWN_NOISE:
         level = _NOISIEST * uniform(generator)
         return level * scene.pan_noise, tuple(level * noise for noise in scene.ms_noise) or (0.0,) * bands
-    common = _log_uniform(*_NOISE_LEVELS, generator)
-    of_pan = _log_uniform(*_NOISE_LEVELS, generator)
-    return of_pan, tuple(common * _varied(_BAND_SPREAD, generator) for _ in range(bands))
+    common = log_uniform(*_NOISE_LEVELS, generator)
+    of_pan = log_uniform(*_NOISE_LEVELS, generator)
+    return of_pan, tuple(common * varied(_BAND_SPREAD, generator) for _ in range(bands))
 
 
 def misjudged(quality: ImageQuality, generator: Generator) -> ImageQuality:
@@ -113,8 +113,8 @@ def misjudged(quality: ImageQuality, generator: Generator) -> ImageQuality:
     return ImageQuality(
         (quality.nyquist_gains * errors(_GAIN_ERROR)).clamp(0.03, 0.9),
         quality.ms_noise * errors(_NOISE_ERROR),
-        _within(quality.pan_nyquist_gain * _varied(_PAN_GAIN_ERROR, generator)),
-        quality.pan_noise * _varied(_NOISE_ERROR, generator),
+        _within(quality.pan_nyquist_gain * varied(_PAN_GAIN_ERROR, generator)),
+        quality.pan_noise * varied(_NOISE_ERROR, generator),
     )
 
 
@@ -123,12 +123,13 @@ def uniform(generator: Generator) -> float:
     return float(torch.rand(1, generator=generator))
 
 
-def _varied(deviation: float, generator: Generator) -> float:
+def varied(deviation: float, generator: Generator) -> float:
     """Draw a factor whose logarithm has that standard deviation."""
     return math.exp(deviation * float(torch.randn(1, generator=generator)))
 
 
-def _log_uniform(low: float, high: float, generator: Generator) -> float:
+def log_uniform(low: float, high: float, generator: Generator) -> float:
+    """Draw a number from `low` to `high`, evenly in the logarithm."""
     return low * (high / low) ** uniform(generator)
 
 
