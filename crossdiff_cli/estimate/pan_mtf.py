@@ -15,8 +15,8 @@ GAIN_RANGE = (0.05, 0.9)
 """Nyquist gains that are reported; what lies outside is moved to the nearer end."""
 _SIDE = 64
 """Side of the windows whose power spectra are averaged, in pixels."""
-_MIN_WINDOWS = 6
-"""Windows below which no gain is estimated."""
+_SMALL = 3 * _SIDE
+"""Side of a sample, in pixels, below which its windows overlap by three quarters: they would be too few otherwise."""
 _FIRST = 3
 """Lowest radial frequency that is compared, in cycles per window: below, the detrending shows."""
 _MIN_SIGNAL_SHARE = 0.3
@@ -54,7 +54,7 @@ def estimate_pan_nyquist_gain(samples: Sequence[SampleWindow], ratio: Pixels, no
         noise: standard deviation of the white noise of the PAN, in its unit.
 
     Returns:
-        None where too few windows are valid, or noise hides the fine structure.
+        None where no window of 64 x 64 pixels is valid, or noise hides the fine structure.
     """
     spectrum = _power_spectrum(samples, ratio)
     if spectrum is None:
@@ -81,7 +81,7 @@ def _power_spectrum(samples: Sequence[SampleWindow], ratio: Pixels) -> Tensor | 
     """
     windows = [_windows(sample, ratio) for sample in samples]
     images = torch.cat(windows) if windows else torch.empty(0, _SIDE, _SIDE)
-    if len(images) < _MIN_WINDOWS:
+    if not len(images):
         return None
     hann = torch.hann_window(_SIDE, periodic=False, dtype=torch.float64)
     taper = hann[:, None] * hann
@@ -94,13 +94,14 @@ def _power_spectrum(samples: Sequence[SampleWindow], ratio: Pixels) -> Tensor | 
 
 
 def _windows(sample: SampleWindow, ratio: Pixels) -> Tensor:
-    """Return the windows of the PAN, half overlapping, that lie in valid pixels: (windows, _SIDE, _SIDE)."""
+    """Return the windows of the PAN, half overlapping or more, that lie in valid pixels: (windows, _SIDE, _SIDE)."""
     pan, valid = sample.pan[0, 0], sample.pan_mask(ratio)
     if min(pan.shape) < _SIDE:
         return pan.new_empty(0, _SIDE, _SIDE)
 
+    step = _SIDE // 4 if min(pan.shape) < _SMALL else _SIDE // 2
+
     def cut(image: Tensor) -> Tensor:
-        step = _SIDE // 2
         return image.unfold(0, _SIDE, step).unfold(1, _SIDE, step).reshape(-1, _SIDE, _SIDE)
 
     return cut(pan)[cut(valid).flatten(1).all(dim=1)]

@@ -56,7 +56,10 @@ def load_truth(entry: Entry) -> TrainingScene:
     with Raster(entry.ms) as raster:
         if raster.count != len(bands):
             raise TrainingError(
-                "`bands` does not name every band", path=entry.ms, found=raster.count, expected=len(bands)
+                "`bands` in the manifest does not name every band",
+                path=entry.ms,
+                found=len(bands),
+                expected=raster.count,
             )
         data, valid = raster.read(Window(0, 0, *raster.shape))
     ms, mask = torch.from_numpy(data), torch.from_numpy(np.ascontiguousarray(valid))
