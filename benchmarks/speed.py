@@ -84,7 +84,7 @@ def commands(pan: Path, ms: Path, bands: int, device: str) -> dict[str, Callable
     sensor, names = SENSORS[bands]
     gdal = [part for key, value in CREATION.items() for part in ("-co", f"{key}={value}")]
     otb = "".join(f"&gdal:co:{key}={value}" for key, value in CREATION.items())
-    ours = [sys.executable, "-m", "crossdiff_cli", "-q", "sharpen", str(pan), str(ms), "--sensor", sensor,
+    ours = [sys.executable, "-m", "crossdiff_cli", "-q", "sharpen", str(pan), str(ms), "--json", "--sensor", sensor,
             "--bands", names, "--device", device]  # fmt: skip
     found: dict[str, Callable[[Path], list[str]]] = {
         "sharpen": lambda out: [*ours, "-o", str(out)],

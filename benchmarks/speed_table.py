@@ -40,8 +40,8 @@ def page(machine: Row, rows: list[Row], busy: float) -> str:
 
 def _table(rows: list[Row], busy: float) -> list[str]:
     lines = [
-        "| PAN | bands | method | s | Mpx/s | CPU s/Mpx | peak MB | start s | MB out | x plain |",
-        "|---:|---:|---|---:|---:|---:|---:|---:|---:|---:|",
+        "| PAN | bands | method | s | Mpx/s | CPU s/Mpx | peak MB | start s | MB out | x plain | read/fuse/write |",
+        "|---:|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     plain = {(row["size"], row["bands"]): row["seconds"] for row in rows if row["method"] == "plain"}
     for row in sorted(rows, key=lambda r: (r["bands"], r["size"], r["method"] != "sharpen", r["method"], r["device"])):
@@ -54,9 +54,15 @@ def _table(rows: list[Row], busy: float) -> list[str]:
         lines.append(
             f"| {row['size']} px | {row['bands']} | {name} | {row['seconds']:.1f}{star} | {_rate(row):.2f}{star} "
             f"| {row['cpu_seconds'] / mpx:.2f} | {row['peak_mb']} | {start} | {row['bytes_out'] / 2**20:.0f} "
-            f"| {times} |"
+            f"| {times} | {_stages(row)} |"
         )
     return lines
+
+
+def _stages(row: Row) -> str:
+    """Return the seconds that the threads of a run spent on each stage."""
+    stages = row.get("stage_seconds", {})
+    return " / ".join(f"{stages[name]:.1f}" for name in ("read", "fuse", "write") if name in stages)
 
 
 def _laws(rows: list[Row]) -> list[str]:

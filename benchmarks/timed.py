@@ -1,15 +1,18 @@
 """Run a command and print, as JSON, what it cost: `python timed.py FOLDER COMMAND...`.
 
 A process of its own, because peak memory as the kernel counts it begins with that of the process that starts another.
-`start_seconds` is when FOLDER, where the command writes, got its first file.
+`start_seconds` is when FOLDER, where the command writes, got its first file. `stage_seconds` is what a command says
+that prints it in JSON, as `crossdiff sharpen --json` does.
 """
 
 import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
+from typing import IO, Any
 
 _WAIT = 0.01
 
@@ -30,7 +33,8 @@ def _busy_seconds() -> float:
 def main(folder: Path, command: list[str]) -> None:
     load = busy_cores()
     started = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    said = tempfile.TemporaryFile()
+    process = subprocess.Popen(command, stdout=said)
     start = None
     while True:
         pid, status, usage = os.wait4(process.pid, os.WNOHANG)
@@ -50,7 +54,16 @@ def main(folder: Path, command: list[str]) -> None:
         "start_seconds": round(now if start is None else start, 2),
         "load_before": round(load, 2),
     }
-    print(json.dumps(cost))
+    print(json.dumps(cost | _stages(said)))
+
+
+def _stages(said: IO[bytes]) -> dict[str, Any]:
+    """Return what of the output is known to be `stage_seconds`."""
+    said.seek(0)
+    try:
+        return {"stage_seconds": json.loads(said.read())["stage_seconds"]}
+    except (ValueError, TypeError, KeyError):
+        return {}
 
 
 if __name__ == "__main__":

@@ -55,6 +55,8 @@ def test_sharpen_writes_the_file_and_one_json_line(run, make_pair, tmp_path, sma
     assert result["bands"] == ["B", "G", "R", "NIR"]
     assert result["ratio"] == 4
     assert result["seconds"] > 0
+    assert set(result["stage_seconds"]) == {"read", "fuse", "write"}
+    assert all(0 < seconds < result["seconds"] for seconds in result["stage_seconds"].values())
     with rasterio.open(out) as file:
         assert file.count == 4
         assert file.shape == (256, 256)

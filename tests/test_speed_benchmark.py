@@ -108,3 +108,12 @@ def test_the_page_works_out_floor_and_cost():
     # 10 TB of 2 bytes for each PAN pixel and 0.5 for its share of four bands: 4e12 pixels at 0.5 Mpx/s.
     assert "| 4 | sharpen, auto | 0.50 | 2,222 | 13.2 | arithmetic (a plain copy takes 10 % of the time) |" in page
     assert "No GPU has been measured" in page
+
+
+def test_what_a_command_says_of_its_stages_is_kept(tmp_path):
+    said = json.dumps({"stage_seconds": {"read": 1.0, "fuse": 2.5, "write": 0.5}})
+    for output, wanted in ((said, json.loads(said)), ("no JSON", {}), ("[1]", {})):
+        found = speed.measure([sys.executable, "-c", f"print({output!r})"], tmp_path / "out.tif")
+        assert {name: found[name] for name in found if name == "stage_seconds"} == wanted
+    page = speed_table.page(MACHINE, [row("sharpen", 512, 4.0, stage_seconds=json.loads(said)["stage_seconds"])], 0.5)
+    assert "| 1.0 / 2.5 / 0.5 |" in page

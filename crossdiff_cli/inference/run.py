@@ -27,6 +27,7 @@ from crossdiff_cli.imaging.resample import EXPAND_RADIUS
 from crossdiff_cli.imaging.sensor_model import SensorModel
 from crossdiff_cli.inference.bound import bind
 from crossdiff_cli.inference.plan import workers_on
+from crossdiff_cli.inference.stage_times import StageTimes
 from crossdiff_cli.model.crossdiff import CrossDiff
 from crossdiff_cli.model.device import inference_dtype
 from crossdiff_cli.model.spectral import Spectrum
@@ -243,13 +244,20 @@ def bind_workers(
 
 
 def run_tiles(
-    plan: Iterable[Tile], read: Callable[[Window], Patch], workers: Sequence[DeviceWorker], jobs: int
+    plan: Iterable[Tile],
+    read: Callable[[Window], Patch],
+    workers: Sequence[DeviceWorker],
+    jobs: int,
+    times: StageTimes | None = None,
 ) -> Generator[FusedTile, None, None]:
     """Yield every tile, fused, in the order of `plan`, with the next ones read ahead by `jobs` threads.
 
-    A single worker works in the calling thread, which a signal can interrupt; several have a thread each. Closing the
-    generator waits for what its threads are at: the files that they read may be closed only afterwards.
+    `times` counts the stages `read` and `fuse`. A single worker works in the calling thread, which a signal can
+    interrupt; several have a thread each. Closing the generator waits for what its threads are at: the files that they
+    read may be closed only afterwards.
     """
+    times = times or StageTimes()
+    read = times.timed("read", read)
     idle: SimpleQueue[DeviceWorker] = SimpleQueue()
     for worker in workers:
         idle.put(worker)
@@ -257,7 +265,7 @@ def run_tiles(
     def fuse(tile: Tile, patch: Future[Patch]) -> FusedTile:
         worker = idle.get()
         try:
-            return worker.fuse(tile, patch.result())
+            return times.timed("fuse", worker.fuse)(tile, patch.result())
         finally:
             idle.put(worker)
 

@@ -12,6 +12,7 @@ from typing import Any
 from crossdiff_cli.geometry.patch import Patch
 from crossdiff_cli.geometry.window import Tile, Window
 from crossdiff_cli.inference.run import DeviceWorker, FusedTile, WriterThread, run_tiles
+from crossdiff_cli.inference.stage_times import StageTimes
 from crossdiff_cli.io.cache import bounded_cache
 from crossdiff_cli.io.pair import ScenePair
 from crossdiff_cli.io.stac import item_path, write_item
@@ -52,6 +53,8 @@ class SharpenResult:
     consistency: float
     """Relative RMS difference, over all bands, of the degraded result and the MS: 0.01 is one per cent."""
     seconds: float
+    stage_seconds: dict[str, float]
+    """Seconds that threads spent with `read`, `fuse` and `write`, added up; the stages overlap."""
     mpx_per_s: float
 
     def as_dict(self) -> dict[str, Any]:
@@ -88,12 +91,12 @@ def sharpen(
             _cache(pair, plan, options.runtime.readers),
             Writer(target, scene.profile, overwrite=output.overwrite) as writer,
         ):
-            sink = _Sink(writer, scene.profile, scene.extent)
-            consistency = _run(plan, pair, scene.workers, sink, options.runtime)
+            sink, times = _Sink(writer, scene.profile, scene.extent), StageTimes()
+            consistency = _run(plan, pair, scene.workers, sink, options.runtime, times)
             writer.tag(CROSSDIFF_CONSISTENCY=f"{consistency:.6f}", CROSSDIFF_PRECISION=_precisions(scene.workers))
         if output.stac:
             write_item(target, scene.profile, pair, consistency)
-        return _result(target, scene, consistency, time.monotonic() - started)
+        return _result(target, scene, consistency, time.monotonic() - started, times)
 
 
 def check_targets(target: Path, output: OutputOptions) -> None:
@@ -117,18 +120,24 @@ def _cache(pair: ScenePair, plan: Sequence[Tile], readers: int) -> Any:
 
 
 def _run(
-    plan: Sequence[Tile], pair: ScenePair, workers: Sequence[DeviceWorker], sink: "_Sink", runtime: RuntimeOptions
+    plan: Sequence[Tile],
+    pair: ScenePair,
+    workers: Sequence[DeviceWorker],
+    sink: "_Sink",
+    runtime: RuntimeOptions,
+    times: StageTimes,
 ) -> float:
     """Fuse and write every tile; return the consistency of the result."""
     error = signal = 0.0
     read: Callable[[Window], Patch] = pair.read
+    write = times.timed("write", sink.write)
     # Closing the generator waits for its readers: the files they read from are closed only afterwards.
-    with WriterThread() as encoder, closing(run_tiles(plan, read, workers, runtime.readers)) as parts:
+    with WriterThread() as encoder, closing(run_tiles(plan, read, workers, runtime.readers, times)) as parts:
         progress = Progress(sum(tile.core.height * tile.core.width for tile in plan), shown=runtime.progress)
         for count, fused in enumerate(parts, 1):
             if count % _TILES_PER_TRIM == 0:
                 trim_heap()
-            encoder.submit(sink.write, fused)
+            encoder.submit(write, fused)
             error, signal = error + fused.squared_error, signal + fused.squared_signal
             progress.add(fused.tile.core.height * fused.tile.core.width)
         progress.close()
@@ -161,12 +170,13 @@ def _precisions(workers: Sequence[DeviceWorker]) -> str:
     return ",".join(sorted({worker.precision for worker in workers}))
 
 
-def _result(target: Path, scene: PreparedScene, consistency: float, seconds: float) -> SharpenResult:
+def _result(target: Path, scene: PreparedScene, consistency: float, seconds: float, times: StageTimes) -> SharpenResult:
     profile = scene.profile
     return SharpenResult(
         output=str(target),
         **scene.facts(),
         consistency=consistency,
         seconds=round(seconds, 3),
+        stage_seconds={stage: round(taken, 3) for stage, taken in times.seconds.items()},
         mpx_per_s=round(profile.shape[0] * profile.shape[1] / 1e6 / seconds, 4),
     )
