@@ -431,9 +431,9 @@ def test_patches_that_fit_do_so_in_every_draw(scene):
 def test_small_scenes_get_smaller_patches_and_the_smallest_no_supervised_term(
     make_pair, tmp_path, small_weights, caplog
 ):
-    """What is not held out of 560 pixels leaves, one ratio down, room for 64; 200 pixels leave none."""
+    """What is not held out of 640 pixels leaves, one ratio down, room for 64; 200 pixels leave none."""
     caplog.set_level("INFO")
-    for side, wanted in ((560, "patches of 64 pixels instead of 96"), (200, "fitted without the supervised term")):
+    for side, wanted in ((640, "patches of 64 pixels instead of 96"), (200, "fitted without the supervised term")):
         files = make_pair(shape=(side, side), name=f"s{side}_")
         sources = SceneSources((files.pan, files.ms), sensor="vhr", bands=("B", "G", "R", "NIR"))
         target = tmp_path / f"{side}.safetensors"

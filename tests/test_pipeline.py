@@ -27,7 +27,7 @@ from crossdiff_cli.inference.run import DeviceWorker, FusedTile, WriterThread, r
 from crossdiff_cli.inference.strips import StripNetwork
 from crossdiff_cli.io.writer import Writer
 from crossdiff_cli.model.crossdiff import CrossDiff
-from crossdiff_cli.model.device import choose_devices
+from crossdiff_cli.model.device import choose_devices, fast_in_bf16
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.model.weights import load
 from crossdiff_cli.options import PairOptions
@@ -368,7 +368,10 @@ def test_memory_sets_the_tile(monkeypatch):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("bands", [4, 8])
 def test_a_tile_takes_the_memory_it_was_chosen_by(dtype, bands, monkeypatch):
-    """What PyTorch holds at most for the shipped network, on top of what it was given: no more, nor far less."""
+    """What PyTorch holds at most for the shipped network, on top of what it was given: no more, nor far less.
+
+    A CPU that does not multiply bf16 itself may or may not need images of float32 for it: there room is left for them.
+    """
     model, _ = load(bundled_weights())
     model.channels_last()
     spectrum = Spectrum(torch.linspace(450, 850, bands), torch.full((bands,), 60.0), SPECTRUM.pan_nm, 4.0)
@@ -386,8 +389,9 @@ def test_a_tile_takes_the_memory_it_was_chosen_by(dtype, bands, monkeypatch):
     monkeypatch.setattr("crossdiff_cli.inference.plan._free", lambda: 1e12)
     for budget in ("_CPU_BYTES", "_BF16_BYTES"):
         monkeypatch.setattr(f"crossdiff_cli.inference.plan.{budget}", peak * size**2)
-    fitting = max_window_pixels(choose_devices("cpu", "auto"), bands, dtype)
-    assert 0.6 * size**2 < fitting < size**2
+    devices = choose_devices("cpu", "auto")
+    least = 0.6 if dtype == torch.float32 or fast_in_bf16(devices[0]) else 0.3
+    assert least * size**2 < max_window_pixels(devices, bands, dtype) < size**2
 
 
 @pytest.mark.parametrize("names", ["cpu,toaster", "cpu,", "cuda:99,cpu"])

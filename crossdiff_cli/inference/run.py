@@ -252,9 +252,8 @@ def run_tiles(
 ) -> Generator[FusedTile, None, None]:
     """Yield every tile, fused, in the order of `plan`, with the next ones read ahead by `jobs` threads.
 
-    `times` counts the stages `read` and `fuse`. A single worker works in the calling thread, which a signal can
-    interrupt; several have a thread each. Closing the generator waits for what its threads are at: the files that they
-    read may be closed only afterwards.
+    `times` counts `read` and `fuse`. A single worker works in the calling thread, which a signal can interrupt; several
+    have a thread each. Closing the generator waits for its threads: their files may be closed only afterwards.
     """
     times = times or StageTimes()
     read = times.timed("read", read)
