@@ -84,7 +84,7 @@ class NetworkOptions:
     """Which network fuses, and how."""
 
     weights: Path | None = None
-    """Weight file; None for the head adapted to the sensor if it is named and there is one, else the bundled `open`."""
+    """Weight file; None for the head adapted to the sensor if it is named and there is one, else the bundled `all`."""
     fine_tune_steps: int = 0
     """Steps for which the fusion head is fine-tuned on the scene first."""
     iterations: int = 2
@@ -279,7 +279,7 @@ class AdaptOptions:
 
     budget: TrainingOptions = field(default_factory=AdaptTrainingOptions)
     weights: Path | None = None
-    """Encoders, and the head to start from; None for the bundled `open`."""
+    """Encoders, and the head to start from; None for the bundled `all`."""
     features: Literal["p2m", "both"] | None = None
     """Encoders whose features the head takes; None for those of the weights."""
     stage: bool = True

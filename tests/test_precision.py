@@ -112,5 +112,6 @@ def test_bf16_agrees_with_fp32_on_quickbird(tmp_path):
     finally:
         torch.set_num_threads(threads)
     difference = np.abs(rounded - exact)
-    assert difference.max() <= 4
+    assert difference.max() <= 8  # of values up to 2047
+    assert (difference > 4).mean() < 1e-5
     assert difference.mean() <= 0.05

@@ -38,8 +38,11 @@ def test_the_model_card_names_each_file_and_its_digest():
         assert ("the default" in row) == (name == DEFAULT)
 
 
-def test_the_default_has_seen_open_scenes_alone():
-    assert bundled_weights() == bundled_weights("open")
+def test_the_default_is_told_the_image_quality():
+    model, provenance = load(bundled_weights())
+    assert bundled_weights() == bundled_weights("all")
+    assert model.architecture.image_quality
+    assert len(_scenes(provenance["pretrain"])) == 46
 
 
 def test_open_has_seen_open_scenes_alone():

@@ -127,7 +127,7 @@ estimate_options = option_group(
 network_options = option_group(
     "network",
     setting(NetworkOptions, "weights", "--weights", type=Weights(),
-            help="Weight file [default: the head adapted to the sensor, else the bundled `open`]."),
+            help="Weight file [default: the head adapted to the sensor, else the bundled `all`]."),
     setting(NetworkOptions, "fine_tune_steps", "--adapt-steps", type=click.IntRange(0), show_default=True, metavar="N",
             help="Fine-tune the fusion head on this scene for N steps first (50 take about 30 s)."),
     setting(NetworkOptions, "iterations", "--no-consistency", is_flag=True, flag_value=0, type=int,

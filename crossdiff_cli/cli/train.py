@@ -196,7 +196,7 @@ def pretrain(
         "weights",
         "--weights",
         type=Weights(),
-        help="Weights with the encoders; default the shipped `open`.",
+        help="Weights with the encoders; default the shipped `all`.",
     ),
     setting(
         AdaptOptions,

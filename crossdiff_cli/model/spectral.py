@@ -136,7 +136,8 @@ class BandKernels(nn.Module):
 
 def zero_linear(width: int) -> nn.Linear:
     """A layer on what `ImageQuality.described` returns, which says nothing at first."""
-    layer = nn.Linear(QUALITY_WIDTH, width, bias=False, device="meta").to_empty(device="cpu")  # draws no numbers
+    with torch.random.fork_rng(devices=[]):  # draws no numbers from the caller's generator
+        layer = nn.Linear(QUALITY_WIDTH, width, bias=False)
     nn.init.zeros_(layer.weight)
     return layer
 

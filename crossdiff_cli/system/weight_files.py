@@ -8,7 +8,7 @@ from crossdiff_cli.system.paths import is_file, user_folder
 
 BUNDLED = {"open": "crossdiff.safetensors", "all": "crossdiff-all.safetensors"}
 """Files by the scenes they have seen: those under an open licence, or vendors' imagery too."""
-DEFAULT = "open"
+DEFAULT = "all"
 
 
 def bundled_weights(name: str = DEFAULT) -> Path:
