@@ -174,12 +174,7 @@ def survey(
     """
     options = options or EstimateOptions()
     order = spectral_order(bands)
-    samples = [sample for patch in patches if (sample := _sample(patch, order)) is not None]
-    if not samples:
-        raise SceneError(
-            "PAN and MS have no valid pixel in common: one or the other is nodata everywhere", path=path or None,
-            cure="--nodata none takes every number for data",
-        )  # fmt: skip
+    samples = _samples(patches, order, path)
     degradation = PanDegradation(grid.ratio, bands[order[0]].nyquist_gain)
     normalisation = _normalisation(degradation, samples)
     registration = Registration()
@@ -279,6 +274,21 @@ def _some(samples: list[SampleWindow]) -> list[SampleWindow]:
     """`_CHOSEN` of them in no regular order, which would leave out rows or columns of the scene."""
     chosen = random.Random(0).sample(range(len(samples)), min(_CHOSEN, len(samples)))
     return [samples[place] for place in sorted(chosen)]
+
+
+def _samples(patches: Iterable[Patch], order: Sequence[int], path: str) -> list[SampleWindow]:
+    """Return the windows that hold valid pixels.
+
+    Raises:
+        SceneError: none does.
+    """
+    samples = [sample for patch in patches if (sample := _sample(patch, order)) is not None]
+    if not samples:
+        raise SceneError(
+            "PAN and MS have no valid pixel in common: one or the other is nodata everywhere", path=path or None,
+            cure="--nodata none takes every number for data",
+        )  # fmt: skip
+    return samples
 
 
 def _sample(patch: Patch, order: Sequence[int]) -> SampleWindow | None:
