@@ -1,4 +1,4 @@
-"""A PAN that never was: one simulated from the bands of a sharp multispectral image."""
+"""Simulate a PAN from the bands of a sharp multispectral image."""
 
 import torch
 from torch import Generator, Tensor

@@ -1,4 +1,4 @@
-"""Truths: sharp multispectral images without a PAN, of which Wald pairs with a simulated PAN are made."""
+"""Read sharp multispectral images without a PAN, and make Wald pairs with a simulated PAN of them."""
 
 import math
 from dataclasses import replace
@@ -90,9 +90,9 @@ def load_truth(entry: Entry) -> TrainingScene:
 
 
 def draw_truth_pair(truth: TrainingScene, generator: Generator) -> TrainingScene:
-    """Return a Wald pair of a truth with a random PAN, scale, ratio, MTFs and grid phase, without noise.
+    """Return a Wald pair of an image without a PAN: random PAN, scale, ratio, MTFs and grid phase, without noise.
 
-    The reference is as sharp as the MS will be told to be, one ratio up, as that of a real scene is.
+    The reference has, at its own Nyquist frequency, about the MTF gain that the MS of the pair has at its own.
     """
     scale = log_uniform(1.0, _COARSER, generator)
     sharpest = truth.pan_gain ** (scale**-2)
