@@ -9,6 +9,7 @@ from conftest import changed, sharpen_options, small_model
 
 from crossdiff_cli.geometry.grid import GridMapping
 from crossdiff_cli.imaging.sensor_model import SensorModel
+from crossdiff_cli.model.device import fast_in_bf16
 from crossdiff_cli.model.spectral import Spectrum
 from crossdiff_cli.model.weights import load, save
 from crossdiff_cli.options import PairOptions
@@ -97,8 +98,10 @@ def test_tiles_of_any_size_give_the_same_file(tmp_path, make_pair, precision, ca
         sharpen(files.pan, [files.ms], tmp_path / f"{tile}.tif", changed(options, tile=tile))
     with rasterio.open(tmp_path / "256.tif") as small, rasterio.open(tmp_path / "1024.tif") as large:
         difference = abs(small.read().astype(float) - large.read())
-        assert difference.max() <= 1
-        assert precision != "fp32" or (difference > 0).mean() < 1e-5  # sums of other orders, on some CPUs
+        exact = precision == "fp32" and fast_in_bf16(torch.device("cpu"))
+        assert difference.max() <= (0 if exact else 1)
+        # Without AMX oneDNN adds in an order that depends on the shape, and a value beside a half may round otherwise.
+        assert precision != "fp32" or (difference > 0).mean() < 1e-5
     assert "sensor stage" not in caplog.text
     with caplog.at_level(logging.WARNING):
         three = PairOptions(sensor="vhr", bands=("B", "G", "R"), bidx=(1, 2, 3))
